@@ -1,0 +1,70 @@
+"""`wavespark VERB`: registers the verbs, runs one, and turns every error into one line with the way out.
+
+A verb is a module of this package with a function `command`. The modules import nothing heavy at their top, so that `wavespark --help` stays fast.
+"""
+
+import sys
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from wavespark import __version__
+from wavespark.cli.console import fail
+from wavespark.errors import WavesparkError
+
+VERBS: tuple[str, ...] = ()
+"""Every verb that is built, in the order of a first use."""
+
+app = typer.Typer(
+    name="wavespark",
+    help="Pre-train encoders on unlabelled 3D head CT and MR, computing only what is visible.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage or settings, 4 stopped on a non-finite loss or a collapse, 5 out of memory, 75 stopped by a signal "
+    "after saving.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"wavespark {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. Accepted after the verb, too.")] = False,
+) -> None:
+    pass
+
+
+for _verb in VERBS:
+    _module = import_module(f"wavespark.cli.{_verb}")
+    app.command(_verb, no_args_is_help=getattr(_module, "NO_ARGS_IS_HELP", False))(_module.command)
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Runs one command line and exits with its code (see CONTRACT: 0, 1, 2, 4, 5 or 75)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        app(args=[w for w in words if w != "--debug"], prog_name="wavespark")
+    except WavesparkError as error:
+        if debug:
+            raise
+        fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        fail("stopped from the keyboard", 130)
+    except MemoryError:
+        if debug:
+            raise
+        fail("out of memory: use a smaller crop or batch, or fewer workers", 5)
+    except Exception as error:
+        if debug:
+            raise
+        # The text of a library's exception can quote file contents, so only its kind is shown.
+        fail(f"an unexpected {type(error).__name__} happened, which is a bug of wavespark. Run again with --debug to see where, and report it", 1)
