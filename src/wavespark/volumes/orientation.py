@@ -1,11 +1,11 @@
-"""Directions: what an affine says about axes and spacing, and how arrays are turned into RAS order without interpolation.
+"""Directions: what an affine says about axes and spacing, and how arrays are turned into RAS order without resampling.
 
-An affine maps an index (i, j, k, 1) to millimetres; RAS means that x grows to the right, y to the front (anterior), z upwards (superior).
-DICOM writes LPS, where x and y have the other sign: that is turned at the border and nowhere else.
+An affine maps an index (i, j, k, 1) to millimetres; RAS means that x grows to the right, y to the front (anterior), z
+upwards (superior). DICOM writes LPS, where x and y have the other sign: that is turned at the border and nowhere else.
 """
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+from nibabel.orientations import io_orientation
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Turns LPS millimetres into RAS millimetres, and back."""
@@ -29,18 +29,15 @@ def is_usable(affine: np.ndarray) -> bool:
 
 
 def axes_to_ras(affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """The array axis that runs closest along R, A and S, and whether it must be flipped.
-
-    Oblique and sheared affines get the assignment with the largest sum of |cosines|, so that two axes never claim one direction.
+    """The array axis that runs closest along R, A and S, and whether it must be flipped (nibabel's rule).
 
     Returns:
         (order, flip): `voxels.transpose(order)` then flipping along the marked axes points to R, A, S.
     """
-    matrix = np.asarray(affine, np.float64)[:3, :3]
-    cosines = matrix / np.sqrt((matrix**2).sum(axis=0))
-    order = linear_sum_assignment(-np.abs(cosines))[1]
+    found = io_orientation(np.asarray(affine, np.float64))  # row = array axis: (direction it runs along, +1 or -1)
+    order = np.argsort(found[:, 0])
     x, y, z = order.tolist()
-    r, a, s = (bool(cosines[row, column] < 0) for row, column in enumerate(order))
+    r, a, s = (found[order, 1] < 0).tolist()
     return (x, y, z), (r, a, s)
 
 
@@ -64,7 +61,8 @@ def to_ras(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarra
     order, flip = axes_to_ras(affine)
     lead = array.ndim - 3
     turned = array.transpose(*range(lead), *(lead + axis for axis in order))
-    turned = turned[(..., *(slice(None, None, -1 if f else 1) for f in flip))]
+    x, y, z = (slice(None, None, -1 if flipped else 1) for flipped in flip)
+    turned = turned[..., x, y, z]
     back = np.zeros((4, 4))  # index in the turned array -> index in the given one
     back[3, 3] = 1
     for new, (old, flipped) in enumerate(zip(order, flip, strict=True)):

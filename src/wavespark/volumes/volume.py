@@ -1,6 +1,6 @@
 """What reading gives: a volume, a refusal, and both together.
 
-Index order is (i, j, k), the order of the affine's columns; RAS millimetres (right, anterior, superior are positive) everywhere.
+Index order is (i, j, k), the order of the affine's columns; millimetres are RAS (right, anterior, superior positive).
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class Volume:
     patient: str
     """Keyed hash of the patient, or of the source where no patient is known: may be shown."""
     content: str
-    """SHA-256 of what the volume holds, see `content_hash`: keys random draws and splits, so that they do not depend on a secret."""
+    """SHA-256 of what the volume holds, see `content_hash`: keys draws and splits, which so do not depend on a secret."""
     notes: tuple[str, ...] = ()
     """Reason codes of what was odd but usable, sorted."""
     valid: np.ndarray | None = None
@@ -43,13 +43,15 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 4 or self.voxels.dtype != np.float32:
-            raise VolumeError("not_3d", f"voxels must be float32 [C, i, j, k], got {self.voxels.dtype} {list(self.voxels.shape)}")
+            got = f"{self.voxels.dtype} {list(self.voxels.shape)}"
+            raise VolumeError("not_3d", f"voxels must be float32 [C, i, j, k], got {got}")
         if self.affine.shape != (4, 4):
             raise VolumeError("bad_affine", f"the affine must be 4 x 4, got {list(self.affine.shape)}")
         if self.modality not in MODALITIES:
             raise VolumeError("not_an_image_volume", f"the modality must be one of {', '.join(MODALITIES)}")
         if self.valid is not None and self.valid.shape != self.voxels.shape[1:]:
-            raise VolumeError("not_3d", f"valid {list(self.valid.shape)} must have the grid of voxels {list(self.voxels.shape[1:])}")
+            grids = f"{list(self.valid.shape)} and {list(self.voxels.shape[1:])}"
+            raise VolumeError("not_3d", f"valid and voxels must have one grid, got {grids}")
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -83,14 +85,14 @@ class Found:
 
 
 def content_hash(voxels: np.ndarray, affine: np.ndarray) -> str:
-    """SHA-256, hexadecimal, over the shape, the affine (rounded to 1e-4 mm) and the voxels (i fastest, as files store them).
+    """SHA-256, hexadecimal, over the shape, the affine (rounded to 1e-4 mm) and the voxels (i fastest, as in files).
 
     Args:
         voxels: float32 [C, i, j, k].
         affine: [4, 4].
     """
-    rounded = np.round(np.asarray(affine, np.float64), 4) + 0.0  # + 0.0 turns -0.0 into 0.0: the same place, the same bytes
+    rounded = np.round(np.asarray(affine, np.float64), 4) + 0.0  # + 0.0 turns -0.0 into 0.0: same place, same bytes
     digest = hashlib.sha256(np.array(voxels.shape, "<i8").tobytes() + rounded.astype("<f8").tobytes())
     for channel in voxels:
-        digest.update(memoryview(np.ascontiguousarray(channel.T, "<f4")).cast("B"))
+        digest.update(np.ascontiguousarray(channel.T, "<f4").data.cast("B"))
     return digest.hexdigest()
