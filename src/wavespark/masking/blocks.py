@@ -60,9 +60,8 @@ class Masks:
 class BlockMasking:
     """Hides whole blocks of cells, an exact number of cells in every volume.
 
-    `clamp(floor(ratio * valid + 0.5), 1, valid - 1)` cells of each volume are hidden; the last block is cut to keep that
-    number. Without weights every valid cell is hidden with the same probability, hidden / valid, also where blocks are
-    unequal.
+    `clamp(floor(ratio * valid + 0.5), 1, valid - 1)` cells of each volume are hidden; the last block is cut for that.
+    Without weights every valid cell is hidden with the same probability, hidden / valid, also where blocks are unequal.
 
     >>> m = BlockMasking(grid=(8, 8, 8)).sample(batch=2, generator=torch.Generator().manual_seed(0))
     >>> m.hidden.sum((1, 2, 3)).tolist()
@@ -77,7 +76,7 @@ class BlockMasking:
     ratio: float = 0.6
     """Share of the valid cells to hide, strictly between 0 and 1."""
     block: Block = 1
-    """Block edge in cells, or "adaptive": per axis 1 up to 2 cells, 2 up to 4 cells, else 4. Blocks end at the grid's border."""
+    """Block edge in cells, or "adaptive" (per axis 1 up to 2 cells, 2 up to 4, else 4). Blocks end at the border."""
     strict: bool = False
     """Refuse a grid that is a single block."""
 
@@ -117,8 +116,8 @@ class BlockMasking:
             generator: a generator of torch or numpy.
             draws: instead of both, (seed, step, volume id) of each volume; its draw depends on nothing else.
             valid: cells that may be visible or hidden; all if None.
-            weights: how likely each cell is to be hidden, relative to the others of its volume, not negative. The number
-                of hidden cells stays exact; equal weights are no weights. A block weighs the mean of its valid cells.
+            weights: how likely each cell is to be hidden relative to the others of its volume, from 0. The number of
+                hidden cells stays exact; equal weights are no weights. A block weighs the mean of its valid cells.
 
         Raises:
             MaskError: if a volume has fewer than two valid cells, or a weight is negative or not finite.

@@ -34,8 +34,8 @@ def local_count(hidden: int, local_ratio: float) -> int:
 def adaptive_edge(cells: int) -> int:
     """Block edge along an axis of so many cells: up to 2 -> 1, up to 4 -> 2, else 4.
 
-    The seed takes one edge from the smallest side for all three axes, which gives single-cell blocks on flat grids; here
-    each axis has its own, which is the same on cubes.
+    The seed takes one edge from the smallest side for all axes, which gives single-cell blocks on flat grids; here each
+    axis has its own, which is the same on cubes.
     """
     return 1 if cells <= 2 else 2 if cells <= 4 else 4
 
