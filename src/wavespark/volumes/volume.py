@@ -35,7 +35,7 @@ class Volume:
     patient: str
     """Keyed hash of the patient, or of the source where no patient is known: may be shown."""
     content: str
-    """SHA-256 of what the volume holds, see `content_hash`: keys draws and splits, which so do not depend on a secret."""
+    """SHA-256 of what the volume holds, see `content_hash`: keys draws and splits, whatever the secret."""
     notes: tuple[str, ...] = ()
     """Reason codes of what was odd but usable, sorted."""
     valid: np.ndarray | None = None

@@ -1,0 +1,112 @@
+"""The last checks, the same for every format: finite, not constant, the modality, and what is odd but usable."""
+
+import numpy as np
+
+from wavespark.errors import VolumeError
+from wavespark.volumes.naming import Kind
+from wavespark.volumes.orientation import is_usable, spacing_of
+from wavespark.volumes.settings import ReadingSettings
+from wavespark.volumes.volume import Volume, content_hash
+
+_FEW = 16  # distinct values: fewer look like a label map
+_SAMPLE = 1 << 16
+_AIR_AT_MOST = -500.0  # HU: anything this low and below only occurs in CT
+_SPACING_MM = (0.005, 200.0)
+
+
+def check_size(shape: tuple[int, ...], settings: ReadingSettings) -> int:
+    """Number of voxels of a declared shape.
+
+    Raises:
+        VolumeError: `corrupt` if a dimension is not positive, `not_3d`, `too_large`.
+    """
+    if any(s < 1 for s in shape):
+        raise VolumeError("corrupt", "a declared dimension is not positive")
+    if len(shape) != 3 or min(shape) < 2:
+        raise VolumeError("not_3d", f"a volume has three dimensions of at least 2, this has {list(shape[:7])}: split it first")
+    count = 1
+    for s in shape:
+        count *= int(s)
+    if count > settings.max_voxels:
+        raise VolumeError("too_large", f"{list(shape)} is {count} voxels and the limit is {settings.max_voxels}: raise max_voxels")
+    return count
+
+
+def check_affine(affine: np.ndarray) -> None:
+    """Refuses an affine that is not a place in space.
+
+    Raises:
+        VolumeError: `bad_affine`, or `bad_spacing` for steps that no scanner has.
+    """
+    if not is_usable(affine):
+        raise VolumeError("bad_affine", "the matrix from voxels to millimetres is not finite or cannot be inverted")
+    low, high = _SPACING_MM
+    if not all(low <= s <= high for s in spacing_of(affine)):
+        raise VolumeError("bad_spacing", f"spacing must lie between {low} and {high} mm, got {spacing_of(affine)}")
+
+
+def finish(
+    voxels: np.ndarray,
+    affine: np.ndarray,
+    *,
+    kind: Kind,
+    id: str,
+    patient: str,
+    notes: set[str],
+    settings: ReadingSettings,
+    valid: np.ndarray | None = None,
+) -> Volume:
+    """The volume, after the checks that need its values.
+
+    Args:
+        voxels: float32 [i, j, k].
+        affine: [4, 4], index to RAS mm.
+        kind: modality and contrast as far as known; an unknown modality is CT if values reach -500, else MR.
+        id: keyed hash of the source.
+        patient: keyed hash of the patient.
+        notes: what was odd so far.
+        settings: overrides.
+        valid: bool [i, j, k] or None.
+
+    Raises:
+        VolumeError: `bad_affine`, `bad_spacing`, `non_finite`, `constant_volume`.
+    """
+    check_affine(affine)
+    flat = voxels.T.ravel()  # a view: every reader builds [i, j, k] with i fastest
+    low, high = float(flat.min()), float(flat.max())  # a NaN anywhere makes both NaN
+    if not np.isfinite([low, high]).all():
+        raise VolumeError("non_finite", "it holds values that are not finite: it was saved by a step that failed")
+    if low == high:
+        raise VolumeError("constant_volume", f"every voxel has the value {low:g}")
+    modality = settings.modality or kind.modality or ("CT" if low <= _AIR_AT_MOST else "MR")
+    contrast = settings.contrast or kind.contrast
+    notes = set(notes)
+    if _is_few(flat):
+        notes.add("few_distinct_values")
+    if modality == "CT" and _is_suspicious(flat, low):
+        notes.add("suspicious_hu")
+    return Volume(
+        voxels=voxels[None],
+        affine=np.array(affine, np.float64),
+        modality=modality,
+        contrast=contrast,
+        id=id,
+        patient=patient,
+        content=content_hash(voxels[None], affine),
+        notes=tuple(sorted(notes)),
+        valid=valid,
+    )
+
+
+def _sample(flat: np.ndarray) -> np.ndarray:
+    return flat[:: max(1, flat.size // _SAMPLE)]
+
+
+def _is_few(flat: np.ndarray) -> bool:
+    return len(np.unique(_sample(flat))) <= _FEW and len(np.unique(flat)) <= _FEW
+
+
+def _is_suspicious(flat: np.ndarray, low: float) -> bool:
+    """True unless there is air near -1000 HU, or at least fat, and next to nothing far below air."""
+    far_below = float((_sample(flat) < -1500).mean())
+    return low > -50 or far_below > 0.02

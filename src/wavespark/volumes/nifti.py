@@ -1,0 +1,122 @@
+"""NIfTI-1 and NIfTI-2, plain or gzipped. nibabel reads the header; the voxels are read here, because nibabel believes what a
+header declares, accepts a wrong checksum and inflates bombs.
+
+Source: https://nifti.nimh.nih.gov/nifti-1 (nifti1.h) and https://nifti.nimh.nih.gov/nifti-2.
+"""
+
+import math
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+
+from wavespark.errors import VolumeError
+from wavespark.volumes.files import Inflated, Reader, drain, file_size, open_regular, read_exactly, read_voxels
+from wavespark.volumes.finish import check_affine, check_size, finish
+from wavespark.volumes.naming import kind_of
+from wavespark.volumes.privacy import unquoted
+from wavespark.volumes.settings import ReadingSettings
+from wavespark.volumes.sources import Source
+from wavespark.volumes.volume import Volume
+
+_MAX_EXTENSIONS = 1 << 24
+_DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+
+
+def read_nifti(source: Source, settings: ReadingSettings) -> Volume:
+    """The volume of one `.nii` or `.nii.gz` file.
+
+    Raises:
+        VolumeError: see the reason codes in the user guide.
+    """
+    path = source.paths[0]
+    with open_regular(path) as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        reader: Reader = Inflated(file) if compressed else file
+        header, position = _read_header(reader)
+        shape = _shape(header)
+        count = check_size(shape, settings)
+        dtype = _dtype(header)
+        slope, intercept = _scaling(header)
+        affine, notes = _affine(header)
+        check_affine(affine)
+        offset = _offset(header, position)
+        if not compressed and file_size(file) < offset + count * dtype.itemsize:
+            raise VolumeError(
+                "truncated",
+                f"{offset + count * dtype.itemsize} bytes are declared and only {file_size(file)} are there: copy the file again",
+            )
+        read_exactly(reader, offset - position)
+        voxels = read_voxels(reader, dtype, count, slope, intercept).reshape(shape, order="F")
+        if compressed:
+            drain(reader)
+    if compressed != path.lower().endswith(b".gz"):
+        notes.add("wrong_extension")
+    return finish(
+        voxels,
+        affine,
+        kind=kind_of(path),
+        id=source.id,
+        patient=source.patient,
+        notes=notes | set(source.notes),
+        settings=settings,
+    )
+
+
+def _read_header(reader: Reader) -> tuple[Nifti1Header, int]:
+    """The header, and the number of bytes that it took."""
+    start = read_exactly(reader, 348)
+    version_2 = start[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
+    data = start + (read_exactly(reader, 540 - 348) if version_2 else b"")
+    magic = data[4:8] if version_2 else data[344:348]
+    if magic[:3] in (b"ni1", b"ni2"):
+        raise VolumeError("unsupported_format", "a pair of .hdr and .img: convert it to one .nii.gz")
+    if magic[:3] not in (b"n+1", b"n+2"):
+        raise VolumeError("not_nifti", "it does not have the mark of a NIfTI file")
+    with unquoted("corrupt", "its NIfTI header cannot be read"):
+        return (Nifti2Header if version_2 else Nifti1Header)(data, check=False), len(data)
+
+
+def _shape(header: Nifti1Header) -> tuple[int, ...]:
+    """Dimensions without trailing ones."""
+    ndim = int(header["dim"][0])
+    if not 1 <= ndim <= 7:
+        raise VolumeError("corrupt", f"it declares {ndim} dimensions")
+    shape = [int(d) for d in header["dim"][1 : ndim + 1]]
+    while len(shape) > 3 and shape[-1] == 1:
+        shape.pop()
+    return tuple(shape)
+
+
+def _dtype(header: Nifti1Header) -> np.dtype:
+    code = int(header["datatype"])
+    if code not in _DTYPES:
+        raise VolumeError("unsupported_dtype", f"NIfTI data type {code} (complex, colour or unknown) is not an image of one value a voxel")
+    return np.dtype(_DTYPES[code]).newbyteorder(header.endianness)
+
+
+def _scaling(header: Nifti1Header) -> tuple[float, float]:
+    """Slope and intercept; a slope of 0 or NaN means that none is set."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or math.isnan(slope):
+        return 1.0, 0.0
+    if not (math.isfinite(slope) and math.isfinite(intercept)):
+        raise VolumeError("bad_rescale", "scl_slope or scl_inter is not finite")
+    return slope, intercept
+
+
+def _affine(header: Nifti1Header) -> tuple[np.ndarray, set[str]]:
+    """sform, else qform, else the bare spacing with a note."""
+    with unquoted("bad_affine", "the matrix from voxels to millimetres cannot be made from the header"):
+        affine = np.asarray(header.get_best_affine(), np.float64)
+        oriented = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
+    return affine, set() if oriented else {"no_orientation"}
+
+
+def _offset(header: Nifti1Header, position: int) -> int:
+    """Where the voxels begin; header extensions lie before."""
+    offset = float(header["vox_offset"])
+    if not math.isfinite(offset) or offset > _MAX_EXTENSIONS:
+        raise VolumeError("corrupt", "vox_offset points nowhere")
+    return max(int(offset), position)

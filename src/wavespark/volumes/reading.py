@@ -1,0 +1,53 @@
+"""`read_volumes`: a file or folder to volumes and refusals."""
+
+import os
+
+from wavespark.errors import VolumeError
+from wavespark.volumes.nifti import read_nifti
+from wavespark.volumes.privacy import new_secret, unquoted
+from wavespark.volumes.settings import ReadingSettings
+from wavespark.volumes.sources import Source, find_sources
+from wavespark.volumes.volume import Found, Refusal, Volume
+
+
+def read_volumes(
+    path: str | bytes | os.PathLike, *, secret: bytes | None = None, settings: ReadingSettings | None = None
+) -> Found:
+    """Every volume below a path, and every input that was left out with its reason.
+
+    Everything is held in memory: for many volumes take `find_sources` and `read_source`, one at a time.
+
+    Args:
+        path: a file or a folder of NIfTI, DICOM, NRRD, MGH or MINC files or PNG slices.
+        secret: key of the ids; a random one for this call if None, so that ids cannot be traced.
+        settings: limits and opt-in repairs.
+
+    Raises:
+        InputError: `no_input`, `bad_manifest`, `unsafe_archive` or `unsafe_file`, when the path itself cannot be used. Bad
+            content never raises.
+    """
+    secret = secret or new_secret()
+    settings = settings or ReadingSettings()
+    sources, refused = find_sources(path, secret, settings)
+    volumes: list[Volume] = []
+    left_out = list(refused)
+    for source in sources:
+        try:
+            volumes += read_source(source, secret, settings)
+        except VolumeError as error:
+            left_out.append(Refusal(source_id=source.id, reason=error.reason, sentence=error.sentence))
+    return Found(volumes=tuple(volumes), refused=tuple(left_out))
+
+
+def read_source(source: Source, secret: bytes, settings: ReadingSettings | None = None) -> tuple[Volume, ...]:
+    """The volumes of one source: one, or one a time point for a DICOM series that has several.
+
+    Raises:
+        VolumeError: with a reason code; its sentence quotes nothing from the file.
+    """
+    settings = settings or ReadingSettings()
+    try:
+        with unquoted("corrupt", "it cannot be read: its content contradicts its format"):
+            return (read_nifti(source, settings),)
+    except MemoryError:
+        raise VolumeError("too_large", "it does not fit into memory: lower max_voxels or use a larger machine") from None

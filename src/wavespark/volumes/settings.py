@@ -1,0 +1,55 @@
+"""How to read: limits, and the opt-in repairs, each of which is recorded in the notes of the volumes that needed it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wavespark.errors import SettingsError
+from wavespark.volumes.orientation import affine_from_axes
+from wavespark.volumes.volume import CONTRASTS, MODALITIES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AssumedGeometry:
+    """The grid to assume for a DICOM series that states no position or orientation."""
+
+    spacing: Sequence[float]
+    """Millimetres per voxel along columns, rows and slices (or frames) as stored."""
+    axes: str = "LPS"
+    """Where columns, rows and slices grow to, for example `LPS` for an upright axial series stored from the feet up."""
+
+    def __post_init__(self) -> None:
+        try:
+            x, y, z = (float(s) for s in self.spacing)
+            affine_from_axes(self.axes, (x, y, z))
+        except (TypeError, ValueError):
+            raise SettingsError(
+                "assume_geometry needs spacing = [mm, mm, mm], all positive, and axes = three letters, one each of "
+                f"R/L, A/P, S/I, for example 'LPS'; got spacing {self.spacing!r} and axes {self.axes!r}"
+            ) from None
+        object.__setattr__(self, "spacing", (x, y, z))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadingSettings:
+    """Limits and opt-in repairs of reading."""
+
+    max_voxels: int = 2**28
+    """A volume that declares more voxels is refused before anything is allocated."""
+    allow_gaps: bool = False
+    """Missing slices are filled by linear interpolation and marked as not valid, instead of refusing the series."""
+    assume_geometry: AssumedGeometry | None = None
+    """What to assume where a DICOM series states no geometry at all, instead of refusing it."""
+    hu_already_applied: bool = False
+    """CT whose stored values already reach below -500 while the rescale would subtract another 500 or more is taken as HU."""
+    modality: str | None = None
+    """Overrides what the files say: `MR` or `CT`."""
+    contrast: str | None = None
+    """Overrides what the files say: one of `CONTRASTS`."""
+
+    def __post_init__(self) -> None:
+        if self.max_voxels < 1:
+            raise SettingsError(f"max_voxels must be at least 1, got {self.max_voxels}")
+        if self.modality not in (None, *MODALITIES):
+            raise SettingsError(f"modality must be one of {', '.join(MODALITIES)}, got {self.modality!r}")
+        if self.contrast not in (None, *CONTRASTS):
+            raise SettingsError(f"contrast must be one of {', '.join(CONTRASTS)}, got {self.contrast!r}")
