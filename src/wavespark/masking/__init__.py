@@ -2,6 +2,32 @@
 
 from wavespark.masking.blocks import BlockMasking, Masks
 from wavespark.masking.grid import GridReport, describe_grid
+from wavespark.masking.guided import (
+    blend,
+    cell_mean,
+    foreground_weights,
+    hardness_weights,
+    vesselness,
+    vesselness_weights,
+)
+from wavespark.masking.legacy import LegacyRule, legacy_table
 from wavespark.masking.nested import NestedMasking, NestedMasks
+from wavespark.masking.schedule import RatioSchedule
 
-__all__ = ["BlockMasking", "GridReport", "Masks", "NestedMasking", "NestedMasks", "describe_grid"]
+__all__ = [
+    "BlockMasking",
+    "GridReport",
+    "LegacyRule",
+    "Masks",
+    "NestedMasking",
+    "NestedMasks",
+    "RatioSchedule",
+    "blend",
+    "cell_mean",
+    "describe_grid",
+    "foreground_weights",
+    "hardness_weights",
+    "legacy_table",
+    "vesselness",
+    "vesselness_weights",
+]

@@ -48,6 +48,10 @@ class Masks:
         """Hidden cells among the valid ones of the batch."""
         return self._share(self.hidden)
 
+    def shares(self) -> dict[str, float]:
+        """What a step's telemetry says of its masks."""
+        return {"visible_share": self.visible_share, "hidden_share": self.hidden_share}
+
     def to(self, device: torch.device | str) -> Self:
         """The same on another device."""
         return type(self)(**{name: value.to(device) for name, value in vars(self).items()})
@@ -125,6 +129,20 @@ class BlockMasking:
         """
         return self.draw(open_streams(batch, generator, draws), valid, weights)
 
+    def verify(self, masks: Masks) -> None:
+        """Checks masks before they are used: every count exact, and each valid cell either visible or hidden.
+
+        Raises:
+            MaskError: if they are not as this masking draws them, for example because another grid or ratio was meant.
+        """
+        if tuple(masks.valid.shape[1:]) != self.grid:
+            raise MaskError(f"the masks are on grid {tuple(masks.valid.shape[1:])}, the masking on {self.grid}")
+        if (masks.visible & masks.hidden).any() or ((masks.visible | masks.hidden) != masks.valid).any():
+            raise MaskError("visible and hidden cells overlap or do not make up the valid ones: draw the masks again")
+        for b, (valid, hidden) in enumerate(zip(counts(masks.valid), counts(masks.hidden), strict=True)):
+            if valid < 2 or hidden != hidden_count(valid, self.ratio):
+                raise MaskError(f"sample {b} hides {hidden} of {valid} valid cells, which is not ratio {self.ratio}")
+
     def draw(self, streams: Sequence[np.random.Generator], valid: Tensor | None, weights: Tensor | None) -> Masks:
         """`sample` from one open generator a volume, which is left just behind the draw."""
         valid_BS = valid_cells(valid, len(streams), self.grid, self.block)
@@ -155,7 +173,7 @@ def choose(
     cut, and every cell has the same chance by symmetry. If not, that would favour the cells of small blocks, so the arc
     starts at any cell: a point on a circle lies in a random arc with probability count / valid whatever the order.
     """
-    block_of_S, num_blocks = _block_of_cells(grid, edges)
+    block_of_S, num_blocks = block_of_cells(grid, edges)
     cells = np.flatnonzero(valid_S)
     blocks = block_of_S[cells]
     size_of_block = np.bincount(blocks, minlength=num_blocks)
@@ -185,22 +203,30 @@ def _weighted_places(weights: FloatS, stream: np.random.Generator) -> np.ndarray
 
 
 @lru_cache(maxsize=64)
-def _block_of_cells(grid: Triple, edges: Triple) -> tuple[np.ndarray[Any, np.dtype[np.intp]], int]:
+def block_of_cells(grid: Triple, edges: Triple) -> tuple[np.ndarray[Any, np.dtype[np.intp]], int]:
+    """The block of each cell, and how many blocks there are."""
     d, h, w = (np.arange(cells) // edge for cells, edge in zip(grid, edges, strict=True))
-    counts = ceil_div(grid, edges)
-    block_of_S = ((d[:, None, None] * counts[1] + h[:, None]) * counts[2] + w).reshape(-1)
+    blocks = ceil_div(grid, edges)
+    block_of_S = ((d[:, None, None] * blocks[1] + h[:, None]) * blocks[2] + w).reshape(-1)
     block_of_S.flags.writeable = False
-    return block_of_S, product(counts)
+    return block_of_S, product(blocks)
+
+
+def counts(cells_BDHW: Bool[Tensor, "b d h w"]) -> list[int]:
+    """Number of True cells in each volume."""
+    return cells_BDHW.sum((1, 2, 3)).tolist()
 
 
 def open_streams(
     batch: int | None, generator: Generator | None, draws: Sequence[Draw] | None
 ) -> list[np.random.Generator]:
     """One generator a volume."""
-    if draws is not None and batch is None and generator is None:
+    if draws and batch is None and generator is None:
         return [randomness.stream(seed, step=step, volume=volume, purpose="mask") for seed, step, volume in draws]
     if draws is not None or batch is None or generator is None:
-        raise MaskError("sample takes either draws=[(seed, step, volume id), ...] or batch= and generator=")
+        raise MaskError("sample takes either draws=[(seed, step, volume id), ...], not empty, or batch= and generator=")
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise MaskError(f"batch must be a whole number of at least 1, got {batch!r}. For example batch=2")
     if isinstance(generator, torch.Generator):
         keys = torch.randint(2**63 - 1, (batch, 2), generator=generator, device=generator.device).cpu().numpy()
     else:
@@ -215,12 +241,12 @@ def valid_cells(valid: Tensor | None, batch: int, grid: Triple, block: Block) ->
     if valid.dtype is not torch.bool:
         raise ShapeError(f"valid must be bool, got {valid.dtype}. Compare first, for example share > 0")
     valid_BS = _rows(valid, batch, grid, "valid").numpy()
-    counts = valid_BS.sum(1)
-    if (counts < 2).any():
-        b = int((counts < 2).argmax())
+    num_valid = valid_BS.sum(1)
+    if (num_valid < 2).any():
+        b = int((num_valid < 2).argmax())
         raise MaskError(
-            f"sample {b} on grid {grid} with block {block} has {counts[b]} valid cell(s): at least one must be visible "
-            "and one hidden. Use smaller cells or a larger crop, or leave this volume out"
+            f"sample {b} on grid {grid} with block {block} has {num_valid[b]} valid cell(s): at least one must be "
+            "visible and one hidden. Use smaller cells or a larger crop, or leave this volume out"
         )
     return valid_BS
 

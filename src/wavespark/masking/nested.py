@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from wavespark.masking.blocks import BlockMasking, Draw, Generator, Masks, choose, open_streams
+from wavespark.errors import MaskError
+from wavespark.masking.blocks import BlockMasking, Draw, Generator, Masks, choose, counts, open_streams
 from wavespark.masking.grid import Block, checked_ratio, local_count
 from wavespark.shapes import Triple
 
@@ -29,6 +30,15 @@ class NestedMasks(Masks):
     def local_share(self) -> float:
         """Cells hidden from both views, among the valid ones of the batch."""
         return self._share(self.local)
+
+    def shares(self) -> dict[str, float]:
+        """What a step's telemetry says of its masks."""
+        return {
+            "visible_share": self.visible_share,
+            "hidden_share": self.hidden_share,
+            "global_share": self.global_share,
+            "local_share": self.local_share,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +91,19 @@ class NestedMasking:
     def num_local(self) -> int:
         """Of these, cells hidden from the local view, too."""
         return local_count(self.num_hidden, self.local_ratio)
+
+    def verify(self, masks: NestedMasks) -> None:
+        """Checks masks before they are used: as `BlockMasking.verify`, and the hidden cells split exactly.
+
+        Raises:
+            MaskError: if they are not as this masking draws them.
+        """
+        self.blocks.verify(masks)
+        if (masks.local & masks.global_only).any() or ((masks.local | masks.global_only) != masks.hidden).any():
+            raise MaskError("local and global-only cells overlap or do not make up the hidden ones: draw them again")
+        for b, (hidden, local) in enumerate(zip(counts(masks.hidden), counts(masks.local), strict=True)):
+            if local != local_count(hidden, self.local_ratio):
+                raise MaskError(f"sample {b} has {local} local of {hidden} hidden cells, not ratio {self.local_ratio}")
 
     def sample(
         self,
