@@ -1,6 +1,6 @@
 """Which cells of a volume are visible and which are hidden, with exact counts."""
 
-from wavespark.masking.blocks import BlockMasking, Masks
+from wavespark.masking.blocks import BlockMasking
 from wavespark.masking.grid import GridReport, describe_grid
 from wavespark.masking.guided import (
     blend,
@@ -11,7 +11,8 @@ from wavespark.masking.guided import (
     vesselness_weights,
 )
 from wavespark.masking.legacy import LegacyRule, legacy_table
-from wavespark.masking.nested import NestedMasking, NestedMasks
+from wavespark.masking.masks import Masks, NestedMasks
+from wavespark.masking.nested import NestedMasking
 from wavespark.masking.schedule import RatioSchedule
 
 __all__ = [

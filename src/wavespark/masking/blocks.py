@@ -1,63 +1,26 @@
 """Which cells are visible: the same exact number hidden in every volume, by whole blocks in random order.
 
-Legend: B batch, D H W grid of cells, N visible cells, S cells of one volume in a row.
+Legend: B batch, D H W grid of cells, S cells of one volume in a row.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wavespark import randomness
 from wavespark.errors import MaskError, ShapeError
+from wavespark.masking.choice import BoolS, FloatS, choose
 from wavespark.masking.grid import Block, check_grid, checked_ratio, checked_triple, hidden_count
-from wavespark.shapes import Triple, ceil_div, product
+from wavespark.masking.masks import Masks, counts
+from wavespark.shapes import Triple, product
 
 Draw = tuple[int, int, str]
 """Seed, step and volume id: all that a volume's draw depends on."""
 Generator = torch.Generator | np.random.Generator
-BoolS = np.ndarray[Any, np.dtype[np.bool_]]
-FloatS = np.ndarray[Any, np.dtype[np.float64]]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Masks:
-    """Which cells of each volume are visible and which hidden; invalid cells are neither."""
-
-    visible: Bool[Tensor, "b d h w"]
-    hidden: Bool[Tensor, "b d h w"]
-    valid: Bool[Tensor, "b d h w"]
-
-    @property
-    def visible_sites(self) -> Int32[Tensor, "n 4"]:
-        """Visible cells as (sample, d, h, w), in lexicographic order."""
-        return self.visible.nonzero().int()
-
-    @property
-    def visible_share(self) -> float:
-        """Visible cells among the valid ones of the batch."""
-        return self._share(self.visible)
-
-    @property
-    def hidden_share(self) -> float:
-        """Hidden cells among the valid ones of the batch."""
-        return self._share(self.hidden)
-
-    def shares(self) -> dict[str, float]:
-        """What a step's telemetry says of its masks."""
-        return {"visible_share": self.visible_share, "hidden_share": self.hidden_share}
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same on another device."""
-        return type(self)(**{name: value.to(device) for name, value in vars(self).items()})
-
-    def _share(self, cells_BDHW: Tensor) -> float:
-        return int(cells_BDHW.sum()) / int(self.valid.sum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,65 +119,6 @@ class BlockMasking:
         hidden = torch.from_numpy(hidden_BS.reshape(shape))
         cells = torch.from_numpy(valid_BS.reshape(shape).copy())
         return Masks(visible=cells & ~hidden, hidden=hidden, valid=cells)
-
-
-def choose(
-    valid_S: BoolS,
-    count: int,
-    grid: Triple,
-    edges: Triple,
-    stream: np.random.Generator,
-    weights_S: FloatS | None = None,
-) -> BoolS:
-    """Exactly `count` of the valid cells, by whole blocks as far as they fit.
-
-    The cells stand in a circle, blocks in random order and in random order inside a block, and an arc of `count` is
-    taken. If all blocks have the same number of valid cells the arc starts at a block, so that only its last block is
-    cut, and every cell has the same chance by symmetry. If not, that would favour the cells of small blocks, so the arc
-    starts at any cell: a point on a circle lies in a random arc with probability count / valid whatever the order.
-    """
-    block_of_S, num_blocks = block_of_cells(grid, edges)
-    cells = np.flatnonzero(valid_S)
-    blocks = block_of_S[cells]
-    size_of_block = np.bincount(blocks, minlength=num_blocks)
-    inside = stream.random(len(cells))
-    place_of_block = stream.permutation(num_blocks)
-    start = 0
-    used = size_of_block > 0
-    mean_of_block = np.ones(num_blocks)
-    if weights_S is not None:
-        total_of_block = np.bincount(blocks, weights=weights_S[cells], minlength=num_blocks)
-        mean_of_block = total_of_block / np.maximum(size_of_block, 1)
-    if np.ptp(mean_of_block[used]) > 0:
-        place_of_block = _weighted_places(mean_of_block, stream)
-    elif np.ptp(size_of_block[used]) > 0:
-        start = int(stream.integers(len(cells)))
-    circle = cells[np.argsort(place_of_block[blocks] + inside)]
-    chosen_S = np.zeros_like(valid_S)
-    chosen_S[np.roll(circle, -start)[:count]] = True
-    return chosen_S
-
-
-def _weighted_places(weights: FloatS, stream: np.random.Generator) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """Places of weighted draws without replacement (Gumbel top-k: Kool et al., ICML 2019); zero weights come last."""
-    with np.errstate(divide="ignore"):
-        scores = np.maximum(np.log(weights / weights.max()), -1e6) + stream.gumbel(size=len(weights))
-    return np.argsort(np.argsort(-scores))
-
-
-@lru_cache(maxsize=64)
-def block_of_cells(grid: Triple, edges: Triple) -> tuple[np.ndarray[Any, np.dtype[np.intp]], int]:
-    """The block of each cell, and how many blocks there are."""
-    d, h, w = (np.arange(cells) // edge for cells, edge in zip(grid, edges, strict=True))
-    blocks = ceil_div(grid, edges)
-    block_of_S = ((d[:, None, None] * blocks[1] + h[:, None]) * blocks[2] + w).reshape(-1)
-    block_of_S.flags.writeable = False
-    return block_of_S, product(blocks)
-
-
-def counts(cells_BDHW: Bool[Tensor, "b d h w"]) -> list[int]:
-    """Number of True cells in each volume."""
-    return cells_BDHW.sum((1, 2, 3)).tolist()
 
 
 def open_streams(

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from wavespark.errors import MaskError
-from wavespark.masking.blocks import Generator, block_of_cells, open_streams
+from wavespark.masking.blocks import Generator, open_streams
+from wavespark.masking.choice import block_of_cells
 from wavespark.masking.grid import block_shape, checked_ratio, checked_triple
-from wavespark.masking.nested import NestedMasks
+from wavespark.masking.masks import NestedMasks
 from wavespark.shapes import Triple, ceil_div, product
 
 

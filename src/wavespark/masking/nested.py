@@ -9,36 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wavespark.errors import MaskError
-from wavespark.masking.blocks import BlockMasking, Draw, Generator, Masks, choose, counts, open_streams
+from wavespark.masking.blocks import BlockMasking, Draw, Generator, open_streams
+from wavespark.masking.choice import choose
 from wavespark.masking.grid import Block, checked_ratio, local_count
+from wavespark.masking.masks import NestedMasks, counts
 from wavespark.shapes import Triple
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class NestedMasks(Masks):
-    """Hidden cells, split into `local` (hidden from a finer second view, too) and `global_only`."""
-
-    global_only: Bool[Tensor, "b d h w"]
-    local: Bool[Tensor, "b d h w"]
-
-    @property
-    def global_share(self) -> float:
-        """Cells hidden from the global view only, among the valid ones of the batch."""
-        return self._share(self.global_only)
-
-    @property
-    def local_share(self) -> float:
-        """Cells hidden from both views, among the valid ones of the batch."""
-        return self._share(self.local)
-
-    def shares(self) -> dict[str, float]:
-        """What a step's telemetry says of its masks."""
-        return {
-            "visible_share": self.visible_share,
-            "hidden_share": self.hidden_share,
-            "global_share": self.global_share,
-            "local_share": self.local_share,
-        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,78 @@
+"""What a masking draws: which cells of each volume are visible and which are hidden.
+
+Legend: B batch, D H W grid of cells, N visible cells.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Int32
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Masks:
+    """Which cells of each volume are visible and which hidden; invalid cells are neither."""
+
+    visible: Bool[Tensor, "b d h w"]
+    hidden: Bool[Tensor, "b d h w"]
+    valid: Bool[Tensor, "b d h w"]
+
+    @property
+    def visible_sites(self) -> Int32[Tensor, "n 4"]:
+        """Visible cells as (sample, d, h, w), in lexicographic order."""
+        return self.visible.nonzero().int()
+
+    @property
+    def visible_share(self) -> float:
+        """Visible cells among the valid ones of the batch."""
+        return self._share(self.visible)
+
+    @property
+    def hidden_share(self) -> float:
+        """Hidden cells among the valid ones of the batch."""
+        return self._share(self.hidden)
+
+    def shares(self) -> dict[str, float]:
+        """What a step's telemetry says of its masks."""
+        return {"visible_share": self.visible_share, "hidden_share": self.hidden_share}
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        return type(self)(**{name: value.to(device) for name, value in vars(self).items()})
+
+    def _share(self, cells_BDHW: Tensor) -> float:
+        return int(cells_BDHW.sum()) / int(self.valid.sum())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NestedMasks(Masks):
+    """Hidden cells, split into `local` (hidden from a finer second view, too) and `global_only`."""
+
+    global_only: Bool[Tensor, "b d h w"]
+    local: Bool[Tensor, "b d h w"]
+
+    @property
+    def global_share(self) -> float:
+        """Cells hidden from the global view only, among the valid ones of the batch."""
+        return self._share(self.global_only)
+
+    @property
+    def local_share(self) -> float:
+        """Cells hidden from both views, among the valid ones of the batch."""
+        return self._share(self.local)
+
+    def shares(self) -> dict[str, float]:
+        """What a step's telemetry says of its masks."""
+        return {
+            "visible_share": self.visible_share,
+            "hidden_share": self.hidden_share,
+            "global_share": self.global_share,
+            "local_share": self.local_share,
+        }
+
+
+def counts(cells_BDHW: Bool[Tensor, "b d h w"]) -> list[int]:
+    """Number of True cells in each volume."""
+    return cells_BDHW.sum((1, 2, 3)).tolist()
