@@ -1,5 +1,10 @@
 """Heads to try things on: a real brain that an installed package ships, and synthetic head angiography."""
 
+from wavespark.samples.aneurysms import LABELS, LOCATIONS, SITES, Aneurysm
 from wavespark.samples.brain import BrainMap, mni152_brain
+from wavespark.samples.files import write_dicom, write_nifti
+from wavespark.samples.heads import SyntheticHead, synthetic_head
+from wavespark.samples.tissues import CONTRASTS, Contrast
 
-__all__ = ["BrainMap", "mni152_brain"]
+__all__ = ["CONTRASTS", "LABELS", "LOCATIONS", "SITES", "Aneurysm", "BrainMap", "Contrast", "SyntheticHead", "mni152_brain",
+           "synthetic_head", "write_dicom", "write_nifti"]  # fmt: skip
