@@ -1,0 +1,146 @@
+"""`wavespark inspect PATH`: what a store is, and what is in it.
+
+Each kind of folder that can be inspected is one entry of `KINDS`: how to know it, what to tell about it, how to say that.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wavespark.cli.console import emit_json, fail, printable, progress, say
+from wavespark.cli.prepare import say_refusals
+from wavespark.errors import InputError
+
+NO_ARGS_IS_HELP = True
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked beside the path."""
+
+    verify: bool = False
+    reveal: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of folder or file that can be inspected."""
+
+    name: str
+    is_it: Callable[[Path], bool]
+    describe: Callable[[Path, Options], Document]
+    """Path -> plain values; `failed` says why the command must fail, or is None."""
+    say: Callable[[Document], None]
+
+
+def _describe_store(path: Path, options: Options) -> Document:
+    from wavespark.prepare import open_store
+
+    store = open_store(path)
+    groups: Counter[tuple[str, str, str, int]] = Counter()
+    patients = set()
+    notes: Counter[str] = Counter()
+    sizes = []
+    for v in store:
+        groups[v.modality, v.contrast or "-", " x ".join(f"{s:.3g}" for s in v.spacing), v.channels] += 1
+        patients.add(v.patient)
+        notes.update(v.notes)
+        sizes.append(v.size)
+    refused = store.refused
+    document: Document = {
+        "kind": "store",
+        "path": str(path),
+        "volumes": len(store),
+        "patients": len(patients),
+        "groups": [
+            {"modality": m, "contrast": None if c == "-" else c, "spacing_mm": s, "channels": n, "volumes": count}
+            for (m, c, s, n), count in sorted(groups.items())
+        ],
+        "median_size": [sorted(axis)[len(axis) // 2] for axis in zip(*sizes, strict=True)],
+        "notes": dict(notes.most_common()),
+        "refused": [{"source_id": r.source_id, "reason": r.reason, "sentence": r.sentence} for r in refused],
+        "bytes": store.bytes,
+        "recipe": {"name": store.recipe.name, "fingerprint": store.recipe.fingerprint, **store.recipe.settings},
+        "failed": None,
+    }
+    if options.reveal:
+        document["revealed"] = _reveal(path, options.reveal)
+    if options.verify:
+        with progress("verify") as tell:
+            damaged = store.verify(tell)
+        document["damaged"] = [{"id": d.id, "file": d.file, "sentence": d.sentence} for d in damaged]
+        if damaged:
+            document["failed"] = f"{len(damaged)} file(s) of {path} are damaged: delete these items and prepare again"
+    return document
+
+
+def _reveal(path: Path, ids: tuple[str, ...]) -> dict[str, str | None]:
+    """Which files ids mean: read from the private list, which stays on the machine."""
+    from wavespark.prepare.manifest import MANIFEST, SOURCES, read_lines
+
+    source_of = {r["id"]: r["source_id"] for r in read_lines(path / MANIFEST)}
+    try:
+        paths = {r["id"]: r["path"] for r in read_lines(path / SOURCES)}
+    except PermissionError:
+        raise InputError("permission_denied", f"only the owner of {path} may see which files its ids mean") from None
+    return {name: paths.get(source_of.get(name, name)) for name in ids}
+
+
+def _say_store(document: Document) -> None:
+    from wavespark.volumes import Refusal
+
+    recipe = document["recipe"]
+    size = " x ".join(map(str, document["median_size"])) or "-"
+    say(f"store      {printable(document['path'])}")
+    say(f"recipe     {printable(recipe['name'])}, fingerprint {recipe['fingerprint'][:12]}")
+    megabytes = f"{document['bytes'] / 1e6:.1f} MB"
+    say(f"volumes    {document['volumes']} of {document['patients']} patient(s), {megabytes}, median size {size}")
+    for g in document["groups"]:
+        plural = "" if g["channels"] == 1 else f", {g['channels']} channels"
+        say(f"  {g['volumes']:6d}  {g['modality']} {g['contrast'] or '-'} at {g['spacing_mm']} mm{plural}")
+    for code, count in document["notes"].items():
+        say(f"  {count:6d}  noted {code}")
+    say(f"refused    {len(document['refused'])}")
+    say_refusals([Refusal(**r) for r in document["refused"]])
+    for name, path in document.get("revealed", {}).items():
+        say(f"{printable(name)}  {'is not known here' if path is None else printable(path)}")
+    if "damaged" in document:
+        say("verified   every file is as it was written" if not document["damaged"] else "verified   damaged:")
+        for d in document["damaged"]:
+            say(f"  {d['id']} {d['file']}: {d['sentence']}")
+
+
+def _is_store(path: Path) -> bool:
+    return (path / "store.json").is_file()
+
+
+KINDS: tuple[Kind, ...] = (Kind("store", _is_store, _describe_store, _say_store),)
+"""What can be inspected; the first that knows the path answers."""
+
+
+def command(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder that wavespark made.")],
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every file with its SHA-256.")] = False,
+    reveal: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Show which file an id is (private: paths can name patients).")
+    ] = None,
+) -> None:
+    """Show what is in a store."""
+    kind = next((k for k in KINDS if k.is_it(path)), None)
+    if kind is None:
+        what = "there is nothing there" if not path.exists() else f"it is no {' or '.join(k.name for k in KINDS)}"
+        raise InputError("no_input", f"{path} cannot be inspected: {what}")
+    document = kind.describe(path, Options(verify, tuple(reveal or ())))
+    if json:
+        emit_json(document)
+    else:
+        kind.say(document)
+    if document["failed"]:
+        fail(document["failed"], 1)

@@ -1,0 +1,22 @@
+"""Volumes to a store: RAS, one voxel size, values, foreground box; chunked, checksummed; and the store opened."""
+
+from wavespark.prepare.recipe import Recipe, load_recipe, recipe_names
+from wavespark.prepare.report import PrepareReport
+from wavespark.prepare.run import prepare
+from wavespark.prepare.splits import held_out
+from wavespark.prepare.store import Damage, Store, StoredVolume, open_store
+from wavespark.prepare.workers import Limits
+
+__all__ = [
+    "Damage",
+    "Limits",
+    "PrepareReport",
+    "Recipe",
+    "Store",
+    "StoredVolume",
+    "held_out",
+    "load_recipe",
+    "open_store",
+    "prepare",
+    "recipe_names",
+]

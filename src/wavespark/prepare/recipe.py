@@ -1,0 +1,178 @@
+"""A recipe: how a volume becomes a stored volume. Its fingerprint travels with everything that is made from it."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from wavespark.errors import SettingsError
+from wavespark.prepare.settings import Settings, build, override
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Window(Settings):
+    """A range of HU that one channel shows, mapped linearly to -1..1 and clipped: the same bounds for every volume."""
+
+    width: Positive
+    """HU from the lower to the upper bound."""
+    level: float
+    """HU in the middle."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Lowest and highest HU that are told apart."""
+        return self.level - self.width / 2, self.level + self.width / 2
+
+
+BRAIN, BLOOD, BONE = Window(width=80, level=40), Window(width=200, level=80), Window(width=2800, level=600)
+
+
+class CTValues(Settings):
+    """What is stored for CT."""
+
+    values: Literal["windows", "raw"] = "windows"
+    """`windows`: one channel a window. `raw`: HU, one channel."""
+    windows: tuple[Window, ...] = (BRAIN, BLOOD, BONE)
+    step_hu: Positive = 0.25
+    """HU are rounded to this step inside windows, so that they fit 16 bits."""
+
+    @field_validator("windows")
+    @classmethod
+    def _at_least_one(cls, windows: tuple[Window, ...]) -> tuple[Window, ...]:
+        if not windows:
+            raise ValueError("give at least one window")
+        return windows
+
+
+class MRValues(Settings):
+    """What is stored for MR."""
+
+    values: Literal["z-score", "raw"] = "z-score"
+    """`z-score`: clipped to percentiles of the foreground, then its mean 0 and deviation 1. `raw`: as read."""
+    percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = (0.5, 99.5)
+    levels: Annotated[int, Field(ge=256, le=65536)] = 4096
+    """Steps between the two percentiles."""
+
+    @field_validator("percentiles")
+    @classmethod
+    def _in_order(cls, percentiles: tuple[float, float]) -> tuple[float, float]:
+        if percentiles[0] >= percentiles[1]:
+            raise ValueError(f"the lower percentile {percentiles[0]} must be below the upper {percentiles[1]}")
+        return percentiles
+
+
+class ForegroundBox(Settings):
+    """What is cut away around the head."""
+
+    crop: bool = True
+    """Keep only the box around the foreground."""
+    margin_mm: Annotated[float, Field(ge=0)] = 5.0
+
+
+class Recipe(Settings):
+    """How a volume becomes a stored volume.
+
+    >>> load_recipe("head-1mm").spacing_mm
+    1.0
+    """
+
+    name: str = "custom"
+    """For people; no part of the fingerprint."""
+    spacing_mm: Positive | Literal["own"] = 1.0
+    """Voxel size; `own` keeps the volume's own grid."""
+    slice_spacing_mm: Positive | Literal["same"] = "same"
+    """Voxel size along the axis with the thickest slices (S where all are alike); `same` means `spacing_mm`."""
+    interpolation: Literal["cubic", "linear"] = "cubic"
+    ct: CTValues = CTValues()
+    mr: MRValues = MRValues()
+    foreground: ForegroundBox = ForegroundBox()
+    reading: dict[str, Any] = Field(default_factory=dict)
+    """Opt-in repairs of `wavespark.volumes.ReadingSettings`, for example `reading.allow_gaps=true`."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides what is stored, as plain JSON values."""
+        return self.model_dump(mode="json", exclude={"name"})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over `settings` as canonical JSON."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    @classmethod
+    def from_settings(cls, document: Mapping[str, Any], origin: str = "recipe") -> "Recipe":
+        """The recipe that a JSON or TOML document describes.
+
+        Raises:
+            SettingsError: if a key is unknown or a value impossible.
+        """
+        return build(cls, document, origin)
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """What to tell when a store was made with `other`: one entry a setting that is not the same."""
+        mine, theirs = _flat(self.settings), _flat(other.settings)
+        return [
+            f"{key} is {theirs.get(key)!r} there, {mine.get(key)!r} now"
+            for key in sorted(mine | theirs)
+            if mine.get(key) != theirs.get(key)
+        ]
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def recipe_names() -> list[str]:
+    """The preparation recipes that come with the package."""
+    return sorted(name for name, document in _packaged().items() if "spacing_mm" in document)
+
+
+def _packaged() -> dict[str, dict[str, Any]]:
+    folder = resources.files("wavespark") / "recipes"
+    return {
+        f.name.removesuffix(".toml"): tomllib.loads(f.read_text("utf-8"))
+        for f in folder.iterdir()
+        if f.name.endswith(".toml")
+    }
+
+
+def load_recipe(name_or_path: str | Path = "head-1mm", overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of that name or file, with `key=value` words laid over it.
+
+    >>> load_recipe("head-1mm", ["foreground.margin_mm=2"]).foreground.margin_mm
+    2.0
+
+    Raises:
+        SettingsError: if there is no such recipe, a key is unknown or a value impossible.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        try:
+            document = tomllib.loads(path.read_text("utf-8"))
+        except OSError:
+            raise SettingsError(f"{path}: there is no such recipe file") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            where = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "it is not UTF-8 text"
+            raise SettingsError(f"{path} is not TOML: {where}") from None
+        document = {"name": path.stem} | document
+    else:
+        names = recipe_names()
+        if str(name_or_path) not in names:
+            raise SettingsError(
+                f"there is no recipe {str(name_or_path)!r}: choose {', '.join(names)}, or give a .toml file"
+            )
+        document = {"name": str(name_or_path)} | _packaged()[str(name_or_path)]
+    return Recipe.from_settings(override(document, overrides), str(name_or_path))

@@ -1,0 +1,293 @@
+"""A preparation: find -> leave out what is done -> read, make, publish -> lists. Can be killed and run again."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wavespark.errors import SettingsError, StoreError
+from wavespark.prepare.lock import PARTS, hold
+from wavespark.prepare.manifest import (
+    MANIFEST,
+    QUARANTINE,
+    SOURCES,
+    Record,
+    add_lines,
+    encode_line,
+    read_items,
+    read_lines,
+    rewrite,
+    rewrite_manifest,
+)
+from wavespark.prepare.publish import remove_unfinished, write_new, writing
+from wavespark.prepare.recipe import Recipe, load_recipe
+from wavespark.prepare.report import PrepareReport
+from wavespark.prepare.settings import reading_settings
+from wavespark.prepare.store import FORMAT, STORE_FILE, read_recipe
+from wavespark.prepare.work import Outcome, Work
+from wavespark.prepare.workers import Limits, Lost, work_through
+from wavespark.volumes import Refusal, Source, find_sources, new_secret, source_id
+
+Tell = Callable[[float, float, str], None]
+Shard = tuple[int, int]
+
+_LOST = {
+    "worker_crashed": "reading it ended the worker process {tries} times: the file is damaged, or memory is short",
+    "time_limit": "it was not ready after {seconds:g} s: the file is damaged, or --time-limit is too short",
+}
+_FLUSH_SECONDS = 2.0
+
+
+def prepare(
+    sources: str | Path | Sequence[str | Path],
+    output: str | Path,
+    recipe: Recipe | str | Path = "head-1mm",
+    *,
+    workers: int = 0,
+    shard: Shard = (1, 1),
+    limits: Limits | None = None,
+    tell: Tell = lambda done, total, text: None,
+) -> PrepareReport:
+    """Makes a store from files and folders, or completes one.
+
+    Inputs that are in the store and have not changed are left alone, so that running it again after a stop finishes it.
+    A bad input is named in the quarantine list and left out.
+
+    Args:
+        sources: files or folders with DICOM, NIfTI or other volumes.
+        output: the store's folder, new or of the same recipe.
+        recipe: how; a `Recipe`, the name of one, or a TOML file.
+        workers: processes. 0 works in this process, without limits; from 1 on, a script must keep its start under
+            `if __name__ == "__main__":`, because workers import it again.
+        shard: (i, n) works on the i-th of n parts of the inputs, i from 1; n jobs may share one store.
+        limits: what one input may cost; only with workers.
+        tell: is told (done, total, text) as it goes.
+
+    Raises:
+        InputError: if a source itself cannot be used.
+        StoreError: if the store is locked, of another recipe, or its disk is full.
+        SettingsError: if the recipe, the shard or the number of workers is not possible.
+    """
+    began = time.monotonic()
+    limits = limits or Limits()
+    roots = [sources] if isinstance(sources, str | Path) else list(sources)
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if not 1 <= shard[0] <= shard[1]:
+        raise SettingsError(f"shard {shard[0]}/{shard[1]} is not possible: write i/n with i from 1 to n")
+    if workers < 0 or not roots:
+        raise SettingsError("give at least one source, and 0 or more workers")
+    reading = reading_settings(recipe.reading)
+    store = Path(output)
+    start, stop = (PARTS * (shard[0] - 1)) // shard[1], (PARTS * shard[0]) // shard[1]
+    secret = _make_store(store, recipe)
+    with hold(store / "private", start, stop):
+        # What another shard is writing now must stay; what is a day old is nobody's.
+        remove_unfinished(store / "items", 0.0 if shard == (1, 1) else 86400.0)
+        found, refused, paths = _find(roots, secret, reading, lambda name: start <= int(name[:10], 16) < stop)
+        todo, done = _split_done(store, found)
+        journal = _Journal(store, {s.id: _identity(s) for s in found} | paths)
+        try:
+            for refusal in refused:
+                journal.refuse(refusal)
+            for source, outcome in _work(todo, Work(store.absolute(), recipe, secret, reading), workers, limits, tell):
+                journal.note(source, outcome, limits)
+        finally:
+            journal.flush()
+            if shard == (1, 1):
+                remove_unfinished(store / "items")
+        journal.finish(found)
+    return PrepareReport(
+        prepared=journal.prepared,
+        already_there=len(done),
+        refused=tuple(sorted(journal.refused.values(), key=lambda r: r.source_id)),
+        volumes=len(read_lines(store / MANIFEST)),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _make_store(store: Path, recipe: Recipe) -> bytes:
+    """The folders, `store.json` and the secret; of a store that is there, the recipe must be the same."""
+    there = read_recipe(store)
+    if there is None:
+        with writing(store / STORE_FILE):
+            store.mkdir(parents=True, exist_ok=True)
+            others = {p.name for p in store.iterdir()} - {"items", "private"}
+            if any(not name.startswith(".unfinished-") for name in others):
+                raise StoreError(f"{store} is not empty and holds no store: give a new folder as --output")
+            (store / "private").mkdir(mode=0o700, exist_ok=True)
+            (store / "items").mkdir(exist_ok=True)
+        write_new(
+            store / STORE_FILE, encode_line({"format": FORMAT, "recipe": recipe.settings | {"name": recipe.name}})
+        )
+        there = read_recipe(store) or recipe
+    if there.fingerprint != recipe.fingerprint:
+        changed = "; ".join(recipe.differences(there))
+        raise StoreError(
+            f"{store} was made with another recipe: {changed}. Use the same recipe, or a new folder as --output"
+        )
+    key = store / "private" / "secret"
+    write_new(key, new_secret().hex().encode(), 0o600)
+    try:
+        return bytes.fromhex(key.read_text())
+    except (OSError, ValueError):
+        raise StoreError(
+            f"{key} cannot be read: it is needed to know what is done. Restore it, or prepare into a new folder"
+        ) from None
+
+
+def _find(
+    roots: Iterable[str | Path], secret: bytes, reading: Any, mine: Callable[[str], bool]
+) -> tuple[list[Source], list[Refusal], dict[str, Record]]:
+    """Sources and refusals of this shard, each id once, and the private identity of the refused ones."""
+    found: dict[str, Source] = {}
+    refused: dict[str, Refusal] = {}
+    paths: dict[str, Record] = {}
+    for root in roots:
+        sources, refusals = find_sources(root, secret, reading)
+        for source in sources:
+            other = found.setdefault(source.id, source)
+            if other.paths != source.paths:
+                raise SettingsError(
+                    "two inputs have the same name below their SOURCE: give the folder that holds both as one SOURCE"
+                )
+        refused |= {r.source_id: r for r in refusals if r.source_id not in refused}
+        paths |= _refused_paths(root, secret, {r.source_id for r in refusals})
+    return (
+        [s for s in found.values() if mine(s.id)],
+        [r for r in refused.values() if mine(r.source_id) and r.source_id not in found],
+        paths,
+    )
+
+
+def _refused_paths(root: str | Path, secret: bytes, ids: set[str]) -> dict[str, Record]:
+    """Which files were refused without being read: their ids are keyed hashes of relative paths, so these are tried."""
+    if not ids:
+        return {}
+    top = os.path.realpath(os.fsencode(root))
+    candidates = [(b".", top), (os.path.basename(os.fsencode(root)), top)]
+    for folder, folders, files in os.walk(top):
+        candidates += [(os.path.relpath(p, top), p) for p in (os.path.join(folder, name) for name in folders + files)]
+    named = ((source_id(secret, relative), path) for relative, path in candidates)
+    return {name: {"id": name, "path": os.fsdecode(path)} for name, path in named if name in ids}
+
+
+def _identity(source: Source) -> Record:
+    """What tells later runs, and `inspect --reveal`, which files an id means. Private."""
+    path = source.paths[0] if len(source.paths) == 1 else os.path.dirname(source.paths[0])
+    try:
+        changed = max(os.stat(p).st_mtime_ns for p in source.paths)
+    except OSError:
+        changed = 0
+    return {
+        "id": source.id,
+        "path": os.fsdecode(path),
+        "files": len(source.paths),
+        "bytes": source.size,
+        "changed_ns": changed,
+    }
+
+
+def _split_done(store: Path, found: Sequence[Source]) -> tuple[list[Source], list[Source]]:
+    """Sources to work on, the largest first, and those whose volumes are all there and whose files have not changed."""
+    volumes: Counter[str] = Counter()
+    wanted: dict[str, int] = {}
+    for record in read_items(store):
+        name = str(record.get("source_id"))
+        volumes[name] += 1
+        wanted[name] = int(record.get("of", 1))
+    before = {str(r.get("id")): r for r in read_lines(store / SOURCES)}
+    todo: list[Source] = []
+    done: list[Source] = []
+    for source in found:
+        complete = volumes[source.id] > 0 and volumes[source.id] == wanted[source.id]
+        (done if complete and _same_files(before.get(source.id), source) else todo).append(source)
+    return sorted(todo, key=lambda s: (-s.size, s.id)), done
+
+
+def _same_files(before: Record | None, source: Source) -> bool:
+    """True if nothing tells that the files have changed; a folder that was moved as a whole has not."""
+    if before is None:
+        return True
+    now = _identity(source)
+    if (before.get("bytes"), before.get("files")) != (now["bytes"], now["files"]):
+        return False
+    return before.get("path") != now["path"] or before.get("changed_ns") == now["changed_ns"]
+
+
+def _work(
+    todo: Sequence[Source], work: Work, workers: int, limits: Limits, tell: Tell
+) -> Iterator[tuple[Source, Outcome | Lost]]:
+    total = sum(_cost(s) for s in todo) or 1.0
+    done = 0.0
+    tell(done, total, f"{len(todo)} input(s) to prepare, {sum(s.size for s in todo) / 1e6:.0f} MB to read")
+    outcomes = work_through(todo, work, min(workers, len(todo)), limits) if workers else ((s, work(s)) for s in todo)
+    for count, (source, outcome) in enumerate(outcomes, 1):
+        yield source, outcome
+        done += _cost(source)
+        tell(done, total, f"{count} of {len(todo)} inputs")
+
+
+def _cost(source: Source) -> float:
+    return source.size + 1e5
+
+
+@dataclass
+class _Journal:
+    """What has happened so far, on its way to the lists."""
+
+    store: Path
+    identities: dict[str, Record]
+    refused: dict[str, Refusal] = field(default_factory=dict)
+    prepared: int = 0
+    _lines: dict[str, list[Record]] = field(default_factory=lambda: {MANIFEST: [], QUARANTINE: [], SOURCES: []})
+    _flushed: float = field(default_factory=time.monotonic)
+
+    def note(self, source: Source, outcome: Outcome | Lost, limits: Limits) -> None:
+        """Takes in what became of a source.
+
+        Raises:
+            StoreError: if the run cannot go on.
+        """
+        if isinstance(outcome, Lost):
+            sentence = _LOST[outcome.reason].format(tries=limits.tries, seconds=limits.seconds)
+            self.refuse(Refusal(source_id=source.id, reason=outcome.reason, sentence=sentence))
+        elif outcome.failure is not None:
+            raise StoreError(outcome.failure)
+        elif outcome.reason is not None:
+            self.refuse(Refusal(source_id=source.id, reason=outcome.reason, sentence=outcome.sentence))
+        else:
+            self.prepared += 1
+            self._lines[MANIFEST] += outcome.records
+            self._lines[SOURCES].append(self.identities[source.id])
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self.flush()
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Takes in an input that is left out."""
+        self.refused[refusal.source_id] = refusal
+        self._lines[QUARANTINE].append(_line(refusal))
+        if refusal.source_id in self.identities:
+            self._lines[SOURCES].append(self.identities[refusal.source_id])
+
+    def flush(self) -> None:
+        """Adds what is new to the lists, so that a run can be watched."""
+        for name, records in self._lines.items():
+            add_lines(self.store, name, records)
+            records.clear()
+        self._flushed = time.monotonic()
+
+    def finish(self, found: Sequence[Source]) -> None:
+        """Writes the lists anew: sorted, each key once, without refusals of inputs that are good now."""
+        rewrite_manifest(self.store)
+        rewrite(
+            self.store, QUARANTINE, {s.id: None for s in found} | {name: _line(r) for name, r in self.refused.items()}
+        )
+        known = {s.id for s in found} | set(self.refused)
+        rewrite(self.store, SOURCES, {name: record for name, record in self.identities.items() if name in known})
+
+
+def _line(refusal: Refusal) -> Record:
+    return {"source_id": refusal.source_id, "reason": refusal.reason, "sentence": refusal.sentence}

@@ -1,0 +1,108 @@
+"""Typed settings from TOML and `a.b=value` words: closed, all mistakes at once, unknown keys with the nearest known."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from wavespark.errors import SettingsError
+from wavespark.volumes import AssumedGeometry, ReadingSettings
+
+
+class Settings(BaseModel):
+    """Frozen settings that know all their keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every key of a settings class, dotted: `foreground.margin_mm`."""
+    keys = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys += known_keys(kind, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def build(model: type[S], document: Mapping[str, Any], origin: str) -> S:
+    """The settings that a document gives.
+
+    Raises:
+        SettingsError: naming every unknown key (with the nearest known one) and every impossible value.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        known = known_keys(model)
+        sentences = []
+        for problem in error.errors(include_url=False, include_input=False, include_context=False):
+            key = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+                sentences.append(
+                    f"unknown setting {key!r}: did you mean {close[0]!r}?" if close else f"unknown setting {key!r}"
+                )
+            else:
+                sentences.append(f"{key or 'settings'}: {problem['msg'].removeprefix('Value error, ')}")
+        raise SettingsError(f"{origin}: {'; '.join(sentences)}") from None
+
+
+def override(document: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """The document with `a.b=value` words laid over it; a value is read as TOML, or as text where it is not TOML.
+
+    >>> override({"mr": {"values": "raw"}}, ["mr.percentiles=[1, 99]", "spacing_mm=0.8"])
+    {'mr': {'values': 'raw', 'percentiles': [1, 99]}, 'spacing_mm': 0.8}
+
+    Raises:
+        SettingsError: if a word has no `=`, or goes into something that is not a group of settings.
+    """
+    result: dict[str, Any] = dict(document)
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key.strip():
+            raise SettingsError(f"{word!r} is not a setting: write key=value, for example spacing_mm=1.0")
+        *groups, last = key.strip().split(".")
+        place = result
+        for group in groups:
+            inner = place.get(group, {})
+            if not isinstance(inner, Mapping):
+                raise SettingsError(f"{key}: {group!r} is a value, not a group of settings")
+            place[group] = dict(inner)
+            place = place[group]
+        try:
+            place[last] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            place[last] = text
+    return result
+
+
+def reading_settings(document: Mapping[str, Any]) -> ReadingSettings:
+    """The reader's settings that a recipe's `reading` table gives.
+
+    Raises:
+        SettingsError: if a key is unknown or a value impossible.
+    """
+    known = [f.name for f in fields(ReadingSettings)]
+    values = dict(document)
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            raise SettingsError(f"unknown setting 'reading.{key}': did you mean 'reading.{close[0]}'?")
+    if isinstance(values.get("assume_geometry"), Mapping):
+        try:
+            values["assume_geometry"] = AssumedGeometry(**values["assume_geometry"])
+        except TypeError:
+            raise SettingsError("reading.assume_geometry needs spacing = [mm, mm, mm] and axes = 'LPS'") from None
+    try:
+        return ReadingSettings(**values)
+    except TypeError:
+        raise SettingsError(f"reading: a value has the wrong kind; known settings are {', '.join(known)}") from None

@@ -1,0 +1,75 @@
+"""One input to the store: read, make, publish. Runs in a worker process."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from wavespark.errors import StoreError, VolumeError
+from wavespark.prepare.item import make_item
+from wavespark.prepare.manifest import Record
+from wavespark.prepare.publish import write_folder
+from wavespark.prepare.recipe import Recipe
+from wavespark.prepare.store import item_files
+from wavespark.volumes import ReadingSettings, Source, read_source
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an input."""
+
+    records: tuple[Record, ...] = ()
+    """One a published volume."""
+    reason: str | None = None
+    sentence: str = ""
+    """Why the input was refused."""
+    failure: str | None = None
+    """Why the whole run must stop: the disk is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Makes the volumes of one source and publishes them."""
+
+    store: Path
+    recipe: Recipe
+    secret: bytes
+    reading: ReadingSettings
+
+    def __call__(self, source: Source) -> Outcome:
+        """Never raises: what goes wrong is part of the outcome."""
+        _planted_fault(source.relative)
+        try:
+            made = []
+            volumes = read_source(source, self.secret, self.reading)
+            for volume in volumes:
+                made.append(item_files(make_item(volume, self.recipe), volume, source.id, len(volumes), self.recipe))
+            for record, files in made:
+                write_folder(self.store / "items" / record["id"], files)
+            return Outcome(tuple(record for record, _ in made))
+        except VolumeError as error:
+            return Outcome(reason=error.reason, sentence=error.sentence)
+        except StoreError as error:
+            return Outcome(failure=str(error))
+        except MemoryError:
+            return Outcome(
+                reason="too_large", sentence="it does not fit into the memory of one worker: raise --memory-mb"
+            )
+        except Exception as error:
+            # The text of another library's exception can quote the file: only its kind is kept.
+            return Outcome(
+                reason="unexpected_error",
+                sentence=f"an unexpected {type(error).__name__} happened, a bug of wavespark: please report it",
+            )
+
+
+def _planted_fault(relative: str) -> None:
+    """The test hook: `WAVESPARK_FAULTS=crash@item:NAME` kills the worker at that input, `hang@item:NAME` stops it."""
+    for fault in os.environ.get("WAVESPARK_FAULTS", "").split(","):
+        kind, _, name = fault.strip().partition("@item:")
+        if name and name in (relative, os.path.basename(relative)):
+            if kind == "crash":
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif kind == "hang":
+                time.sleep(1e6)
