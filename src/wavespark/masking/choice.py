@@ -48,7 +48,7 @@ def choose(
         start = int(stream.integers(len(cells)))
     circle = cells[np.argsort(place_of_block[blocks] + inside)]
     chosen_S = np.zeros_like(valid_S)
-    chosen_S[np.roll(circle, -start)[:count]] = True
+    chosen_S[circle.take(np.arange(start, start + count), mode="wrap")] = True
     return chosen_S
 
 
