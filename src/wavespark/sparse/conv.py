@@ -1,0 +1,149 @@
+"""Convolutions on sparse values: modules with torch's weights, and the functions behind them.
+
+The functions dispatch on the kind of value (`SparseVoxels`, `VisibleCells`); each kind registers its own arithmetic. Site rules: a submanifold
+convolution keeps its sites; a strided one is active where any site of the stride's cell is; a transposed one goes back to given sites or to all
+children. Weights have torch's layout, [out, in, k, k, k] and, transposed, [in, out, k, k, k], so they load into `nn.Conv3d` and back.
+"""
+
+import math
+from functools import singledispatch
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wavespark.errors import ShapeError
+from wavespark.shapes import Triple, as_triple, product
+
+
+def _unknown(x: object) -> ShapeError:
+    return ShapeError(f"sparse operations take SparseVoxels or VisibleCells (with settings that they support), got {type(x).__name__}")
+
+
+@singledispatch
+def submanifold_conv(x: Any, weight: Tensor, bias: Tensor | None = None, dilation: int | Triple = 1) -> Any:
+    """The convolution of x read at its own sites; absent sites read as zero. Weight [out, in, k, k, k], k odd."""
+    raise _unknown(x)
+
+
+@singledispatch
+def strided_conv(x: Any, weight: Tensor, bias: Tensor | None = None, stride: int | Triple = 2) -> Any:
+    """The strided convolution of x, at every cell of the stride that holds a site. Weight [out, in, k, k, k], k odd or the stride."""
+    raise _unknown(x)
+
+
+@singledispatch
+def transposed_conv(
+    x: Any, weight: Tensor, bias: Tensor | None = None, stride: int | Triple = 2, like: Any = None, generative: bool = False
+) -> Any:
+    """The adjoint of `strided_conv` at the sites of `like`, or at all children. Weight [in, out, k, k, k]."""
+    raise _unknown(x)
+
+
+class _Conv(nn.Module):
+    """Weight and bias, initialised like torch's convolutions."""
+
+    def __init__(
+        self, shape: tuple[int, int], out_channels: int, kernel_size: int | Triple, bias: bool, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> None:
+        super().__init__()
+        self.kernel_size = as_triple(kernel_size, "kernel_size")
+        if min(*shape, *self.kernel_size) < 1:
+            raise ShapeError(f"channels and kernel must be at least 1, got {shape} and {self.kernel_size}")
+        self.weight = nn.Parameter(torch.empty(*shape, *self.kernel_size, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming-uniform, as `nn.Conv3d` and `nn.ConvTranspose3d`."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight.shape[1] * product(self.kernel_size))
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def _settings(self, **settings: object) -> str:
+        first, second = self.weight.shape[:2]
+        channels = (first, second) if isinstance(self, TransposedConv3d) else (second, first)
+        parts = [*map(str, channels), f"kernel_size={_short(self.kernel_size)}"]
+        parts += [f"{name}={_short(value) if isinstance(value, tuple) else value}" for name, value in settings.items()]
+        return ", ".join([*parts, f"bias={self.bias is not None}"])
+
+
+def _short(size: tuple[int, ...]) -> str:
+    return str(size[0] if len(set(size)) == 1 else size)
+
+
+class SubmanifoldConv3d(_Conv):
+    """A convolution that keeps the sites (kernel 1, 3, 5; any dilation)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Triple = 3,
+        dilation: int | Triple = 1,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__((out_channels, in_channels), out_channels, kernel_size, bias, device, dtype)
+        if any(k % 2 == 0 for k in self.kernel_size):
+            raise ShapeError(f"a submanifold convolution needs a centre: kernel_size must be odd, got {self.kernel_size}")
+        self.dilation = as_triple(dilation, "dilation")
+
+    def forward(self, x: Any) -> Any:
+        """The same sites, `out_channels` channels."""
+        return submanifold_conv(x, self.weight, self.bias, self.dilation)
+
+    def extra_repr(self) -> str:
+        return self._settings(dilation=self.dilation)
+
+
+class StridedConv3d(_Conv):
+    """A convolution to a coarser lattice (kernel 2 or 3, stride 2)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Triple = 2,
+        stride: int | Triple = 2,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__((out_channels, in_channels), out_channels, kernel_size, bias, device, dtype)
+        self.stride = as_triple(stride, "stride")
+
+    def forward(self, x: Any) -> Any:
+        """Sites at multiples of `stride` times the stride of x."""
+        return strided_conv(x, self.weight, self.bias, self.stride)
+
+    def extra_repr(self) -> str:
+        return self._settings(stride=self.stride)
+
+
+class TransposedConv3d(_Conv):
+    """A convolution to a finer lattice: back to the sites of `like`, or (generative) to all children."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Triple = 2,
+        stride: int | Triple = 2,
+        generative: bool = False,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__((in_channels, out_channels), out_channels, kernel_size, bias, device, dtype)
+        self.stride = as_triple(stride, "stride")
+        self.generative = generative
+
+    def forward(self, x: Any, like: Any = None) -> Any:
+        """Sites of `like`, or all children of the sites of x."""
+        return transposed_conv(x, self.weight, self.bias, self.stride, like, self.generative)
+
+    def extra_repr(self) -> str:
+        return self._settings(stride=self.stride, generative=self.generative)

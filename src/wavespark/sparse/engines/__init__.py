@@ -1,0 +1,127 @@
+"""Who computes a sparse convolution: one contract, chosen by name, never swapped silently.
+
+`torch` is ours and always there; `spconv` and `minkowski` wrap libraries that the user installed. An engine computes features at given sites: which
+sites are active is decided once, by `Coordinates`, so all engines have the same site rules. Norms and pooling do not depend on the engine.
+"""
+
+import importlib
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from functools import cache
+from types import TracebackType
+from typing import Protocol
+
+from torch import Tensor
+
+from wavespark.errors import DependencyError, SettingsError
+from wavespark.shapes import Triple
+from wavespark.sparse.coordinates import Coordinates
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Convolution:
+    """What to compute: from which sites to which, with which kernel."""
+
+    source: Coordinates
+    target: Coordinates
+    kernel: Triple
+    stride: Triple = (1, 1, 1)
+    dilation: Triple = (1, 1, 1)
+    transposed: bool = False
+    """From coarse to fine sites: the adjoint of the strided convolution."""
+
+    @property
+    def is_submanifold(self) -> bool:
+        """Whether input and output are the same rows."""
+        return self.source is self.target
+
+
+class Engine(Protocol):
+    """Computes convolutions on sparse sites, differentiable in features and weight."""
+
+    name: str
+
+    def convolve(self, features_NC: Tensor, weight: Tensor, task: Convolution) -> Tensor:
+        """[n, C_out]: features at the sites of `task.target`, in their order.
+
+        Args:
+            features_NC: rows as the sites of `task.source`.
+            weight: [out, in, k, k, k], or [in, out, k, k, k] if transposed.
+        """
+        ...
+
+
+_ADVICE = {
+    "torch": "",
+    "spconv": "Type: pip install spconv (CPU) or the spconv build of your CUDA version, for example pip install spconv-cu126",
+    "minkowski": "MinkowskiEngine 0.5.4 has no wheels: build it against the installed torch (see docs), then it is found by itself",
+}
+
+
+class EngineMissingError(DependencyError):
+    """A sparse engine whose library cannot be imported."""
+
+    def __init__(self, name: str, why: str) -> None:
+        Exception.__init__(self, f"the sparse engine '{name}' is not usable: {why}. {_ADVICE[name]}. Or keep the engine 'torch'")
+
+
+@cache
+def _load(name: str) -> Engine:
+    try:
+        engine: Engine = importlib.import_module(f"wavespark.sparse.engines.{name}").load()
+    except ImportError as error:
+        raise EngineMissingError(name, "its library is not installed" if isinstance(error, ModuleNotFoundError) else "its library fails to load") from error
+    return engine
+
+
+def engines() -> tuple[str, ...]:
+    """Names of the engines whose libraries can be imported here; `torch` is always the first."""
+    found = []
+    for name in _ADVICE:
+        try:
+            _load(name)
+        except EngineMissingError:
+            continue
+        found.append(name)
+    return tuple(found)
+
+
+_chosen: ContextVar[str] = ContextVar("wavespark sparse engine", default="torch")
+
+
+class EngineChoice:
+    """The choice just made; as a context manager it restores the choice before."""
+
+    def __init__(self, name: str, token: Token[str]) -> None:
+        self.name = name
+        self._token = token
+
+    def __repr__(self) -> str:
+        return f"set_engine({self.name!r})"
+
+    def __enter__(self) -> "EngineChoice":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _chosen.reset(self._token)
+
+
+def set_engine(name: str) -> EngineChoice:
+    """Compute sparse convolutions with this engine from now on, in this thread or task; or within `with set_engine(name):`.
+
+    Raises:
+        SettingsError: if the name is not known, or the engine would give wrong results on this machine.
+        DependencyError: if its library is not installed, with what to type.
+    """
+    if name not in _ADVICE:
+        raise SettingsError(f"no sparse engine is called {name!r}. Known: {', '.join(_ADVICE)}; usable here: {', '.join(engines())}")
+    engine = _load(name)
+    refuse = getattr(engine, "refuse_machine", None)
+    if refuse is not None:
+        refuse()
+    return EngineChoice(name, _chosen.set(name))
+
+
+def current_engine() -> Engine:
+    """The engine that computes sparse convolutions now."""
+    return _load(_chosen.get())

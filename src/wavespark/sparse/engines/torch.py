@@ -1,0 +1,32 @@
+"""The engine that is always there: gather, multiply, gather back, in plain torch on any device and in any floating type."""
+
+import torch
+from torch import Tensor
+
+from wavespark.sparse.engines import Convolution, Engine
+from wavespark.sparse.gather_gemm import gather_gemm
+from wavespark.sparse.kernel_map import strided_map, submanifold_map
+
+
+class TorchEngine:
+    """Equal to a dense convolution read at the active sites; deterministic."""
+
+    name = "torch"
+
+    def convolve(self, features_NC: Tensor, weight: Tensor, task: Convolution) -> Tensor:
+        """See `Engine.convolve`."""
+        if task.transposed:
+            pairs = strided_map(task.target, task.source, task.kernel, task.stride)
+            return gather_gemm(features_NC, weight.flatten(2).permute(2, 0, 1), pairs.up, pairs.down, pairs.fine)
+        weight_KIO = weight.flatten(2).permute(2, 1, 0)
+        if task.kernel == (1, 1, 1) and task.is_submanifold:
+            return torch.mm(features_NC, weight_KIO[0])
+        if task.is_submanifold:
+            pairs = submanifold_map(task.source, task.kernel, task.dilation)
+        else:
+            pairs = strided_map(task.source, task.target, task.kernel, task.stride)
+        return gather_gemm(features_NC, weight_KIO, pairs.down, pairs.up, pairs.coarse)
+
+
+def load() -> Engine:
+    return TorchEngine()
