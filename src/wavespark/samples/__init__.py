@@ -6,5 +6,17 @@ from wavespark.samples.files import write_dicom, write_nifti
 from wavespark.samples.heads import SyntheticHead, synthetic_head
 from wavespark.samples.tissues import CONTRASTS, Contrast
 
-__all__ = ["CONTRASTS", "LABELS", "LOCATIONS", "SITES", "Aneurysm", "BrainMap", "Contrast", "SyntheticHead", "mni152_brain",
-           "synthetic_head", "write_dicom", "write_nifti"]  # fmt: skip
+__all__ = [
+    "CONTRASTS",
+    "LABELS",
+    "LOCATIONS",
+    "SITES",
+    "Aneurysm",
+    "BrainMap",
+    "Contrast",
+    "SyntheticHead",
+    "mni152_brain",
+    "synthetic_head",
+    "write_dicom",
+    "write_nifti",
+]

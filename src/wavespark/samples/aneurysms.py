@@ -54,7 +54,7 @@ class Aneurysm:
     'Left Middle Cerebral Artery'
 
     Raises:
-        SettingsError: if the site is unknown, a paired site has no side, a midline one has one, or the diameter is not 2-8 mm.
+        SettingsError: if the site is unknown, its side is missing or out of place, or the diameter is not 2 to 8 mm.
     """
 
     site: str
@@ -107,16 +107,21 @@ def random_aneurysm(seed: int) -> Aneurysm:
 
 
 def grow_sac(seed: int, aneurysm: Aneurysm, tree: VascularTree) -> Sac:
-    """The sac of an aneurysm on a tree: it leaves its artery by a neck, at a fork along the flow, elsewhere sideways."""
+    """An aneurysm's sac on a tree. It leaves its artery by a neck: along the flow at a fork, sideways elsewhere."""
     rng = stream(seed, purpose="samples.sac")
     side = aneurysm.side or rng.choice(("Left", "Right"))
     posterior = rng.choice(("P1", "P2", "PICA", "superior cerebellar", "AICA", "vertebral"))
     name, (low, high) = _ORIGIN[aneurysm.site]
     origin, tangent, own = tree[name.format(side=side, posterior=posterior)].at(rng.uniform(low, high))
     wild = rng.normal(0, 1, 3)
+    outwards = 1.0 if side == "Right" else -1.0
+    if aneurysm.site == "Anterior Cerebral Artery":
+        wild[0] = outwards * (1 + abs(wild[0]))  # keeps it on its side of the midline
     if aneurysm.site == "Posterior Communicating Artery":
-        wild = wild * 0.5 + (0.4 if side == "Right" else -0.4, -1, -0.4)  # they point backwards, outwards and down
-    direction = tangent * 1.2 + wild * 0.4 if aneurysm.site in _AT_A_FORK else np.cross(tangent, np.cross(wild, tangent))
+        wild = wild * 0.5 + (0.4 * outwards, -1, -0.4)  # they point backwards, outwards and down
+    direction = (
+        tangent * 1.2 + wild * 0.4 if aneurysm.site in _AT_A_FORK else np.cross(tangent, np.cross(wild, tangent))
+    )
     direction /= np.linalg.norm(direction)
     radius = aneurysm.diameter_mm / 2
     radii = radius * np.exp(rng.normal(0, 0.12, 3))
@@ -125,4 +130,4 @@ def grow_sac(seed: int, aneurysm: Aneurysm, tree: VascularTree) -> Sac:
     aside = direction + rng.normal(0, 0.6, 3)
     lobed, share = rng.random() < 0.35, rng.uniform(0.4, 0.6)
     lobe = centre + aside / np.linalg.norm(aside) * radius * 0.8
-    return Sac(centre, radii, lobe, radius * share if lobed else 0.0, rng.uniform(0.9, 1.0))
+    return Sac(centre, radii, lobe, radius * share if lobed else 0.0, rng.uniform(0.92, 1.0))

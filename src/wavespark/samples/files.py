@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
+    UID,
     CTImageStorage,
     EnhancedCTImageStorage,
     EnhancedMRImageStorage,
@@ -41,10 +42,10 @@ def write_dicom(
     *,
     identifiers: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes a series of axial slices, one file a slice (`classic`) or one file in all (`enhanced`); returns the folder.
+    """Writes a series of axial slices, a file each (`classic`) or in one file (`enhanced`); returns the folder.
 
-    Rows run to the patient's left and columns to the back, as radiologists look at them. Files are named by their SOPInstanceUID, whose
-    order says nothing; in the enhanced file the frames are stored out of order. Slices that lie along S are always the acquired ones.
+    Rows run to the patient's left and columns to the back. Files are named by their SOPInstanceUID, whose order says
+    nothing; in the enhanced file the frames are stored out of order.
 
     Args:
         identifiers: DICOM keyword -> value, for example `{"PatientName": "DOE^JANE"}`; for tests of privacy.
@@ -65,9 +66,13 @@ def write_dicom(
     return place
 
 
-def _write_classic(head: SyntheticHead, place: Path, frames_SRC: NDArray[np.uint16], identifiers: Mapping[str, str]) -> None:
+def _write_classic(
+    head: SyntheticHead, place: Path, frames_SRC: NDArray[np.uint16], identifiers: Mapping[str, str]
+) -> None:
     for k, frame in enumerate(frames_SRC):
-        ds = _common(head, MRImageStorage if head.modality == "MR" else CTImageStorage, frame, f"slice {k}", identifiers)
+        ds = _common(
+            head, MRImageStorage if head.modality == "MR" else CTImageStorage, frame, f"slice {k}", identifiers
+        )
         ds.InstanceNumber = k + 1
         ds.ImagePositionPatient = _numbers(_position(head, k))
         ds.ImageOrientationPatient = _numbers(_orientation(head))
@@ -79,9 +84,17 @@ def _write_classic(head: SyntheticHead, place: Path, frames_SRC: NDArray[np.uint
         ds.save_as(place / f"{ds.SOPInstanceUID}.dcm", enforce_file_format=True)
 
 
-def _write_enhanced(head: SyntheticHead, place: Path, frames_SRC: NDArray[np.uint16], identifiers: Mapping[str, str]) -> None:
+def _write_enhanced(
+    head: SyntheticHead, place: Path, frames_SRC: NDArray[np.uint16], identifiers: Mapping[str, str]
+) -> None:
     order = np.argsort((np.arange(len(frames_SRC)) * 7919) % (len(frames_SRC) + 1), kind="stable")
-    ds = _common(head, EnhancedMRImageStorage if head.modality == "MR" else EnhancedCTImageStorage, frames_SRC[order], "enhanced", identifiers)
+    ds = _common(
+        head,
+        EnhancedMRImageStorage if head.modality == "MR" else EnhancedCTImageStorage,
+        frames_SRC[order],
+        "enhanced",
+        identifiers,
+    )
     ds.InstanceNumber = 1
     ds.NumberOfFrames = len(order)
     measures, plane, values = Dataset(), Dataset(), Dataset()
@@ -108,15 +121,20 @@ def _frame_groups(head: SyntheticHead, k: int) -> Dataset:
     return groups
 
 
-def _common(head: SyntheticHead, sop_class: str, pixels: NDArray[np.uint16], instance: str, identifiers: Mapping[str, str]) -> FileDataset:
-    key = f"wavespark synthetic head {head.seed} {head.contrast} {head.voxels.shape} {head.affine.tolist()} {head.labels} {dict(identifiers)}"
+def _common(
+    head: SyntheticHead, sop_class: UID, pixels: NDArray[np.uint16], instance: str, identifiers: Mapping[str, str]
+) -> FileDataset:
+    what = (head.seed, head.contrast, head.voxels.shape, head.affine.tolist(), head.labels, head.sac, dict(identifiers))
+    key = f"wavespark synthetic head {what}"
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = sop_class
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[key, instance])
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     ds.SOPClassUID, ds.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = (generate_uid(entropy_srcs=[key, u]) for u in ("study", "series", "frame"))
+    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = (
+        generate_uid(entropy_srcs=[key, u]) for u in ("study", "series", "frame")
+    )
     ds.Modality = head.modality
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     ds.SeriesDescription = f"{head.contrast} synthetic"

@@ -1,7 +1,7 @@
-"""Synthetic head angiography: an invented head, its vessels, and an aneurysm if asked for, as a scanner might show them.
+"""Synthetic head angiography: an invented head, its vessels, and an aneurysm if asked for, as a scanner shows them.
 
-For tests, the quickstart and a benchmark of transfer. It is a *synthetic vessel task*: results on it say nothing about finding
-aneurysms in patients.
+For tests, the quickstart and a benchmark of transfer. It is a *synthetic vessel task*: results on it say nothing about
+finding aneurysms in patients.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,18 @@ from wavespark.randomness import stream
 from wavespark.samples.aneurysms import LABELS, Aneurysm, grow_sac, random_aneurysm
 from wavespark.samples.angiography import TIP, VascularTree, vascular_tree
 from wavespark.samples.brain_tissue import Folds, paint_brain
-from wavespark.samples.canvas import Canvas, Pose
+from wavespark.samples.canvas import Axes, Canvas, Pose
 from wavespark.samples.fields import Array, SmoothField
 from wavespark.samples.skull import cavity, paint_skull
 from wavespark.samples.tissues import CONTRASTS, Contrast, palette
-from wavespark.samples.tubes import draw_ellipsoids, draw_tubes
+from wavespark.samples.tubes import draw_balls, draw_tubes
 from wavespark.shapes import Triple
 
-CENTRE_MM = (0.0, -12.0, 0.0)
+CENTRE_MM = (0.0, -12.0, -4.0)
 """The middle of the field of view, in the mean head's frame (MNI152-like)."""
+
+
+_GRAIN = 0.32  # what the grain's filter leaves of the standard deviation of white noise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -74,12 +77,12 @@ class _Traits:
         tilt, nod, turn = rng.normal(0, (2.0, 4.0, 2.5)) * np.pi / 180
         size = 1 + rng.normal(0, 0.02) + rng.normal(0, 0.015, 3)
         return cls(
-            pose=Pose(_rotation(nod, tilt, turn), size.astype(np.float32), rng.normal(0, 3, 3).astype(np.float32)),
-            warp_mm=1.6,
-            thickness=float(np.clip(rng.normal(7.0, 0.9), 5, 9.5)),
-            atrophy=float(np.clip(rng.gamma(2.0, 0.25), 0, 2)),
+            pose=Pose(_rotation(nod, tilt, turn), size.astype(np.float32), rng.normal(0, 2.5, 3).astype(np.float32)),
+            warp_mm=1.3,
+            thickness=float(np.clip(rng.normal(6.3, 0.8), 4.5, 8.5)),
+            atrophy=float(np.clip(rng.gamma(2.0, 0.2), 0, 1.5)),
             ventricles=float(np.exp(rng.normal(0, 0.2))),
-            artery=float(rng.uniform(0.82, 1.12)),
+            artery=float(rng.uniform(0.86, 1.15)),
             vein=float(rng.uniform(0.75, 1.15)),
             blur_mm=float(rng.uniform(0.35, 0.6)),
             noise=float(rng.uniform(0.8, 1.3)),
@@ -106,8 +109,8 @@ def synthetic_head(
     Args:
         seed: decides everything; the scan's noise as well.
         contrast: `"CTA"`, `"TOF-MRA"`, `"T1"` (after gadolinium) or `"T2"`.
-        shape: voxels along R, A, S. The field of view is centred on the brain: a whole head takes about 190 x 230 x 220 mm.
-        spacing: mm per voxel along R, A, S. A voxel of 2 mm or more is averaged over its thickness, as a thick slice is.
+        shape: voxels along R, A, S, centred on the brain; a whole head takes about 180 x 220 x 200 mm.
+        spacing: mm per voxel along R, A, S. From 2.5 mm a voxel is averaged over its thickness, as a thick slice is.
         aneurysm: None, one that the seed chooses, or a given one.
 
     Raises:
@@ -116,14 +119,17 @@ def synthetic_head(
     if contrast not in CONTRASTS:
         raise SettingsError(f"no contrast is called {contrast!r}. Use one of: {', '.join(CONTRASTS)}")
     if min(shape) < 2 or not min(spacing) > 0:
-        raise SettingsError(f"a head needs at least 2 voxels along each axis and a positive spacing, got {shape} at {spacing} mm")
+        raise SettingsError(
+            f"a head needs at least 2 voxels along each axis and a positive spacing, got {shape} at {spacing} mm"
+        )
     traits = _Traits.draw(stream(seed, purpose="samples.traits"))
     origin = np.asarray(CENTRE_MM) - (np.array(shape) - 1) / 2 * np.array(spacing)
     fine = tuple(max(1, int(s / 1.25)) for s in spacing)
     axes = tuple(
-        (o + s * ((np.arange(n * k) + 0.5) / k - 0.5)).astype(np.float32) for o, s, n, k in zip(origin, spacing, shape, fine, strict=True)
+        (o + s * ((np.arange(n * k) + 0.5) / k - 0.5)).astype(np.float32)
+        for o, s, n, k in zip(origin, spacing, shape, fine, strict=True)
     )
-    canvas = Canvas(cast(tuple[Array, Array, Array], axes), traits.pose, [_field(seed, f"warp {i}", 25.0) for i in "xyz"], traits.warp_mm)
+    canvas = Canvas(cast(Axes, axes), traits.pose, [_field(seed, f"warp {i}", 32.0) for i in "xyz"], traits.warp_mm)
     colours = palette(contrast)
     colours["artery"] *= traits.artery
     colours["vein"] *= traits.vein
@@ -157,9 +163,23 @@ def synthetic_head(
 
 def _paint_anatomy(canvas: Canvas, seed: int, colours: dict[str, float], traits: _Traits, contrast: Contrast) -> None:
     inside = cavity(canvas)
-    paint_skull(canvas, colours, inside, thickness=traits.thickness, rough=_field(seed, "bone", 12.0), cells=_field(seed, "cells", 4.0))
-    paint_brain(canvas, colours, inside, folds=Folds.draw(stream(seed, purpose="samples.folds")), depth=_field(seed, "depth", 14.0),
-                atrophy=traits.atrophy, ventricles=traits.ventricles)  # fmt: skip
+    paint_skull(
+        canvas,
+        colours,
+        inside,
+        thickness=traits.thickness,
+        lumps=_field(seed, "bone", 12.0),
+        cells=_field(seed, "cells", 4.0),
+    )
+    paint_brain(
+        canvas,
+        colours,
+        inside,
+        folds=Folds.draw(stream(seed, purpose="samples.folds")),
+        depth=_field(seed, "depth", 14.0),
+        atrophy=traits.atrophy,
+        ventricles=traits.ventricles,
+    )
     texture = _field(seed, "texture", 5.0).on_grid(canvas.axes)
     if contrast == "CTA":
         canvas.values += texture * np.where(canvas.values > -300, np.float32(1.5), np.float32(0))
@@ -172,22 +192,24 @@ def _paint_vessels(canvas: Canvas, tree: VascularTree, colours: dict[str, float]
     cores = []
     for kind in ("vein", "artery"):
         lines = [v for v in tree.vessels if v.kind == kind]
-        points = [canvas.to_world(v.points_N3 + TIP) for v in lines]
-        start, end = (np.concatenate([p[cut] for p in points]) for cut in (slice(None, -1), slice(1, None)))
-        radius = np.concatenate([v.radii_N[:-1] for v in lines]).astype(np.float32) * np.float32(canvas.pose.size.mean())
-        tubes = draw_tubes(canvas, start, end, radius)
+        points = canvas.to_world(np.concatenate([v.points for v in lines]) + TIP)
+        first = np.cumsum([0, *(len(v.points) for v in lines)])
+        start = np.delete(np.arange(len(points)), first[1:] - 1)  # a line's last point starts no piece
+        radius = np.concatenate([v.radii[:-1] for v in lines]).astype(np.float32) * np.float32(canvas.pose.size.mean())
+        tubes = draw_tubes(canvas, points[start], points[start + 1], radius)
         canvas.paint(colours[kind], tubes.share)
         cores.append(tubes.core)
     return cores[1], cores[0]
 
 
-def _paint_sac(canvas: Canvas, seed: int, aneurysm: Aneurysm, tree: VascularTree, colours: dict[str, float],
-               bulge: Array) -> tuple[tuple[float, float, float], float]:  # fmt: skip
+def _paint_sac(
+    canvas: Canvas, seed: int, aneurysm: Aneurysm, tree: VascularTree, colours: dict[str, float], bulge: Array
+) -> tuple[tuple[float, float, float], float]:
     sac = grow_sac(seed, aneurysm, tree)
     centre = canvas.to_world((sac.centre + TIP)[None])[0]
     centres = np.stack([centre, centre + (sac.lobe_centre - sac.centre)])[: 2 if sac.lobe_radius else 1]
     radii = np.stack([sac.radii, np.full(3, sac.lobe_radius)])[: len(centres)]
-    box, share = draw_ellipsoids(canvas, centres.astype(np.float32), radii.astype(np.float32))
+    box, share = draw_balls(canvas, centres, radii)
     if box is not None:
         canvas.paint(colours["artery"] * sac.brightness, share, box)
         bulge[box] = share
@@ -201,8 +223,8 @@ def _paint_calcium(canvas: Canvas, seed: int, tree: VascularTree, colours: dict[
     spots = [(np.array((s * 23.0, -41.0, 12.0)) + rng.normal(0, 1.5, 3), rng.uniform(0.8, 3.0)) for s in (-1, 1)]
     spots.append((np.array((0.0, -38.0, 0.0)), rng.uniform(0.8, 2.5)))
     for _ in range(rng.poisson(4)):
-        name = f"{rng.choice(('Left', 'Right'))} {rng.choice(('infraclinoid carotid', 'supraclinoid carotid', 'vertebral', 'M1'))}"
-        point, tangent, own = tree[name].at(rng.uniform())
+        name = rng.choice(("infraclinoid carotid", "supraclinoid carotid", "vertebral", "M1"))
+        point, tangent, own = tree[f"{rng.choice(('Left', 'Right'))} {name}"].at(rng.uniform())
         across = np.cross(tangent, rng.normal(0, 1, 3))
         spots.append((point + TIP + across / np.linalg.norm(across) * own, rng.uniform(0.5, 1.6)))
     for centre, radius in spots:
@@ -215,10 +237,10 @@ def _scan(signal: Array, seed: int, contrast: Contrast, traits: _Traits, spacing
     size = float(np.prod(spacing)) ** (1 / 6)  # thicker voxels are less noisy
     first, second = (rng.standard_normal(signal.shape, dtype=np.float32) for _ in range(2))
     if contrast == "CTA":
-        grain = gaussian_filter(first, 0.6, truncate=3.0) * np.float32(3.2 * 10 * traits.noise / max(size, 0.7) / 1.0)
+        grain = gaussian_filter(first, 0.6, truncate=3.0) * np.float32(8 / _GRAIN * traits.noise / max(size, 0.7))
         return np.clip(np.rint(signal + grain), -1024, 3071).astype(np.float32)
     axes = tuple((np.arange(n, dtype=np.float32) - (n - 1) / 2) * s for n, s in zip(signal.shape, spacing, strict=True))
-    shading = np.exp(np.float32(traits.bias) * _field(seed, "shading", 60.0).on_grid(cast(tuple[Array, Array, Array], axes)))
+    shading = np.exp(np.float32(traits.bias) * _field(seed, "shading", 60.0).on_grid(cast(Axes, axes)))
     sd = np.float32(9 * traits.noise / max(size, 0.7))
     return np.rint(np.hypot(signal * shading + sd * first, sd * second)).astype(np.float32)
 
