@@ -199,6 +199,18 @@ def test_whole_blocks_are_hidden_and_only_one_is_cut_where_blocks_are_equal():
         assert shares.tolist() == [0, 0, 0, pytest.approx(51 / 64), 1, 1, 1, 1]
 
 
+def test_blocks_without_a_valid_cell_count_for_nothing():
+    """The others are equal in size, so one is cut; and equal in weight, so there are no weights."""
+    valid = torch.ones(20, 4, 4, 8, dtype=torch.bool)
+    valid[:, :2, :2, 4:] = False
+    draws, masking = [(0, step, "a") for step in range(20)], BlockMasking(grid=(4, 4, 8), block=2)
+    hidden = masking.sample(draws=draws, valid=valid).hidden
+    shares = hidden.reshape(20, 2, 2, 2, 2, 4, 2).float().mean((2, 4, 6)).reshape(20, -1)
+    assert (shares.gt(0) & shares.lt(1)).sum(1).tolist() == [1] * 20
+    weights = torch.where(valid, 0.3, 7.0)
+    assert torch.equal(masking.sample(draws=draws, valid=valid, weights=weights).hidden, hidden)
+
+
 def test_at_most_two_blocks_are_cut_where_blocks_are_unequal():
     masking = BlockMasking(grid=(9, 9, 9), block=4)
     block_of_S, num_blocks = choice.block_of_cells((9, 9, 9), (4, 4, 4))

@@ -28,7 +28,7 @@ def local_count(hidden: int, local_ratio: float) -> int:
     >>> local_count(307, 0.8), local_count(1, 0.8)
     (246, 0)
     """
-    return hidden_count(hidden, local_ratio) if hidden > 1 else 0
+    return hidden_count(hidden, local_ratio)
 
 
 def adaptive_edge(cells: int) -> int:

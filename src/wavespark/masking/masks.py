@@ -4,11 +4,14 @@ Legend: B batch, D H W grid of cells, N visible cells.
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Int32
 from torch import Tensor
+
+# Not typing.Self: the run-time type checker of the tests refuses it in a dataclass.
+AnyMasks = TypeVar("AnyMasks", bound="Masks")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +41,7 @@ class Masks:
         """What a step's telemetry says of its masks."""
         return {"visible_share": self.visible_share, "hidden_share": self.hidden_share}
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self: AnyMasks, device: torch.device | str) -> AnyMasks:
         """The same on another device."""
         return type(self)(**{name: value.to(device) for name, value in vars(self).items()})
 
