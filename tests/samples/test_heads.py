@@ -85,11 +85,11 @@ def test_sides_swap_when_the_side_is_swapped():
 
 
 def test_up_is_up_and_front_is_front():
-    whole = {"shape": (60, 75, 75), "spacing": (3.2, 3.2, 3.2)}
+    whole = {"shape": (60, 80, 84), "spacing": (3.2, 2.4, 2.4)}
     body = synthetic_head(2, "CTA", **whole).voxels > -500
     assert not body[:, :, -1].any() and body[:, :, 0].any(), "air above the head, neck below"
     fluid = synthetic_head(2, "T2", **whole).voxels > 560
-    eyes = np.argwhere(fluid[:, 60:, 20:34])
+    eyes = np.argwhere(fluid[:, 64:, 22:42])
     assert len(eyes) > 50, "two globes of 7 ml in front"
 
 
@@ -123,6 +123,7 @@ def test_the_same_head_is_seen_at_every_spacing():
         ({"contrast": "PET"}, "CTA"),
         ({"shape": (1, 8, 8)}, "at least 2"),
         ({"spacing": (1.0, 0.0, 1.0)}, "positive"),
+        ({"aneurysm": "yes"}, "random"),
     ],
 )
 def test_an_impossible_head_is_refused(change, words):

@@ -42,6 +42,7 @@ def test_global_statistics_do_not_reveal_an_aneurysm(contrast):
     assert cross_validated_auc(features, truth) < 0.55
 
 
+@pytest.mark.slow
 def test_the_probe_would_find_a_leak():
     truth = np.arange(200) % 2
     noise = np.random.default_rng(0).normal(0, 1, (200, 6, 6, 6))

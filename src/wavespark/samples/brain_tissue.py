@@ -32,7 +32,7 @@ class Folds:
         """The folds run inwards along the radii, wandering a little; distances shrink towards the centre."""
         u, v, w = x / 69, (y + 17) / 88, (z - 10) / 66
         level = np.sqrt(u * u + v * v + w * w) + np.float32(1e-3)
-        scale = (57 / level + 15) / np.float32(_FOLD_STEP)
+        scale = (44 / level + 28) / np.float32(_FOLD_STEP)
         where = np.stack([u * scale, v * scale, w * scale]) + np.float32((_FOLD_COUNT - 1) / 2)
         return np.asarray(map_coordinates(self.distance, where, order=1, mode="nearest") * level, dtype=np.float32)
 
@@ -108,9 +108,9 @@ def _cerebrum(
     for centre, radii in (((0, -27, -14), (21, 17, 18)), ((0, -4, -19), (15, 14, 9))):  # ambient, suprasellar cistern
         cerebrum = without(cerebrum, ellipsoid(x, y, z, centre, radii))
     depth = -cerebrum
-    level = -5 - 0.33 * y + wavy
+    level = -5 - 0.33 * y + 2 * wavy
     cerebrum = without(cerebrum, both(np.abs(z - level) - (0.8 + gap), 34 - ax, y - 20, -42 - y))  # Sylvian fissure
-    insula = both(np.abs(ax - 39 - wavy) - (0.7 + gap), np.abs(z - level - 3) - 11, np.abs(y + 3) - 19)
+    insula = both(np.abs(ax - 39 - 1.5 * wavy) - (0.7 + gap), np.abs(z - level - 3) - 11, np.abs(y + 3) - 19)
     cerebrum = without(cerebrum, insula)
 
     sulcus = np.full_like(cerebrum, 99)

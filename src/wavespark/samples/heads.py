@@ -18,6 +18,7 @@ from wavespark.samples.angiography import TIP, VascularTree, vascular_tree
 from wavespark.samples.brain_tissue import Folds, paint_brain
 from wavespark.samples.canvas import Axes, Canvas, Pose
 from wavespark.samples.fields import Array, SmoothField
+from wavespark.samples.scanner import average, scan
 from wavespark.samples.skull import cavity, paint_skull
 from wavespark.samples.tissues import CONTRASTS, Contrast, palette
 from wavespark.samples.tubes import draw_balls, draw_tubes
@@ -25,9 +26,6 @@ from wavespark.shapes import Triple
 
 CENTRE_MM = (0.0, -12.0, -4.0)
 """The middle of the field of view, in the mean head's frame (MNI152-like)."""
-
-
-_GRAIN = 0.32  # what the grain's filter leaves of the standard deviation of white noise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -100,7 +98,8 @@ def synthetic_head(
 ) -> SyntheticHead:
     """A head from its seed; the same anatomy in every contrast, shape and spacing.
 
-    The sac has its own stream of chance, so that a head with it and the head without it differ only around it.
+    The sac has its own stream of chance, so that a head with it and the head without it differ only around it. The
+    labels say what the head has, also where a small field of view leaves it out.
 
     >>> head = synthetic_head(7, "TOF-MRA", shape=(48, 48, 32), spacing=(2.0, 2.0, 2.5))
     >>> head.voxels.shape, head.modality, head.labels["Aneurysm Present"]
@@ -114,7 +113,7 @@ def synthetic_head(
         aneurysm: None, one that the seed chooses, or a given one.
 
     Raises:
-        SettingsError: if the contrast is unknown, or shape or spacing are not positive.
+        SettingsError: if the contrast or the aneurysm is unknown, or shape or spacing are not positive.
     """
     if contrast not in CONTRASTS:
         raise SettingsError(f"no contrast is called {contrast!r}. Use one of: {', '.join(CONTRASTS)}")
@@ -122,6 +121,8 @@ def synthetic_head(
         raise SettingsError(
             f"a head needs at least 2 voxels along each axis and a positive spacing, got {shape} at {spacing} mm"
         )
+    if not (aneurysm is None or aneurysm == "random" or isinstance(aneurysm, Aneurysm)):
+        raise SettingsError(f"aneurysm must be None, 'random' or an Aneurysm, got {aneurysm!r}")
     traits = _Traits.draw(stream(seed, purpose="samples.traits"))
     origin = np.asarray(CENTRE_MM) - (np.array(shape) - 1) / 2 * np.array(spacing)
     fine = tuple(max(1, int(s / 1.25)) for s in spacing)
@@ -143,13 +144,13 @@ def synthetic_head(
     _paint_calcium(canvas, seed, tree, colours)
 
     sharp = gaussian_filter(canvas.values, traits.blur_mm / canvas.spacing, truncate=3.0)
-    signal = _average(sharp, fine)
-    veins, arteries, lumps = (_average(a, fine) > 0.5 for a in (vessels[1], vessels[0], bulge))
+    signal = average(sharp, fine)
+    veins, arteries, lumps = (average(a, fine) > 0.5 for a in (vessels[1], vessels[0], bulge))
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = origin
-    on = {chosen.location, LABELS[-1]} if chosen else set[str]()
+    on = {chosen.location, LABELS[-1]} if chosen else set()
     return SyntheticHead(
-        voxels=_scan(signal, seed, contrast, traits, spacing),
+        voxels=scan(signal, seed, contrast, spacing, noise=traits.noise, bias=traits.bias),
         affine=affine,
         vessels=np.where(arteries | lumps, 1, np.where(veins, 2, 0)).astype(np.uint8),
         aneurysm=lumps & ~arteries,
@@ -229,28 +230,6 @@ def _paint_calcium(canvas: Canvas, seed: int, tree: VascularTree, colours: dict[
         spots.append((point + TIP + across / np.linalg.norm(across) * own, rng.uniform(0.5, 1.6)))
     for centre, radius in spots:
         canvas.blob(colours["calcium"], centre, radius * np.exp(rng.normal(0, 0.25, 3)))
-
-
-def _scan(signal: Array, seed: int, contrast: Contrast, traits: _Traits, spacing: tuple[float, float, float]) -> Array:
-    """Whole numbers with the scanner's noise: Gaussian and grainy in CT; Rician, under a coil's shading, in MR."""
-    rng = stream(seed, purpose="samples.noise")
-    size = float(np.prod(spacing)) ** (1 / 6)  # thicker voxels are less noisy
-    first, second = (rng.standard_normal(signal.shape, dtype=np.float32) for _ in range(2))
-    if contrast == "CTA":
-        grain = gaussian_filter(first, 0.6, truncate=3.0) * np.float32(8 / _GRAIN * traits.noise / max(size, 0.7))
-        return np.clip(np.rint(signal + grain), -1024, 3071).astype(np.float32)
-    axes = tuple((np.arange(n, dtype=np.float32) - (n - 1) / 2) * s for n, s in zip(signal.shape, spacing, strict=True))
-    shading = np.exp(np.float32(traits.bias) * _field(seed, "shading", 60.0).on_grid(cast(Axes, axes)))
-    sd = np.float32(9 * traits.noise / max(size, 0.7))
-    return np.rint(np.hypot(signal * shading + sd * first, sd * second)).astype(np.float32)
-
-
-def _average(values: Array, fine: tuple[int, ...]) -> Array:
-    """Means over the sub-voxels of each voxel."""
-    for axis, k in enumerate(fine):
-        if k > 1:
-            values = values.reshape(*values.shape[:axis], -1, k, *values.shape[axis + 1 :]).mean(axis=axis + 1)
-    return values
 
 
 def _field(seed: int, purpose: str, step: float) -> SmoothField:
