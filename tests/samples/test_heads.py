@@ -85,11 +85,11 @@ def test_sides_swap_when_the_side_is_swapped():
 
 
 def test_up_is_up_and_front_is_front():
-    whole = {"shape": (60, 80, 84), "spacing": (3.2, 2.4, 2.4)}
+    whole = {"shape": (60, 96, 90), "spacing": (3.2, 2.4, 2.4)}
     body = synthetic_head(2, "CTA", **whole).voxels > -500
     assert not body[:, :, -1].any() and body[:, :, 0].any(), "air above the head, neck below"
     fluid = synthetic_head(2, "T2", **whole).voxels > 560
-    eyes = np.argwhere(fluid[:, 64:, 22:42])
+    eyes = np.argwhere(fluid[:, 72:, 24:44])
     assert len(eyes) > 50, "two globes of 7 ml in front"
 
 

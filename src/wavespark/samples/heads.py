@@ -108,7 +108,7 @@ def synthetic_head(
     Args:
         seed: decides everything; the scan's noise as well.
         contrast: `"CTA"`, `"TOF-MRA"`, `"T1"` (after gadolinium) or `"T2"`.
-        shape: voxels along R, A, S, centred on the brain; a whole head takes about 180 x 220 x 200 mm.
+        shape: voxels along R, A, S, centred on the brain; a whole head takes about 180 x 230 x 210 mm.
         spacing: mm per voxel along R, A, S. From 2.5 mm a voxel is averaged over its thickness, as a thick slice is.
         aneurysm: None, one that the seed chooses, or a given one.
 
