@@ -1,6 +1,6 @@
 """`wavespark inspect PATH`: what a store is, and what is in it.
 
-Each kind of folder that can be inspected is one entry of `KINDS`: how to know it, what to tell about it, how to say that.
+Each kind of folder that can be inspected is one entry of `KINDS`: how to know it, what to tell, how to say it.
 """
 
 from collections import Counter
@@ -129,7 +129,8 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Compare every file with its SHA-256.")] = False,
     reveal: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="Show which file an id is (private: paths can name patients).")
+        list[str] | None,
+        typer.Option(metavar="ID", help="Show which file an id is (private: paths can name patients)."),
     ] = None,
 ) -> None:
     """Show what is in a store."""

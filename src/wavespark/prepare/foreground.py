@@ -17,7 +17,10 @@ COARSE_MM = 3.0
 SOFT_TISSUE_HU = -300.0
 """Between air or foam (-1000..-900) and fat (-100)."""
 
-OPENING_MM = {"CT": 6.0, "MR": 3.0}
+TISSUE_SHARE = 0.3
+"""Of the median intensity of MR tissue: dark tissue (bone, far from the coil) lies above, noise and ghosts below."""
+
+OPENING_MM = {"CT": 4.0, "MR": 3.0}
 """Sheets and bridges up to twice this thick (a table, a head holder, a noise bridge) are cut off the head."""
 
 CLOSING_MM = 6.0
@@ -54,7 +57,10 @@ def _threshold(coarse: np.ndarray, modality: str) -> float:
 
 
 def _clip_level(values: np.ndarray) -> float:
-    """Half the median of what lies above it, by repetition (as AFNI's 3dClipLevel); values count from the lowest."""
+    """`TISSUE_SHARE` of the median of tissue: of what lies above half its own median (repeated, as AFNI's 3dClipLevel).
+
+    Values count from the lowest.
+    """
     low = float(values.min())
     above = values - low
     level = float(above.mean())
@@ -66,7 +72,7 @@ def _clip_level(values: np.ndarray) -> float:
         if math.isclose(new, level, rel_tol=1e-4):
             break
         level = new
-    return low + level
+    return low + level * TISSUE_SHARE / 0.5
 
 
 def _largest(tissue: np.ndarray, steps: tuple[float, float, float], radius: float) -> np.ndarray:

@@ -74,7 +74,8 @@ def encode_ct(voxels: np.ndarray, settings: CTValues) -> tuple[np.ndarray, Encod
     lowest, highest = min(b[0] for b in bounds), max(b[1] for b in bounds)
     offset = 0.0
     if not (lowest / step >= INT16.min and highest / step <= INT16.max):
-        offset, step = (lowest + highest) / 2, max(step, (highest - lowest) / (INT16.max - INT16.min))
+        step = max(step, (highest - lowest) / (INT16.max - INT16.min))
+        offset = lowest - INT16.min * step
     return _to_int16(voxels, lowest, highest, step, offset), Encoding(step, offset, bounds)
 
 

@@ -33,7 +33,11 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         if folder.exists():
             old = _beside(folder)
             folder.rename(old)
-            beside.rename(folder)
+            try:
+                beside.rename(folder)
+            except BaseException:
+                old.rename(folder)
+                raise
             shutil.rmtree(old, ignore_errors=True)
         else:
             beside.rename(folder)

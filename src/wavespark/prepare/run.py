@@ -92,7 +92,13 @@ def prepare(
         try:
             for refusal in refused:
                 journal.refuse(refusal)
-            for source, outcome in _work(todo, Work(store.absolute(), recipe, secret, reading), workers, limits, tell):
+            for source, outcome in _work(
+                todo,
+                Work(store.absolute(), recipe, secret, reading, os.environ.get("WAVESPARK_FAULTS", "")),
+                workers,
+                limits,
+                tell,
+            ):
                 journal.note(source, outcome, limits)
         finally:
             journal.flush()

@@ -36,10 +36,12 @@ class Work:
     recipe: Recipe
     secret: bytes
     reading: ReadingSettings
+    faults: str = ""
+    """The test hook `WAVESPARK_FAULTS`; read by the parent, because a fork server keeps an older environment."""
 
     def __call__(self, source: Source) -> Outcome:
         """Never raises: what goes wrong is part of the outcome."""
-        _planted_fault(source.relative)
+        _planted_fault(self.faults, source.relative)
         try:
             made = []
             volumes = read_source(source, self.secret, self.reading)
@@ -64,9 +66,9 @@ class Work:
             )
 
 
-def _planted_fault(relative: str) -> None:
-    """The test hook: `WAVESPARK_FAULTS=crash@item:NAME` kills the worker at that input, `hang@item:NAME` stops it."""
-    for fault in os.environ.get("WAVESPARK_FAULTS", "").split(","):
+def _planted_fault(faults: str, relative: str) -> None:
+    """`crash@item:NAME` kills the worker at that input, `hang@item:NAME` stops it."""
+    for fault in faults.split(","):
         kind, _, name = fault.strip().partition("@item:")
         if name and name in (relative, os.path.basename(relative)):
             if kind == "crash":

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, Literal, TypeVar
 
+from wavespark.errors import StoreError
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -40,6 +42,7 @@ class Lost:
 class _Worker(Generic[T]):
     process: Any
     pipe: Connection
+    ready: bool = False
     task: T | None = None
     tries: int = 0
     deadline: float = float("inf")
@@ -55,43 +58,60 @@ def work_through(
         work: picklable; called in a worker process, which must be able to import it.
         workers: how many processes.
         limits: time, memory and tries of one task.
+
+    Raises:
+        StoreError: if a worker cannot even start.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([type(work).__module__])
+    context.set_forkserver_preload(["wavespark.prepare.work"])  # imported once, not once a worker
     waiting = deque((task, 0) for task in tasks)
     crew: list[_Worker[T]] = []
     try:
         while waiting or any(w.task is not None for w in crew):
-            while waiting and len(crew) < workers:
+            for _ in range(min(workers, len(waiting)) - len(crew)):
                 crew.append(_start(context, work, limits))
             for worker in crew:
-                if worker.task is None and waiting:
+                if worker.ready and worker.task is None and waiting:
                     _give(worker, *waiting.popleft(), limits)
-            now = time.monotonic()
-            busy = [w for w in crew if w.task is not None]
-            ready = wait([w.pipe for w in busy], max(0.0, min(w.deadline for w in busy) - now))
-            for worker in busy:
-                late = time.monotonic() > worker.deadline
-                if worker.pipe not in ready and not late:
-                    continue
+            for worker in _with_news(crew):
                 task, tries = worker.task, worker.tries
+                late = not worker.pipe.poll()
                 try:
-                    result = worker.pipe.recv() if worker.pipe in ready else None
+                    result = None if late else worker.pipe.recv()
                 except (EOFError, OSError):
-                    result, late = None, False
-                if result is not None:
-                    worker.task = None
+                    result = None
+                if result is _READY:
+                    worker.ready = True
+                elif result is not None:
+                    worker.task, worker.deadline = None, float("inf")
                     yield task, result  # type: ignore[misc]
-                    continue
-                crew.remove(worker)
-                _stop(worker, kill=True)
-                if late or tries >= limits.tries:
-                    yield task, Lost("time_limit" if late else "worker_crashed")  # type: ignore[misc]
                 else:
-                    waiting.appendleft((task, tries))  # type: ignore[arg-type]
+                    crew.remove(worker)
+                    _stop(worker, kill=True)
+                    if not worker.ready:
+                        raise StoreError(_NO_START)
+                    if late or tries >= limits.tries:
+                        yield task, Lost("time_limit" if late else "worker_crashed")  # type: ignore[misc]
+                    else:
+                        waiting.appendleft((task, tries))  # type: ignore[arg-type]
     finally:
         for worker in crew:
-            _stop(worker, kill=worker.task is not None)
+            _stop(worker, kill=worker.task is not None or not worker.ready)
+
+
+_READY = True
+_NO_START = (
+    "a worker process could not start. In a script, keep what starts it under `if __name__ == '__main__':`, because "
+    "workers import the script again; or use workers=0"
+)
+
+
+def _with_news(crew: list[_Worker[T]]) -> list[_Worker[T]]:
+    """Waits for the next message, end or deadline of a worker that starts or works."""
+    watched = [w for w in crew if w.task is not None or not w.ready]
+    left = min((w.deadline for w in watched), default=0.0) - time.monotonic()
+    ready = wait([w.pipe for w in watched], None if left == float("inf") else max(0.0, left))
+    return [w for w in watched if w.pipe in ready or time.monotonic() > w.deadline]
 
 
 def _start(context: Any, work: Callable[[T], Any], limits: Limits) -> _Worker[T]:
@@ -128,6 +148,7 @@ def _serve(pipe: Connection, work: Callable[[T], Any], megabytes: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     try:
+        pipe.send(_READY)
         while (task := pipe.recv()) is not None:
             pipe.send(work(task))
     except (EOFError, OSError):
