@@ -78,9 +78,8 @@ def write_run(run: Path, steps: int = 300, originals: Sequence[np.ndarray] = (),
         f'steps = {steps}\nseed = 1\nstore = "/home/jane/store"\n[model]\nname = "waveformer_tiny"\ncell = {cell}\n'
         "[optimizer]\nlearning_rate = 1e-3\nbetas = [0.9, 0.95]\n"
     )
-    (run / "environment.json").write_text(
-        json.dumps({"torch": "2.13.0", "numpy": "2.3.1", "device": "cpu", "threads": 2, "platform": "Linux x86_64"})
-    )
+    environment = {"torch": "2.13.0", "numpy": "2.3.1", "device": "cpu", "threads": 2, "platform": "Linux x86_64"}
+    (run / "environment.json").write_text(json.dumps(environment))
     fall = lambda s: 0.6 + 0.43 * math.exp(-4 * s / steps)  # noqa: E731
     rows = [
         {
@@ -138,8 +137,17 @@ def write_run(run: Path, steps: int = 300, originals: Sequence[np.ndarray] = (),
         "recipe": {"name": "head-1mm", "spacing": [1.0, 1.0, 1.0], "mr": {"percentiles": [0.5, 99.5]}},
     }
     (run / "data.json").write_text(json.dumps(document))
-    summary = {"steps": steps, "seconds": 0.43 * steps, "seconds_per_step": 0.43, "parameters": 1_234_567, "model": "waveformer_tiny",
-               "first": measured[0], "last": measured[-1], "resumed_from": [120], "finished": True}  # fmt: skip
+    summary = {
+        "steps": steps,
+        "seconds": 0.43 * steps,
+        "seconds_per_step": 0.43,
+        "parameters": 1_234_567,
+        "model": "waveformer_tiny",
+        "first": measured[0],
+        "last": measured[-1],
+        "resumed_from": [120],
+        "finished": True,
+    }
     (run / "summary.json").write_text(json.dumps(summary))
     return run
 
@@ -154,3 +162,21 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
 def run(make_run: Callable[..., Path]) -> Path:
     """A finished run."""
     return make_run()
+
+
+@pytest.fixture
+def make_case() -> Callable[..., Case]:
+    """Makes a case from an original [C, D, H, W]."""
+    return case
+
+
+@pytest.fixture
+def save_examples() -> Callable[[Path, Sequence[Case]], Path]:
+    """Writes an example file."""
+    return write_examples
+
+
+@pytest.fixture
+def save_lines() -> Callable[[Path, Sequence[dict[str, Any]]], None]:
+    """Writes a .jsonl file."""
+    return write_lines

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from wavespark.report.numbers import count, number
 Series = npt.NDArray[np.float64]
 _BINS = 400
 """Points of a long series that are drawn; each stands for the lowest and highest value of its bin."""
+_HUGE = 1e100
 _SIDE = 1000
 """The drawing's own units; it is stretched to its place."""
 
@@ -52,7 +53,7 @@ def chart(
     `floor` and `ceiling` widen the vertical range to hold them; values far above the rest are drawn at the upper edge,
     and the note says so.
     """
-    curves = [c for c in curves if np.isfinite(c.y).any()]
+    curves = [c for c in (replace(c, y=_drawable(c.y)) for c in curves) if np.isfinite(c.y).any()]
     if not curves:
         return None
     values = np.concatenate([c.y[np.isfinite(c.y)] for c in curves])
@@ -105,6 +106,8 @@ def chart(
 def smoothed(y: Series) -> tuple[Series, int]:
     """The moving mean over the `n` nearest steps, and that `n`: a twentieth of the series, odd."""
     n = max(1, len(y) // 20) | 1
+    if not len(y):
+        return y, n
     known = np.isfinite(y)
     ones = np.convolve(known.astype(np.float64), np.ones(n), mode="same")[: len(y)]
     sums = np.convolve(np.where(known, y, 0.0), np.ones(n), mode="same")[: len(y)]
@@ -135,6 +138,12 @@ class _Frame:
 
     def y(self, value: float) -> int:
         return round(_SIDE * (self.high - max(self.low, min(self.high, value))) / (self.high - self.low))
+
+
+def _drawable(y: Series) -> Series:
+    """The values, with a gap where arithmetic on one would overflow, and 0 where it would underflow."""
+    size = np.abs(y)
+    return np.where(size > _HUGE, np.nan, np.where(size < 1 / _HUGE, 0.0, y))
 
 
 def _bulk(curve: Curve) -> Series:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -178,6 +179,7 @@ def reconstruction_figure(example_path: Path, output_png: Path, case: int = 0) -
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.patheffects import withStroke
     except ImportError:
         raise DependencyError("matplotlib", "report", "a picture of a reconstruction") from None
     cases, total, _ = read_cases(Path(example_path), case + 1)
@@ -186,8 +188,10 @@ def reconstruction_figure(example_path: Path, output_png: Path, case: int = 0) -
     chosen = cases[case]
     columns, _ = panels(chosen)
     columns = [p for p in columns if p.title != "Error of inpainting"]
-    figure = Figure(figsize=(2.0 * len(columns), 2.0 * len(PLANES) + 0.35), facecolor="white")
+    height = 2.0 * len(PLANES) + 0.3
+    figure = Figure(figsize=(2.0 * len(columns), height), facecolor="white")
     FigureCanvasAgg(figure)
+    letters: dict[str, Any] = {"color": "white", "fontsize": 8, "weight": "bold", "ha": "center", "va": "center"}
     axes = figure.subplots(len(PLANES), len(columns), squeeze=False)
     for i, plane in enumerate(PLANES):
         at = position(chosen, plane)
@@ -199,11 +203,10 @@ def reconstruction_figure(example_path: Path, output_png: Path, case: int = 0) -
             if i == 0:
                 axis.set_title(panel.title, fontsize=9, color="#1d2127", pad=6)
             if j == 0:
-                for x, y, letter in ((0.05, 0.5, plane.left), (0.95, 0.5, plane.right), (0.5, 0.95, plane.top)):
-                    axis.text(
-                        x, y, letter, transform=axis.transAxes, color="white", fontsize=8, ha="center", va="center"
-                    )
-    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.005, top=0.93, wspace=0.03, hspace=0.03)
+                for x, y, letter in ((0.06, 0.5, plane.left), (0.94, 0.5, plane.right), (0.5, 0.94, plane.top)):
+                    text = axis.text(x, y, letter, transform=axis.transAxes, **letters)
+                    text.set_path_effects([withStroke(linewidth=2, foreground="black")])
+    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.005, top=1 - 0.3 / height, wspace=0.03, hspace=0.03)
     output_png = Path(output_png)
     figure.savefig(output_png, dpi=110, metadata={"Software": None})
     return output_png

@@ -18,11 +18,11 @@ def number(value: float | None, digits: int = 3) -> str:
         return "not finite"
     if value == 0:
         return "0"
-    exponent = math.floor(math.log10(abs(value)))
+    mantissa, power = f"{value:.{digits - 1}e}".split("e")
+    exponent = int(power)
     if -4 <= exponent < 9:
         return f"{value:,.{max(0, digits - 1 - exponent)}f}"
-    mantissa = value / 10.0**exponent
-    return f"{mantissa:.{digits - 1}f} × 10{str(exponent).translate(_SUPERSCRIPT)}"
+    return f"{mantissa} × 10{str(exponent).translate(_SUPERSCRIPT)}"
 
 
 def count(value: float | None, one: str = "", many: str = "") -> str:

@@ -7,7 +7,7 @@ from wavespark.report.markup import Html, join, tag
 from wavespark.report.numbers import count, duration, number, parameters, share
 from wavespark.report.record import RunRecord
 from wavespark.report.values import finite, mapping, sequence
-from wavespark.report.verdict import judge
+from wavespark.report.verdict import judge, moved
 
 _HELD_OUT = {
     "region": "Held out here: a region of the volumes, not other people.",
@@ -43,9 +43,10 @@ def _cards(record: RunRecord) -> list[Html]:
     own_mean = finite(record.last, "inpainting_own_mean")
     easier = "from the same visible voxels" if own_mean is None else f"{number(own_mean)} granted each cell's mean"
     refused = f"{count(len(sequence(record.data, 'refused')))} refused" if record.data else "data.json is missing"
-    arrow = tag("span", " → ", class_="to", aria_label=" to ")
+    arrow = tag("span", " → ", class_="to")
+    loss = join(number(before), arrow, number(after)) if moved(record) else number(after)
     return [
-        _card("Normalised loss, held out", join(number(before), arrow, number(after)), "1 = predicting the mean"),
+        _card("Normalised loss, held out", loss, "1 = predicting the mean"),
         _card("Trilinear inpainting", number(finite(record.last, "inpainting")), easier),
         _card("Volumes used", count(finite(record.data, "used")), refused),
         _card("Time a step", duration(record.seconds_per_step), _visible(record)),

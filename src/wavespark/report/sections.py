@@ -79,6 +79,13 @@ def curves(record: RunRecord) -> Html:
         y: npt.NDArray[np.float64] = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
         return Curve(label=label, x=at, y=y, look=look, dots=look == "validation")
 
+    def baseline(key: str, label: str, look: str) -> Curve:
+        measured = held_out(key, label, look)
+        if not len(at):
+            return measured
+        end = np.array([float(record.step)])  # A baseline does not train: its last value holds to the end.
+        return replace(measured, x=np.concatenate([at, end]), y=np.concatenate([measured.y, measured.y[-1:]]))
+
     def training(key: str, label: str, look: str = "validation") -> Curve:
         return Curve(label=label, x=steps, y=record.metrics[key], look=look)
 
@@ -91,8 +98,8 @@ def curves(record: RunRecord) -> Html:
         "Normalised loss",
         [
             *with_mean("normalised_loss", "training, "),
-            held_out("inpainting", "trilinear inpainting, held out", "inpainting"),
-            held_out("inpainting_own_mean", "inpainting granted the true mean, held out", "third"),
+            baseline("inpainting", "trilinear inpainting, held out", "inpainting"),
+            baseline("inpainting_own_mean", "inpainting granted the true mean, held out", "third"),
             held_out("normalised_loss", "held out"),
         ],
         levels=(Level(value=1.0, label="1 = predicting the mean"),),

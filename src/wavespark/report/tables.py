@@ -107,7 +107,7 @@ def data_tables(data: Mapping[str, Any]) -> Html:
         rows.append(("Held out for measuring", held_out.get("description") or held_out.get("kind") or "not described"))
     if data.get("store_fingerprint"):
         rows.append(("Fingerprint of the store", tag("code", data["store_fingerprint"])))
-    parts = [table(("What", "Value"), rows, caption="Data")]
+    parts = [table(("What", "Value"), rows, caption="What went in")]
     for ids, name in (
         (sequence(data, "training"), "trained on"),
         (sequence(held_out, "volumes"), "held out, whole or in part"),

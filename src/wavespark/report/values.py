@@ -1,20 +1,18 @@
 """Values out of a mapping that may hold anything."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
+_HUGE = 1e100
+"""Beyond this nothing that a run measures can be; sums of such numbers overflow."""
+
 
 def finite(mapping: Mapping[str, Any], key: str) -> float | None:
-    """The finite number under `key`, or `None`."""
+    """The number under `key`; `None` if there is none, or none that a run can have measured."""
     value = mapping.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    try:
-        value = float(value)
-    except OverflowError:
-        return None
-    return value if math.isfinite(value) else None
+    return float(value) if -_HUGE < value < _HUGE else None
 
 
 def mapping(of: Mapping[str, Any], key: str) -> dict[str, Any]:

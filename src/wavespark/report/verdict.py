@@ -36,9 +36,8 @@ def judge(record: RunRecord) -> Verdict:
     if after is None:
         return Verdict("unknown", "Not known yet.", ("Nothing held out has been measured in this run yet.",), warnings)
     inpainting, own_mean = finite(record.last, "inpainting"), finite(record.last, "inpainting_own_mean")
-    moved = before is not None and finite(record.last, "step") != finite(record.first, "step")
-    went = f"went from {number(before)} to {number(after)}" if moved else f"is {number(after)}"
-    sentences = [f"On held-out hidden tissue the normalised loss {went}; predicting the mean gives 1, lower is better."]
+    went = f"went from {number(before)} to {number(after)}" if moved(record) else f"is {number(after)}"
+    sentences = [f"On held-out hidden tissue the normalised loss {went}; lower is better, predicting the mean gives 1."]
     if inpainting is not None:
         against = f"gets {number(inpainting)}: the network is {_against(after, inpainting)}."
         sentences.append(f"Trilinear inpainting from the same visible voxels {against}")
@@ -46,9 +45,15 @@ def judge(record: RunRecord) -> Verdict:
         against = f"{number(own_mean)}: the network is {_against(after, own_mean)}."
         sentences.append(f"Granted the true mean of every hidden cell, inpainting gets {against}")
     sentences = [sentences[0], " ".join(sentences[1:])] if len(sentences) > 1 else sentences
-    if not moved or before is None:
+    if before is None or not moved(record):
         return Verdict("unknown", "Not known yet: measured once only.", tuple(sentences), warnings)
     return Verdict(*_answer(before, after, inpainting, own_mean, _collapsed(record)), tuple(sentences), warnings)
+
+
+def moved(record: RunRecord) -> bool:
+    """Whether there is a held-out measurement from before training and a later one."""
+    start = finite(record.first, "normalised_loss")
+    return start is not None and finite(record.last, "step") != finite(record.first, "step")
 
 
 def _answer(

@@ -1,0 +1,103 @@
+import doctest
+import math
+import re
+
+import numpy as np
+import pytest
+
+from wavespark.report import curves, markup, numbers, tables
+from wavespark.report.curves import Curve, Level, chart, smoothed
+
+
+def line(y, **settings):
+    return Curve(
+        label="line", x=np.arange(1, len(y) + 1, dtype=float), y=np.asarray(y, dtype=float), look="smooth", **settings
+    )
+
+
+def points(figure, look="curve smooth"):
+    """The points of a curve in the chart's own units of a thousandth."""
+    d = re.search(rf'd="([^"]*)" class="{look}"', figure)[1]
+    return [(int(x), int(y)) for x, y in re.findall(r"(-?\d+),(-?\d+)", d)]
+
+
+def test_points_lie_where_their_values_say():
+    figure = chart("Title", [line([0.0, 5.0, 10.0])], floor=0.0)
+    top = 10.5  # five per cent of air above the highest value
+    assert points(figure) == [(333, 1000), (667, round(1000 * (1 - 5 / top))), (1000, round(1000 * (1 - 10 / top)))]
+
+
+def test_the_lowest_and_the_highest_value_of_a_long_series_are_drawn():
+    y = np.sin(np.arange(50_000) / 900)
+    y[31_234], y[777] = 1.01, -1.3
+    drawn = points(chart("Title", [line(y)]))
+    assert len(drawn) <= 800
+    assert max(p[1] for p in drawn) == pytest.approx(1000 * (1.01 + 0.1155 + 1.3) / (2.31 + 0.231), abs=60)
+    x_of_lowest = max(drawn, key=lambda p: p[1])[0]
+    assert x_of_lowest == round(1000 * 778 / 50_000)
+
+
+def test_a_gap_in_the_record_is_a_gap_in_the_line():
+    figure = chart("Title", [line([1.0, 2.0, math.nan, 2.0, 1.0])])
+    d = re.search(r'd="(M[^"]*)" class="curve smooth"', figure)[1]
+    assert d.count("M") == 2 and d.count("L") == 2
+
+
+def test_values_far_above_the_rest_are_drawn_at_the_edge_and_counted():
+    y = np.ones(300)
+    y[[3, 4]] = 1000
+    figure = chart("Title", [line(y)], floor=0.0)
+    assert "2 values above" in figure
+    assert [p[1] for p in points(figure)[3:5]] == [0, 0]
+
+
+def test_a_level_is_inside_the_chart_whatever_the_values():
+    for y in ([0.2, 0.3], [5.0, 7.0]):
+        figure = chart("Title", [line(y)], levels=(Level(value=1.0, label="mean"),))
+        at = int(re.search(r'd="M0,(-?\d+)H1000" class="level"', figure)[1])
+        assert 0 < at < 1000
+
+
+def test_a_chart_without_a_finite_value_is_no_chart():
+    assert chart("Title", [line([math.nan, math.nan])]) is None
+    assert chart("Title", [line([])]) is None
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-99, -3.0, 1e99, 5e-324])
+def test_a_constant_of_any_size_makes_a_chart(value):
+    figure = chart("Title", [line([value] * 3)])
+    assert len(points(figure)) == 3
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 19, 40, 301])
+def test_the_smooth_line_is_the_mean_of_the_steps_around(length):
+    y = np.random.default_rng(0).normal(size=length)
+    y[length // 2 : length // 2 + length // 10] = np.nan
+    smooth, n = smoothed(y)
+    assert n % 2 == 1 and len(smooth) == length
+    for k in range(length):
+        around = y[max(0, k - n // 2) : k + n // 2 + 1]
+        around = around[np.isfinite(around)]
+        if len(around):
+            assert smooth[k] == pytest.approx(around.mean())
+        else:
+            assert np.isnan(smooth[k])
+
+
+@pytest.mark.parametrize("module", [curves, markup, numbers, tables], ids=lambda m: m.__name__)
+def test_the_examples_of_the_docstrings_hold(module):
+    result = doctest.testmod(module)
+    assert result.attempted and not result.failed
+
+
+def test_numbers_for_people_never_show_a_value_that_is_not_one():
+    for tell in (numbers.number, numbers.count, numbers.share, numbers.duration, numbers.parameters):
+        for value in (None, math.nan, math.inf, -math.inf):
+            assert tell(value) in {"not recorded", "not finite"}
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(0.9996, "1.00"), (9.999, "10.0"), (0.05, "0.0500"), (123456.7, "123,457"), (-2.5, "-2.50")]
+)
+def test_numbers_keep_three_figures(value, told):
+    assert numbers.number(value) == told
