@@ -243,6 +243,7 @@ def _check_values(sites: Tensor, stride: Triple, batch_size: int | None) -> int:
     """The batch size, after every row was found inside the batch, not negative, within int32 and on the lattice."""
     if not len(sites):
         return batch_size or 1
+    sites = sites.long()  # a comparison with 2^31 would wrap around in int32
     samples = int(sites[:, 0].max()) + 1 if batch_size is None else batch_size
     step = torch.tensor((1, *stride), device=sites.device)
     outside = sites[:, 0] >= samples
