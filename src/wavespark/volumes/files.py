@@ -1,17 +1,18 @@
-"""Bytes from files that cannot be trusted: regular files only, links never followed, compressed streams bounded and drained."""
+"""Bytes from files that cannot be trusted: regular files only, no link followed, streams bounded and drained."""
 
 import errno
+import io
 import os
 import stat
 import zlib
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from wavespark.errors import VolumeError
 
 _CHUNK = 1 << 20
-_SLACK = 1 << 20  # bytes that may follow the voxels (padding, an appended table of MGH) before a stream counts as a bomb
+_SLACK = 1 << 20  # bytes that may follow the voxels (padding, a table of MGH) before a stream counts as a bomb
 
 _REASONS = {
     errno.ENOENT: ("not_found", "the file is no longer there"),
@@ -37,7 +38,20 @@ def refusal_of(error: OSError) -> VolumeError:
     return VolumeError(reason, sentence)
 
 
-def open_regular(path: bytes) -> BinaryIO:
+class RegularFile(io.BufferedReader):
+    """A file that never prepares memory for more bytes than it has, whatever length a header asks for."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(io.FileIO(descriptor, "rb"))
+        self.size = os.fstat(descriptor).st_size
+        """Bytes in the file."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most `size` bytes; all that are left if it is negative or None."""
+        return super().read(self.size if size is None or size < 0 else min(size, self.size))
+
+
+def open_regular(path: bytes) -> RegularFile:
     """The file, opened for reading without following a link and without waiting on a pipe.
 
     Raises:
@@ -51,18 +65,13 @@ def open_regular(path: bytes) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise VolumeError("not_a_regular_file", "it is a pipe, device or socket: only regular files are read")
-    return os.fdopen(descriptor, "rb")
-
-
-def file_size(file: BinaryIO) -> int:
-    """Bytes in the file."""
-    return os.fstat(file.fileno()).st_size
+    return RegularFile(descriptor)
 
 
 class Inflated:
     """The plain bytes of a gzip, zlib or raw deflate stream, read in order; never more at a time than asked for.
 
-    Checks what the gzip module of nibabel's route does not get to check: the sum and the length at the end of each member.
+    Reading on to the end checks the sum and the length of each member, which nibabel does not.
 
     Args:
         file: the compressed bytes, positioned at their start.
@@ -92,7 +101,8 @@ class Inflated:
             try:
                 plain = self._member.decompress(self._waiting, size)
             except zlib.error:
-                raise VolumeError("corrupt", "the compressed stream or its checksum is damaged: copy the file again") from None
+                sentence = "the compressed stream or its checksum is damaged: copy the file again"
+                raise VolumeError("corrupt", sentence) from None
             self._waiting = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
             if plain:
                 return plain
@@ -122,7 +132,8 @@ def read_exactly(reader: Reader, size: int) -> bytes:
     while missing:
         part = reader.read(min(missing, _CHUNK))
         if not part:
-            raise VolumeError("truncated", f"{size} bytes are declared and only {size - missing} are there: copy the file again")
+            there = size - missing
+            raise VolumeError("truncated", f"{size} bytes are declared and {there} are there: copy the file again")
         parts.append(part)
         missing -= len(part)
     return b"".join(parts)
@@ -138,7 +149,7 @@ def drain(reader: Reader) -> None:
     while part := reader.read(_CHUNK):
         extra += len(part)
         if extra > _SLACK:
-            raise VolumeError("too_large", "the compressed stream holds far more than its header declares: it is not read further")
+            raise VolumeError("too_large", "the compressed stream holds far more than its header declares")
 
 
 def read_voxels(reader: Reader, dtype: np.dtype, count: int, slope: float = 1.0, intercept: float = 0.0) -> np.ndarray:

@@ -23,12 +23,13 @@ def check_size(shape: tuple[int, ...], settings: ReadingSettings) -> int:
     if any(s < 1 for s in shape):
         raise VolumeError("corrupt", "a declared dimension is not positive")
     if len(shape) != 3 or min(shape) < 2:
-        raise VolumeError("not_3d", f"a volume has three dimensions of at least 2, this has {list(shape[:7])}: split it first")
+        raise VolumeError("not_3d", f"three dimensions of at least 2 are needed, this has {list(shape[:7])}: split it")
     count = 1
     for s in shape:
         count *= int(s)
     if count > settings.max_voxels:
-        raise VolumeError("too_large", f"{list(shape)} is {count} voxels and the limit is {settings.max_voxels}: raise max_voxels")
+        limit = settings.max_voxels
+        raise VolumeError("too_large", f"{list(shape)} is {count} voxels and the limit is {limit}: raise max_voxels")
     return count
 
 

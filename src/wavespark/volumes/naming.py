@@ -1,11 +1,11 @@
-"""Modality and contrast from a file's name, its BIDS suffix and its JSON sidecar: read into closed vocabularies, never quoted."""
+"""Modality and contrast from a file's name and JSON sidecar: read into closed vocabularies, never quoted."""
 
 import json
 import re
 from typing import NamedTuple
 
 from wavespark.errors import VolumeError
-from wavespark.volumes.files import file_size, open_regular
+from wavespark.volumes.files import open_regular
 from wavespark.volumes.volume import MODALITIES
 
 _SUFFIX = re.compile(r"\.(nii|nii\.gz|hdr|img|nrrd|nhdr|mgh|mgz|mnc)$", re.IGNORECASE)
@@ -68,7 +68,7 @@ def _sidecar_modality(path: bytes) -> str | None:
     sidecar = re.sub(rb"\.(nii\.gz|[A-Za-z]+)$", b"", path) + b".json"
     try:
         with open_regular(sidecar) as file:
-            text = file.read(_MAX_SIDECAR) if file_size(file) <= _MAX_SIDECAR else b""
+            text = file.read(_MAX_SIDECAR) if file.size <= _MAX_SIDECAR else b""
         document = json.loads(text)
     except (VolumeError, ValueError, RecursionError):
         return None

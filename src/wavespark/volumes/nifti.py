@@ -1,5 +1,7 @@
-"""NIfTI-1 and NIfTI-2, plain or gzipped. nibabel reads the header; the voxels are read here, because nibabel believes what a
-header declares, accepts a wrong checksum and inflates bombs.
+"""NIfTI-1 and NIfTI-2, plain or gzipped.
+
+nibabel reads the header; the voxels are read here, because nibabel believes what a header declares, accepts a wrong checksum
+and inflates bombs.
 
 Source: https://nifti.nimh.nih.gov/nifti-1 (nifti1.h) and https://nifti.nimh.nih.gov/nifti-2.
 """
@@ -11,7 +13,7 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
 from wavespark.errors import VolumeError
-from wavespark.volumes.files import Inflated, Reader, drain, file_size, open_regular, read_exactly, read_voxels
+from wavespark.volumes.files import Inflated, Reader, drain, open_regular, read_exactly, read_voxels
 from wavespark.volumes.finish import check_affine, check_size, finish
 from wavespark.volumes.naming import kind_of
 from wavespark.volumes.privacy import unquoted
@@ -42,11 +44,10 @@ def read_nifti(source: Source, settings: ReadingSettings) -> Volume:
         affine, notes = _affine(header)
         check_affine(affine)
         offset = _offset(header, position)
-        if not compressed and file_size(file) < offset + count * dtype.itemsize:
-            raise VolumeError(
-                "truncated",
-                f"{offset + count * dtype.itemsize} bytes are declared and only {file_size(file)} are there: copy the file again",
-            )
+        declared = offset + count * dtype.itemsize
+        if not compressed and file.size < declared:
+            there = file.size
+            raise VolumeError("truncated", f"{declared} bytes are declared and {there} are there: copy the file again")
         read_exactly(reader, offset - position)
         voxels = read_voxels(reader, dtype, count, slope, intercept).reshape(shape, order="F")
         if compressed:
@@ -92,7 +93,8 @@ def _shape(header: Nifti1Header) -> tuple[int, ...]:
 def _dtype(header: Nifti1Header) -> np.dtype:
     code = int(header["datatype"])
     if code not in _DTYPES:
-        raise VolumeError("unsupported_dtype", f"NIfTI data type {code} (complex, colour or unknown) is not an image of one value a voxel")
+        sentence = f"NIfTI data type {code} (complex, colour or unknown) is not one number a voxel"
+        raise VolumeError("unsupported_dtype", sentence)
     return np.dtype(_DTYPES[code]).newbyteorder(header.endianness)
 
 

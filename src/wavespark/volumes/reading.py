@@ -23,8 +23,8 @@ def read_volumes(
         settings: limits and opt-in repairs.
 
     Raises:
-        InputError: `no_input`, `bad_manifest`, `unsafe_archive` or `unsafe_file`, when the path itself cannot be used. Bad
-            content never raises.
+        InputError: `no_input`, `bad_manifest`, `unsafe_archive` or `unsafe_file`, when the path itself cannot be used.
+            Bad content never raises.
     """
     secret = secret or new_secret()
     settings = settings or ReadingSettings()
@@ -50,4 +50,4 @@ def read_source(source: Source, secret: bytes, settings: ReadingSettings | None 
         with unquoted("corrupt", "it cannot be read: its content contradicts its format"):
             return (read_nifti(source, settings),)
     except MemoryError:
-        raise VolumeError("too_large", "it does not fit into memory: lower max_voxels or use a larger machine") from None
+        raise VolumeError("too_large", "it does not fit into memory: use a larger machine") from None

@@ -40,7 +40,7 @@ class ReadingSettings:
     assume_geometry: AssumedGeometry | None = None
     """What to assume where a DICOM series states no geometry at all, instead of refusing it."""
     hu_already_applied: bool = False
-    """CT whose stored values already reach below -500 while the rescale would subtract another 500 or more is taken as HU."""
+    """CT whose stored values reach below -500 while the rescale would subtract 500 or more is taken as HU already."""
     modality: str | None = None
     """Overrides what the files say: `MR` or `CT`."""
     contrast: str | None = None

@@ -19,7 +19,8 @@ _UNSUPPORTED = re.compile(
     rb"pkl|pickle|pt|pth|dcm\.gz|tar\.gz)$"
 )
 _ARCHIVES = (b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
-_KNOWN_OTHERS = (*_ARCHIVES, b"%PDF", b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\x00", b"MM\x00*", b"\x93NUMPY", b"\x80\x04", b"\x80\x02")
+_PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_PICKLE_NAMES = (b".pkl", b".pickle", b".pt", b".pth", b".joblib")
 _GROUPS_WITHOUT_PREAMBLE = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 
 
@@ -39,13 +40,13 @@ def is_archive(head: bytes) -> bool:
 
 def is_pickle_or_code(name: bytes, head: bytes) -> bool:
     """True for files that other programs would execute when they load them."""
-    return name.lower().endswith((b".pkl", b".pickle", b".pt", b".pth", b".joblib")) or head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
+    return name.lower().endswith(_PICKLE_NAMES) or head.startswith(_PICKLES)
 
 
 def sniff(file: BinaryIO) -> tuple[str | None, bytes]:
-    """The kind of the content (`nifti`, `nrrd`, `mgh`, `minc`, `dicom`, `png`), None if it is none of these, and its first bytes.
+    """The kind of the content and its first bytes; the position in the file is left at the start.
 
-    A gzip stream is judged by what is inside; the position in the file is left at the start.
+    The kind is `nifti`, `nrrd`, `mgh`, `minc`, `dicom`, `png` or None; a gzip stream is judged by what is inside.
     """
     head = file.read(HEAD)
     file.seek(0)
@@ -71,8 +72,8 @@ def _kind(head: bytes) -> str | None:
         return "png"
     if head[:4] in (b"CDF\x01", b"CDF\x02") or head[:8] == b"\x89HDF\r\n\x1a\n":
         return "minc"
-    if head[:4] == b"\x00\x00\x00\x01" and all(head[n : n + 2] == b"\x00\x00" for n in (4, 8, 12, 16)) and any(head[4:20]):
-        return "mgh"
+    if head[:4] == b"\x00\x00\x00\x01" and not any(head[4:18:4]) and any(head[4:20]):
+        return "mgh"  # version 1, then four dimensions below 2^24, all big-endian
     return "dicom" if _is_dicom_without_preamble(head) else None
 
 

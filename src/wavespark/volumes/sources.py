@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from wavespark.errors import InputError, VolumeError
-from wavespark.volumes.files import file_size, open_regular, refusal_of
+from wavespark.volumes.files import open_regular, refusal_of
 from wavespark.volumes.privacy import bids_subject, patient_id, source_id
 from wavespark.volumes.settings import ReadingSettings
 from wavespark.volumes.sniff import claimed, is_archive, is_pickle_or_code, sniff
@@ -144,7 +144,7 @@ def _judge(entry: Entry, walk: Walk) -> None:
     claim = claimed(name)
     try:
         with open_regular(entry.path) as file:
-            size = file_size(file)
+            size = file.size
             kind, head = sniff(file)
     except VolumeError as error:
         walk.refuse(entry, error)
