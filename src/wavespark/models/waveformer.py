@@ -5,7 +5,7 @@ published faults mended: every merge uses all eight parities, the low-pass gain 
 Axes: B batch, C channels, D H W voxels or grid, N visible cells, b tokens along an edge of a cell, L heads x tokens.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavespark.errors import ModelError, ShapeError
-from wavespark.shapes import Triple, as_triple, ceil_div, product
+from wavespark.shapes import Triple, as_triple, ceil_div
 from wavespark.sparse import CellLayout, VisibleCells, gather_cells, split_blocks, submanifold_conv
 
 
@@ -75,7 +75,7 @@ class WaveFormer(nn.Module):
             self.norms.append(nn.LayerNorm(channels))
             if i + 1 < stages:
                 self.merges.append(Merge(channels, settings.channels[i + 1]))
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, crop_BCDHW: Tensor, visible_BDHW: Tensor | None = None, *, modality: str | None = None,
                 generator: torch.Generator | None = None) -> list:
@@ -273,7 +273,8 @@ def _scaled(branch: Tensor, keep: Tensor | None) -> Tensor:
     return branch if keep is None else branch * keep
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """Fresh weights: truncated normal projections, depthwise kernels that keep the variance."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -281,8 +282,3 @@ def _initialise(module: nn.Module) -> None:
     elif isinstance(module, DepthwiseConv3d):
         nn.init.normal_(module.weight, std=(2 / 27) ** 0.5)
         nn.init.zeros_(module.bias)
-
-
-def token_count(size: Sequence[int], stride: int) -> int:
-    """Tokens of a crop at a stride."""
-    return product(ceil_div(size, as_triple(stride)))

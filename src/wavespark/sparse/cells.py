@@ -136,6 +136,20 @@ class CellLayout:
         tokens = product(block)
         return torch.where(n < len(self), n * tokens + inner, len(self) * tokens)
 
+    def everywhere(self) -> "CellLayout":
+        """The layout of the same crops with every cell visible."""
+        if self.is_full:
+            return self
+        axes = [torch.arange(n, device=self.cells.device) for n in (self.batch_size, *self.grid)]
+        counts = (product(self.grid),) * self.batch_size
+        return replace(self, cells=torch.cartesian_prod(*axes), counts=counts, _cache={})
+
+    def rows_of(self, cells_N4: Tensor) -> Tensor:
+        """int64 [N]: where cells lie in the lexicographic order of a full layout."""
+        s, d, h, w = cells_N4.unbind(1)
+        gd, gh, gw = self.grid
+        return ((s * gd + d) * gh + h) * gw + w
+
     def padded_rows(self) -> Tensor:
         """int64 [B, max count]: rows of each sample; the number of rows where a sample has fewer."""
         return self._kept("padded", self._padded_rows)

@@ -1,0 +1,26 @@
+"""Masked pre-training as one module: encode what is visible, densify, decode what is hidden."""
+
+from torch import Tensor, nn
+
+from wavespark.models.decoder import DecoderSettings, LightDecoder
+from wavespark.models.waveformer import WaveFormer
+
+
+class SparK(nn.Module):
+    """A sparse encoder with a light decoder to voxels (Tian et al., 2023), for any encoder on visible cells.
+
+    Args:
+        encoder: computes visible cells only.
+        decoder: settings of the light decoder.
+    """
+
+    def __init__(self, encoder: WaveFormer, decoder: DecoderSettings) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = LightDecoder(encoder.channels, encoder.cell, encoder.stem_channels, decoder)
+
+    def forward(self, crop_BCDHW: Tensor, visible_BDHW: Tensor, predicted_BDHW: Tensor, modality: str) -> Tensor:
+        """[M, c, c, c, C]: the voxels of the predicted cells, in the order of `predicted_BDHW.nonzero()`; hidden voxels of the crop are never read."""
+        levels = self.encoder(crop_BCDHW, visible_BDHW, modality=modality)
+        result: Tensor = self.decoder(levels, predicted_BDHW, modality)
+        return result
