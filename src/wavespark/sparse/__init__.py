@@ -1,7 +1,41 @@
 """Operations on visible cells and sparse voxels."""
 
+from wavespark.sparse import voxel_conv, voxel_norm, voxel_pool  # noqa: F401  (they register what sparse voxels can do)
 from wavespark.sparse.cell_conv import submanifold_conv
 from wavespark.sparse.cells import CellLayout, VisibleCells, gather_cells
+from wavespark.sparse.conv import StridedConv3d, SubmanifoldConv3d, TransposedConv3d
+from wavespark.sparse.engines import current_engine, engines, set_engine
+from wavespark.sparse.norm import SparseBatchNorm, SparseGELU, SparseInstanceNorm, SparseLayerNorm, SparseReLU
+from wavespark.sparse.pool import AvgPool3d, GlobalAvgPool, GlobalMaxPool, MaxPool3d, SumPool3d
+from wavespark.sparse.voxels import SparseVoxels, cat, prune
 from wavespark.sparse.wavelets import haar_dwt, haar_idwt, join_blocks, split_blocks
 
-__all__ = ["CellLayout", "VisibleCells", "gather_cells", "haar_dwt", "haar_idwt", "join_blocks", "split_blocks", "submanifold_conv"]
+__all__ = [
+    "AvgPool3d",
+    "CellLayout",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+    "MaxPool3d",
+    "SparseBatchNorm",
+    "SparseGELU",
+    "SparseInstanceNorm",
+    "SparseLayerNorm",
+    "SparseReLU",
+    "SparseVoxels",
+    "StridedConv3d",
+    "SubmanifoldConv3d",
+    "SumPool3d",
+    "TransposedConv3d",
+    "VisibleCells",
+    "cat",
+    "current_engine",
+    "engines",
+    "gather_cells",
+    "haar_dwt",
+    "haar_idwt",
+    "join_blocks",
+    "prune",
+    "set_engine",
+    "split_blocks",
+    "submanifold_conv",
+]

@@ -1,8 +1,9 @@
 """Convolutions on sparse values: modules with torch's weights, and the functions behind them.
 
-The functions dispatch on the kind of value (`SparseVoxels`, `VisibleCells`); each kind registers its own arithmetic. Site rules: a submanifold
-convolution keeps its sites; a strided one is active where any site of the stride's cell is; a transposed one goes back to given sites or to all
-children. Weights have torch's layout, [out, in, k, k, k] and, transposed, [in, out, k, k, k], so they load into `nn.Conv3d` and back.
+The functions dispatch on the kind of value (`SparseVoxels`, `VisibleCells`); each kind registers its own arithmetic.
+Site rules: a submanifold convolution keeps its sites; a strided one is active where any site of the stride's cell is; a
+transposed one goes back to given sites or to all children. Weights have torch's layout, [out, in, k, k, k] and,
+transposed, [in, out, k, k, k], so they load into `nn.Conv3d` and back.
 """
 
 import math
@@ -17,7 +18,9 @@ from wavespark.shapes import Triple, as_triple, product
 
 
 def _unknown(x: object) -> ShapeError:
-    return ShapeError(f"sparse operations take SparseVoxels or VisibleCells (with settings that they support), got {type(x).__name__}")
+    return ShapeError(
+        f"sparse operations take SparseVoxels or VisibleCells (with settings that they support), got {type(x).__name__}"
+    )
 
 
 @singledispatch
@@ -28,13 +31,18 @@ def submanifold_conv(x: Any, weight: Tensor, bias: Tensor | None = None, dilatio
 
 @singledispatch
 def strided_conv(x: Any, weight: Tensor, bias: Tensor | None = None, stride: int | Triple = 2) -> Any:
-    """The strided convolution of x, at every cell of the stride that holds a site. Weight [out, in, k, k, k], k odd or the stride."""
+    """The convolution of x at every cell of the stride that holds a site. Weight [out, in, k, k, k], k odd or the stride."""
     raise _unknown(x)
 
 
 @singledispatch
 def transposed_conv(
-    x: Any, weight: Tensor, bias: Tensor | None = None, stride: int | Triple = 2, like: Any = None, generative: bool = False
+    x: Any,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Triple = 2,
+    like: Any = None,
+    generative: bool = False,
 ) -> Any:
     """The adjoint of `strided_conv` at the sites of `like`, or at all children. Weight [in, out, k, k, k]."""
     raise _unknown(x)
@@ -44,7 +52,13 @@ class _Conv(nn.Module):
     """Weight and bias, initialised like torch's convolutions."""
 
     def __init__(
-        self, shape: tuple[int, int], out_channels: int, kernel_size: int | Triple, bias: bool, device: torch.device | str | None, dtype: torch.dtype | None
+        self,
+        shape: tuple[int, int],
+        out_channels: int,
+        kernel_size: int | Triple,
+        bias: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
         self.kernel_size = as_triple(kernel_size, "kernel_size")
@@ -88,7 +102,9 @@ class SubmanifoldConv3d(_Conv):
     ) -> None:
         super().__init__((out_channels, in_channels), out_channels, kernel_size, bias, device, dtype)
         if any(k % 2 == 0 for k in self.kernel_size):
-            raise ShapeError(f"a submanifold convolution needs a centre: kernel_size must be odd, got {self.kernel_size}")
+            raise ShapeError(
+                f"a submanifold convolution needs a centre: kernel_size must be odd, got {self.kernel_size}"
+            )
         self.dilation = as_triple(dilation, "dilation")
 
     def forward(self, x: Any) -> Any:

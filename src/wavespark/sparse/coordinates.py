@@ -1,7 +1,8 @@
 """The sites of a sparse value, checked once, and everything that is looked up from them.
 
-Axes: N active sites, K kernel offsets, D H W grid. A value of stride s has its sites at multiples of s; divided by s they are *lattice* positions.
-Coordinates are shared by all values on the same sites and keep what was derived from them, so that nothing needs a global cache.
+Axes: N active sites, K kernel offsets, D H W grid. A value of stride s has its sites at multiples of s; divided by s
+they are *lattice* positions. Coordinates are shared by all values on the same sites and keep what was derived from
+them, so that nothing needs a global cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ _TABLE_SLOTS_PER_SITE = 64
 _TABLE_SLOTS_ALWAYS = 2**20
 _MOST_KEYS = 2**60
 _NOWHERE = -(2**60)
-"""Stands in a sum of three axis terms for "outside": one of them makes any key negative, three of them still fit in int64."""
+"""Stands for "outside" in a sum of three axis terms: one makes any key negative, three still fit in int64."""
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -64,7 +65,7 @@ class Coordinates:
         return self.sites.device
 
     def kept(self, key: object, make: Callable[[], Any], *, beside: "Coordinates | None" = None) -> Any:
-        """What `make` returns, made once; `beside` names other coordinates that it also depends on (and that it must not hold)."""
+        """What `make` returns, made once; `beside` names other coordinates that it depends on and must not hold."""
         place = self._kept if beside is None else self._kept_with.setdefault(beside, {})
         if key not in place:
             place[key] = make()
@@ -101,7 +102,7 @@ class Coordinates:
 
     @cached_property
     def _table(self) -> Tensor | None:
-        """int32 [1 + grid]: the row of each key, shifted by one so that slot 0 is nowhere; None where the grid is too empty for a table."""
+        """int32 [1 + grid]: the row of each key, shifted by one so that slot 0 is nowhere; None where that is too large."""
         slots = self.batch_size * product(self.extent)
         if slots > max(_TABLE_SLOTS_ALWAYS, _TABLE_SLOTS_PER_SITE * len(self)):
             return None
@@ -134,7 +135,9 @@ class Coordinates:
 
     def same_as(self, other: "Coordinates") -> bool:
         """Whether both hold the same sites in the same rows."""
-        return self is other or (self.stride == other.stride and self.batch_size == other.batch_size and torch.equal(self.sites, other.sites))
+        return self is other or (
+            self.stride == other.stride and self.batch_size == other.batch_size and torch.equal(self.sites, other.sites)
+        )
 
     @cached_property
     def by_sample(self) -> tuple[Tensor | None, list[int]]:
@@ -145,14 +148,16 @@ class Coordinates:
         return None if in_order else samples.argsort(stable=True), counts
 
     def coarser(self, by: Triple) -> "Coordinates":
-        """Sites of a strided operation, in lexicographic order: active where any site of the cell of `by` lattice positions is active."""
+        """Sites of a strided operation, lexicographic: active where any site of the cell of `by` positions is."""
         return self if by == (1, 1, 1) else self.kept(("coarser", by), lambda: self._coarser(by))
 
     def _coarser(self, by: Triple) -> "Coordinates":
         s, *axes = self.lattice
         d, h, w = (axis // b for axis, b in zip(axes, by, strict=True))
         ed, eh, ew = (-(-e // b) for e, b in zip(self.extent, by, strict=True))
-        return _from_keys(flatten((s, d, h, w), (ed, eh, ew)).unique(), (ed, eh, ew), _times(self.stride, by), self.batch_size)
+        return _from_keys(
+            flatten((s, d, h, w), (ed, eh, ew)).unique(), (ed, eh, ew), _times(self.stride, by), self.batch_size
+        )
 
     def children(self, by: Triple) -> "Coordinates":
         """All sites of the finer lattice inside each site: row n has its children at rows n * k .. (n + 1) * k - 1.
@@ -161,7 +166,9 @@ class Coordinates:
             SitesError: if the stride is not a multiple of `by`.
         """
         if any(s % b for s, b in zip(self.stride, by, strict=True)):
-            raise SitesError(f"sites of stride {self.stride} have no children {by} times finer: the stride must be a multiple of it")
+            raise SitesError(
+                f"sites of stride {self.stride} have no children {by} times finer: the stride must be a multiple of it"
+            )
         return self if by == (1, 1, 1) else self.kept(("children", by), lambda: self._children(by))
 
     def _children(self, by: Triple) -> "Coordinates":
@@ -178,8 +185,10 @@ class Coordinates:
             SitesError: if stride or batch size differ.
         """
         if self.stride != other.stride or self.batch_size != other.batch_size:
-            raise SitesError(f"values of stride {self.stride}, batch {self.batch_size} and of stride {other.stride}, batch {other.batch_size} "
-                             "do not lie on one lattice")
+            raise SitesError(
+                f"values of stride {self.stride}, batch {self.batch_size} and of stride {other.stride}, "
+                f"batch {other.batch_size} do not lie on one lattice"
+            )
         d, h, w = (max(a, b) for a, b in zip(self.extent, other.extent, strict=True))
         keys = torch.cat([flatten(c.lattice, (d, h, w)) for c in (self, other)]).unique()
         return _from_keys(keys, (d, h, w), self.stride, self.batch_size)
@@ -189,11 +198,16 @@ class Coordinates:
         return Coordinates.trusted(self.sites[rows], self.stride, self.batch_size)
 
     def to(self, device: torch.device) -> "Coordinates":
-        return self if self.device == device else Coordinates.trusted(self.sites.to(device), self.stride, self.batch_size)
+        return (
+            self if self.device == device else Coordinates.trusted(self.sites.to(device), self.stride, self.batch_size)
+        )
 
     def _check_distinct(self) -> None:
         if self.batch_size * product(self.extent) > _MOST_KEYS:
-            raise SitesError(f"sites reach {self.extent} in a batch of {self.batch_size}: more positions than 2^60. Shift them towards zero")
+            raise SitesError(
+                f"sites reach {self.extent} in a batch of {self.batch_size}: more positions than 2^60. "
+                "Shift them towards zero"
+            )
         if self._table is not None:
             lost = self._table[self.keys + 1] != torch.arange(len(self), device=self.device)
             distinct = not bool(lost.any())
@@ -205,8 +219,11 @@ class Coordinates:
         same = self.keys[order][1:] == self.keys[order][:-1]
         first, second = order[:-1][same], order[1:][same]
         row = int(second.argmin())
-        raise SitesError(f"row {int(second[row])} of sites repeats row {int(first[row])}: {self.sites[first[row]].tolist()} (sample, d, h, w). "
-                         f"Every site may occur once; {len(second)} row(s) repeat another")
+        raise SitesError(
+            f"row {int(second[row])} of sites repeats row {int(first[row])}: "
+            f"{self.sites[first[row]].tolist()} (sample, d, h, w). "
+            f"Every site may occur once; {len(second)} row(s) repeat another"
+        )
 
 
 def flatten(lattice: Lattice, extent: Triple) -> Tensor:
@@ -230,7 +247,10 @@ def _check_form(sites: Tensor, stride: Triple, batch_size: int | None) -> None:
     if sites.ndim != 2 or sites.shape[1] != 4:
         raise SitesError(f"sites must be [N, 4] (sample, d, h, w), got shape {tuple(sites.shape)}")
     if sites.dtype not in _INTEGERS:
-        raise SitesError(f"sites must be whole numbers (int32), got {sites.dtype}: row 0 is {sites[0].tolist() if len(sites) else 'absent'}")
+        raise SitesError(
+            f"sites must be whole numbers (int32), got {sites.dtype}: "
+            f"row 0 is {sites[0].tolist() if len(sites) else 'absent'}"
+        )
     if min(stride) < 1:
         raise SitesError(f"the stride must be at least 1, got {stride}")
     if batch_size is None and not len(sites):

@@ -1,8 +1,9 @@
 """The arithmetic of sparse convolution: gather rows into columns, multiply, chunk by chunk; the gradient gathers too.
 
-Axes: N rows, C channels, K kernel offsets, T offsets of a group. The gradient of the features reads the output's gradient through the map's other
-direction; the same columns, multiplied by the features, give the gradient of the weight. Within a group every output row occurs once, so nothing
-is added by two threads at once: results do not depend on their number. Columns never exceed a chunk that stays in the processor's cache.
+Axes: N rows, C channels, K kernel offsets, T offsets of a group. The gradient of the features reads the output's
+gradient through the map's other direction; the same columns, multiplied by the features, give the gradient of the
+weight. Within a group every output row occurs once, so nothing is added by two threads at once: results do not depend
+on their number. Columns never exceed a chunk that stays in the processor's cache.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ _COLUMN_BYTES_CPU = 2**21
 _COLUMN_BYTES_ACCELERATOR = 2**28
 
 
-def gather_gemm(features_NC: Tensor, weight_KIO: Tensor, read: tuple[Group, ...], back: tuple[Group, ...], rows: int) -> Tensor:
+def gather_gemm(
+    features_NC: Tensor, weight_KIO: Tensor, read: tuple[Group, ...], back: tuple[Group, ...], rows: int
+) -> Tensor:
     """[rows, O]: for every output row the sum over offsets of the features it reads times the offset's weight.
 
     Args:
@@ -34,7 +37,9 @@ def gather_gemm(features_NC: Tensor, weight_KIO: Tensor, read: tuple[Group, ...]
 
 class _GatherGemm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, read: tuple[Group, ...], back: tuple[Group, ...], rows: int) -> Tensor:
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, read: tuple[Group, ...], back: tuple[Group, ...], rows: int
+    ) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.read, ctx.back = read, back
         x, w = _computable(features), _computable(weight)
@@ -49,7 +54,9 @@ class _GatherGemm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         features, weight = ctx.saved_tensors
         x, w, g = _computable(features), _computable(weight), _computable(grad)
-        sums = w.new_zeros(w.shape, dtype=torch.promote_types(w.dtype, torch.float32)) if ctx.needs_input_grad[1] else None
+        sums = (
+            w.new_zeros(w.shape, dtype=torch.promote_types(w.dtype, torch.float32)) if ctx.needs_input_grad[1] else None
+        )
         if not ctx.needs_input_grad[0]:
             if sums is not None:
                 for part, used, columns in _columns(x, ctx.read):

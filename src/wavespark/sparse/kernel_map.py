@@ -1,8 +1,9 @@
 """Which rows a kernel reads: the coordinate maps of convolutions and pooling.
 
-Axes: N rows, K kernel offsets, T offsets that a group of rows uses. A map links a *fine* value to a *coarse* one (a submanifold operation: a value
-to itself). Reading downwards (coarse from fine) every row may use all K offsets. Reading upwards (fine from coarse) a row uses only the offsets of
-its parity, so the rows are grouped by parity; with stride 2 that divides the work by eight.
+Axes: N rows, K kernel offsets, T offsets that a group of rows uses. A map links a *fine* value to a *coarse* one (a
+submanifold operation: a value to itself). Reading downwards (coarse from fine) every row may use all K offsets. Reading
+upwards (fine from coarse) a row uses only the offsets of its parity, so the rows are grouped by parity; with stride 2
+that divides the work by eight.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from wavespark.sparse.coordinates import Coordinates
 
 _ONE = (1, 1, 1)
 _CROWDED = 0.6
-"""Share of neighbours that are active above which reading all K at once is faster than one offset at a time (measured; both are exact)."""
+"""Share of active neighbours above which reading all K at once is faster than one by one (measured; both are exact)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +53,8 @@ class KernelMap:
 def kernel_offsets(kernel: Triple, stride: Triple = _ONE, dilation: Triple = _ONE) -> tuple[Triple, ...]:
     """The K positions that a kernel reads, relative to its output site, in torch's order.
 
-    An odd kernel is centred (a dense convolution with padding k // 2); an even one must equal its stride and reads its own cell.
+    An odd kernel is centred (a dense convolution with padding k // 2); an even one must equal its stride and reads its
+    own cell.
 
     Raises:
         ShapeError: if an even kernel differs from the stride.
@@ -62,7 +64,10 @@ def kernel_offsets(kernel: Triple, stride: Triple = _ONE, dilation: Triple = _ON
         if k < 1 or s < 1 or by < 1:
             raise ShapeError(f"kernel {kernel}, stride {stride} and dilation {dilation} must be at least 1")
         if k % 2 == 0 and k != s:
-            raise ShapeError(f"an even kernel reads exactly its own cell, so its size must be the stride: got kernel {kernel}, stride {stride}")
+            raise ShapeError(
+                f"an even kernel reads exactly its own cell, so its size must be the stride: "
+                f"got kernel {kernel}, stride {stride}"
+            )
         first = -(k // 2) if k % 2 else 0
         axes.append([(first + i) * by for i in range(k)])
     return tuple((d, h, w) for d, h, w in combinations(*axes))
@@ -81,12 +86,19 @@ def _submanifold_map(sites: Coordinates, kernel: Triple, dilation: Triple) -> Ke
     active = index < len(sites)
     counts = active.sum(0).tolist()
     if sum(counts) >= _CROWDED * active.numel():
-        # An odd kernel is symmetric: the site that is read at offset o reads at -o, which stands at the mirrored position of the kernel.
-        return KernelMap(len(sites), len(sites), len(taps), (Group(None, taps, index),), (Group(None, taps, index.flip(1)),))
+        # An odd kernel is symmetric: the site that is read at offset o reads at -o, which stands at the mirrored
+        # position of the kernel.
+        return KernelMap(
+            len(sites), len(sites), len(taps), (Group(None, taps, index),), (Group(None, taps, index.flip(1)),)
+        )
     rows = active.T.nonzero()[:, 1].split(counts)
     reads = index.T[active.T].split(counts)
     down = tuple(Group(r, (k,), i[:, None]) for k, r, i in zip(taps, rows, reads, strict=True) if len(r))
-    up = tuple(Group(group.index[:, 0].long(), group.offsets, group.rows.int()[:, None]) for group in down if group.rows is not None)
+    up = tuple(
+        Group(group.index[:, 0].long(), group.offsets, group.rows.int()[:, None])
+        for group in down
+        if group.rows is not None
+    )
     return KernelMap(len(sites), len(sites), len(taps), down, up)
 
 
@@ -101,7 +113,9 @@ def _strided_map(fine: Coordinates, coarse: Coordinates, kernel: Triple, stride:
     s, *axes = coarse.lattice
     d, h, w = (axis * by for axis, by in zip(axes, stride, strict=True))
     down = Group(None, tuple(range(len(offsets))), fine.find((s, d, h, w), offsets))
-    return KernelMap(len(fine), len(coarse), len(offsets), (down,), tuple(_parity_groups(fine, coarse, offsets, stride)))
+    return KernelMap(
+        len(fine), len(coarse), len(offsets), (down,), tuple(_parity_groups(fine, coarse, offsets, stride))
+    )
 
 
 def _parity_groups(fine: Coordinates, coarse: Coordinates, offsets: Sequence[Triple], stride: Triple) -> list[Group]:
@@ -110,8 +124,16 @@ def _parity_groups(fine: Coordinates, coarse: Coordinates, offsets: Sequence[Tri
     parity = ((d % sd) * sh + h % sh) * sw + w % sw
     groups = []
     for number, residue in enumerate(combinations(range(sd), range(sh), range(sw))):
-        used = [k for k, o in enumerate(offsets) if all((r - x) % by == 0 for r, x, by in zip(residue, o, stride, strict=True))]
-        rows = (parity == number).nonzero().flatten() if product(stride) > 1 else torch.arange(len(fine), device=fine.device)
+        used = [
+            k
+            for k, o in enumerate(offsets)
+            if all((r - x) % by == 0 for r, x, by in zip(residue, o, stride, strict=True))
+        ]
+        rows = (
+            (parity == number).nonzero().flatten()
+            if product(stride) > 1
+            else torch.arange(len(fine), device=fine.device)
+        )
         if not used or not len(rows):
             continue
         own = (s[rows], d[rows] // sd, h[rows] // sh, w[rows] // sw)

@@ -18,14 +18,24 @@ def _(x: SparseVoxels, weight: Tensor, bias: Tensor | None = None, dilation: int
     if any(k % 2 == 0 for k in kernel):
         raise ShapeError(f"a submanifold convolution needs a centre: the kernel must be odd, got {kernel}")
     sites = x.coordinates
-    return _convolve(x, weight, bias, Convolution(source=sites, target=sites, kernel=kernel, dilation=as_triple(dilation, "dilation")))
+    return _convolve(
+        x,
+        weight,
+        bias,
+        Convolution(source=sites, target=sites, kernel=kernel, dilation=as_triple(dilation, "dilation")),
+    )
 
 
 @strided_conv.register
 def _(x: SparseVoxels, weight: Tensor, bias: Tensor | None = None, stride: int | Triple = 2) -> SparseVoxels:
     kernel, steps = _kernel(x, weight, weight.shape[1]), as_triple(stride, "stride")
     kernel_offsets(kernel, steps)
-    return _convolve(x, weight, bias, Convolution(source=x.coordinates, target=x.coordinates.coarser(steps), kernel=kernel, stride=steps))
+    return _convolve(
+        x,
+        weight,
+        bias,
+        Convolution(source=x.coordinates, target=x.coordinates.coarser(steps), kernel=kernel, stride=steps),
+    )
 
 
 @transposed_conv.register
@@ -40,23 +50,36 @@ def _(
     kernel, steps = _kernel(x, weight, weight.shape[0]), as_triple(stride, "stride")
     kernel_offsets(kernel, steps)
     target = _finer_sites(x, steps, like, generative)
-    return _convolve(x, weight, bias, Convolution(source=x.coordinates, target=target, kernel=kernel, stride=steps, transposed=True))
+    return _convolve(
+        x, weight, bias, Convolution(source=x.coordinates, target=target, kernel=kernel, stride=steps, transposed=True)
+    )
 
 
 def _finer_sites(x: SparseVoxels, stride: Triple, like: SparseVoxels | None, generative: bool) -> Coordinates:
     if generative == (like is not None):
-        raise ShapeError("a transposed convolution goes back to given sites (like=...) or makes all children (generative=True): choose one of them")
+        raise ShapeError(
+            "a transposed convolution goes back to given sites (like=...) or makes all children (generative=True): "
+            "choose one of them"
+        )
     if like is None:
         return x.coordinates.children(stride)
     fine, coarse = like.coordinates, x.coordinates
-    if tuple(f * s for f, s in zip(fine.stride, stride, strict=True)) != coarse.stride or fine.batch_size != coarse.batch_size:
-        raise SitesError(f"a stride of {stride} leads from {x!r} to sites {stride} times finer in the same batch, but like= is {like!r}")
+    if (
+        tuple(f * s for f, s in zip(fine.stride, stride, strict=True)) != coarse.stride
+        or fine.batch_size != coarse.batch_size
+    ):
+        raise SitesError(
+            f"a stride of {stride} leads from {x!r} to sites {stride} times finer in the same batch, "
+            f"but like= is {like!r}"
+        )
     return fine
 
 
 def _kernel(x: SparseVoxels, weight: Tensor, channels: int) -> Triple:
     if weight.ndim != 5 or channels != x.channels:
-        raise ShapeError(f"{x!r} needs a weight of {x.channels} input channel(s) and three kernel axes, got {tuple(weight.shape)}")
+        raise ShapeError(
+            f"{x!r} needs a weight of {x.channels} input channel(s) and three kernel axes, got {tuple(weight.shape)}"
+        )
     _, _, d, h, w = weight.shape
     return d, h, w
 
@@ -67,7 +90,9 @@ def _convolve(x: SparseVoxels, weight: Tensor, bias: Tensor | None, task: Convol
     if torch.is_autocast_enabled(device) and features.dtype != torch.float64:
         features, weight = features.to(torch.get_autocast_dtype(device)), weight.to(torch.get_autocast_dtype(device))
     if features.dtype != weight.dtype:
-        raise ShapeError(f"features are {features.dtype} and the weight is {weight.dtype}: convert one, or use autocast")
+        raise ShapeError(
+            f"features are {features.dtype} and the weight is {weight.dtype}: convert one, or use autocast"
+        )
     with torch.autocast(device, enabled=False):
         out = current_engine().convolve(features, weight, task)
     return SparseVoxels.on(task.target, out if bias is None else out + bias.to(out.dtype))

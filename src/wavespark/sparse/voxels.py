@@ -20,12 +20,13 @@ class SparseVoxels:
     """Features [N, C] at N distinct sites (sample, d, h, w); every other position is absent, not zero.
 
     Example:
-        >>> x = SparseVoxels(torch.ones(2, 3), torch.tensor([[0, 0, 0, 0], [0, 1, 2, 3]], dtype=torch.int32), stride=1, batch_size=1)
-        >>> x
+        >>> sites = torch.tensor([[0, 0, 0, 0], [0, 1, 2, 3]], dtype=torch.int32)
+        >>> SparseVoxels(torch.ones(2, 3), sites, stride=1, batch_size=1)
         SparseVoxels(2 site(s), 3 channel(s), stride 1, batch 1)
 
     Raises:
-        SitesError: naming the row, if sites are duplicate, negative, not whole, off the stride, of a sample outside the batch, or if they are
+        SitesError: naming the row, if sites are duplicate, negative, not whole, off the stride, of a sample outside the
+        batch, or if they are
             on another device or of another number than the features.
     """
 
@@ -48,11 +49,17 @@ class SparseVoxels:
             known = Coordinates(self.sites, as_triple(self.stride, "stride"), self.batch_size)
         if self.features.ndim != 2 or len(self.features) != len(known):
             shape = tuple(self.features.shape)
-            raise SitesError(f"{len(known)} sites need features [{len(known)}, C], got {shape}: row {min(len(known), *shape[:1] or (0,))} has no partner")
+            raise SitesError(
+                f"{len(known)} sites need features [{len(known)}, C], got {shape}: "
+                f"row {min(len(known), *shape[:1] or (0,))} has no partner"
+            )
         if not self.features.is_floating_point():
             raise ShapeError(f"features must be floating point, got {self.features.dtype}")
         if self.features.device != known.device:
-            raise SitesError(f"features are on {self.features.device} and sites, from row 0 on, on {known.device}: move one of them with .to(device)")
+            raise SitesError(
+                f"features are on {self.features.device} and sites, from row 0 on, on {known.device}: "
+                "move one of them with .to(device)"
+            )
         object.__setattr__(self, "coordinates", known)
         object.__setattr__(self, "sites", known.sites)
         object.__setattr__(self, "stride", known.stride[0] if len(set(known.stride)) == 1 else known.stride)
@@ -80,9 +87,13 @@ class SparseVoxels:
         if visible_BDHW is None:
             visible_BDHW = torch.ones(batch, *grid, dtype=torch.bool, device=dense_BCDHW.device)
         if visible_BDHW.dtype != torch.bool or tuple(visible_BDHW.shape) != (batch, *grid):
-            raise ShapeError(f"`visible` must be bool {(batch, *grid)} (True = visible), got {visible_BDHW.dtype} {tuple(visible_BDHW.shape)}")
+            raise ShapeError(
+                f"`visible` must be bool {(batch, *grid)} (True = visible), "
+                f"got {visible_BDHW.dtype} {tuple(visible_BDHW.shape)}"
+            )
         sites = visible_BDHW.nonzero()
-        rows = flatten(sites.unbind(1), (grid[0], grid[1], grid[2]))
+        s, d, h, w = sites.unbind(1)
+        rows = flatten((s, d, h, w), (grid[0], grid[1], grid[2]))
         features = dense_BCDHW.movedim(1, -1).flatten(0, 3).index_select(0, rows)
         return cls.on(Coordinates.trusted(sites, (1, 1, 1), batch), features)
 
@@ -102,7 +113,10 @@ class SparseVoxels:
         outside = torch.stack([axis >= size for axis, size in zip(lattice[1:], grid, strict=True)]).any(0)
         if bool(outside.any()):
             row = int(outside.int().argmax())
-            raise SitesError(f"row {row} of sites, {self.sites[row].tolist()} (sample, d, h, w), lies outside the grid {grid} at stride {self.stride}")
+            raise SitesError(
+                f"row {row} of sites, {self.sites[row].tolist()} (sample, d, h, w), lies outside the grid {grid} "
+                f"at stride {self.stride}"
+            )
         empty = self.features.new_full((self.coordinates.batch_size * grid[0] * grid[1] * grid[2], self.channels), fill)
         dense = empty.index_copy(0, flatten(lattice, grid), self.features)
         return dense.unflatten(0, (self.coordinates.batch_size, *grid)).movedim(-1, 1)
@@ -114,7 +128,10 @@ class SparseVoxels:
         if len(sizes) == 5 and sizes[:2] == (self.batch_size, self.channels):
             sizes = sizes[2:]
         if len(sizes) != 3:
-            raise ShapeError(f"the dense shape of {self!r} is (D, H, W) or ({self.batch_size}, {self.channels}, D, H, W), got {sizes}")
+            raise ShapeError(
+                f"the dense shape of {self!r} is (D, H, W) or ({self.batch_size}, {self.channels}, D, H, W), "
+                f"got {sizes}"
+            )
         return sizes
 
     @property
@@ -125,7 +142,8 @@ class SparseVoxels:
         return self.features.shape[0]
 
     def __repr__(self) -> str:
-        return f"SparseVoxels({len(self)} site(s), {self.channels} channel(s), stride {self.stride}, batch {self.batch_size})"
+        size = f"{len(self)} site(s), {self.channels} channel(s)"
+        return f"SparseVoxels({size}, stride {self.stride}, batch {self.batch_size})"
 
     def with_features(self, features: Tensor) -> Self:
         """The same sites with other features, [N, C']."""
@@ -192,6 +210,8 @@ def cat(values: Sequence[SparseVoxels]) -> SparseVoxels:
         alike = x.coordinates.stride == first.stride and x.batch_size == first.batch_size and len(x) == len(first)
         rows = x.coordinates.find(first.lattice)[:, 0] if alike else None
         if rows is None or bool((rows == absent).any()):
-            raise SitesError(f"value {i} of cat is on other sites than the first: {x!r} and {values[0]!r}. Use x + y for a union")
+            raise SitesError(
+                f"value {i} of cat is on other sites than the first: {x!r} and {values[0]!r}. Use x + y for a union"
+            )
         parts.append(x.features.index_select(0, rows))
     return values[0].with_features(torch.cat(parts, 1))

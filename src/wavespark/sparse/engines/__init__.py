@@ -1,7 +1,8 @@
 """Who computes a sparse convolution: one contract, chosen by name, never swapped silently.
 
-`torch` is ours and always there; `spconv` and `minkowski` wrap libraries that the user installed. An engine computes features at given sites: which
-sites are active is decided once, by `Coordinates`, so all engines have the same site rules. Norms and pooling do not depend on the engine.
+`torch` is ours and always there; `spconv` and `minkowski` wrap libraries that the user installed. An engine computes
+features at given sites: which sites are active is decided once, by `Coordinates`, so all engines have the same site
+rules. Norms and pooling do not depend on the engine.
 """
 
 import importlib
@@ -53,8 +54,8 @@ class Engine(Protocol):
 
 _ADVICE = {
     "torch": "",
-    "spconv": "Type: pip install spconv (CPU) or the spconv build of your CUDA version, for example pip install spconv-cu126",
-    "minkowski": "MinkowskiEngine 0.5.4 has no wheels: build it against the installed torch (see docs), then it is found by itself",
+    "spconv": "Type: pip install spconv (CPU), or the build for your CUDA version, for example spconv-cu126",
+    "minkowski": "MinkowskiEngine has no wheels: build 0.5.4 from source against the installed torch",
 }
 
 
@@ -62,7 +63,9 @@ class EngineMissingError(DependencyError):
     """A sparse engine whose library cannot be imported."""
 
     def __init__(self, name: str, why: str) -> None:
-        Exception.__init__(self, f"the sparse engine '{name}' is not usable: {why}. {_ADVICE[name]}. Or keep the engine 'torch'")
+        Exception.__init__(
+            self, f"the sparse engine '{name}' is not usable: {why}. {_ADVICE[name]}. Or keep the engine 'torch'"
+        )
 
 
 @cache
@@ -70,7 +73,10 @@ def _load(name: str) -> Engine:
     try:
         engine: Engine = importlib.import_module(f"wavespark.sparse.engines.{name}").load()
     except ImportError as error:
-        raise EngineMissingError(name, "its library is not installed" if isinstance(error, ModuleNotFoundError) else "its library fails to load") from error
+        raise EngineMissingError(
+            name,
+            "its library is not installed" if isinstance(error, ModuleNotFoundError) else "its library fails to load",
+        ) from error
     return engine
 
 
@@ -102,19 +108,24 @@ class EngineChoice:
     def __enter__(self) -> "EngineChoice":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _chosen.reset(self._token)
 
 
 def set_engine(name: str) -> EngineChoice:
-    """Compute sparse convolutions with this engine from now on, in this thread or task; or within `with set_engine(name):`.
+    """Compute sparse convolutions with this engine from now on, in this thread or task; or within `with
+    set_engine(name):`.
 
     Raises:
         SettingsError: if the name is not known, or the engine would give wrong results on this machine.
         DependencyError: if its library is not installed, with what to type.
     """
     if name not in _ADVICE:
-        raise SettingsError(f"no sparse engine is called {name!r}. Known: {', '.join(_ADVICE)}; usable here: {', '.join(engines())}")
+        raise SettingsError(
+            f"no sparse engine is called {name!r}. Known: {', '.join(_ADVICE)}; usable here: {', '.join(engines())}"
+        )
     engine = _load(name)
     refuse = getattr(engine, "refuse_machine", None)
     if refuse is not None:

@@ -1,0 +1,52 @@
+"""Norms of sparse voxels over their active rows."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wavespark.errors import ShapeError
+from wavespark.sparse.norm import batch_norm, instance_norm
+from wavespark.sparse.voxels import SparseVoxels
+
+
+@batch_norm.register
+def _(
+    x: SparseVoxels,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> SparseVoxels:
+    if not len(x):
+        return x  # nothing to normalise, and running statistics must not learn from nothing
+    if training and len(x) == 1:
+        raise ShapeError(
+            "batch norm in training needs at least 2 active rows, got 1: its variance is not defined. "
+            "Use a larger batch or eval()"
+        )
+    return x.with_features(functional.batch_norm(x.features, mean, variance, weight, bias, training, momentum, eps))
+
+
+@instance_norm.register
+def _(x: SparseVoxels, weight: Tensor | None, bias: Tensor | None, eps: float) -> SparseVoxels:
+    rows, counts = x.coordinates.by_sample
+    features = x.features if rows is None else x.features.index_select(0, rows)
+    exact = features.to(torch.promote_types(features.dtype, torch.float32))
+    normed = torch.cat([_standardised(part, eps) for part in exact.split(counts)])
+    if weight is not None:
+        normed = normed * weight
+    if bias is not None:
+        normed = normed + bias
+    if rows is not None:
+        normed = normed.index_select(0, rows.argsort())
+    return x.with_features(normed.to(x.features.dtype))
+
+
+def _standardised(part: Tensor, eps: float) -> Tensor:
+    if not len(part):
+        return part
+    centred = part - part.mean(0)
+    return centred * torch.rsqrt(centred.square().mean(0) + eps)

@@ -1,0 +1,113 @@
+"""Pooling of sparse voxels; forward and gradient gather, offset by offset: no window is ever laid out in full."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from wavespark.shapes import Triple
+from wavespark.sparse.kernel_map import Group, KernelMap, kernel_offsets, strided_map, submanifold_map
+from wavespark.sparse.pool import Reduction, global_pool, pool
+from wavespark.sparse.voxels import SparseVoxels
+
+
+@pool.register
+@torch.compiler.disable
+def _(x: SparseVoxels, reduction: Reduction, kernel_size: Triple, stride: Triple) -> SparseVoxels:
+    kernel_offsets(kernel_size, stride)
+    fine, coarse = x.coordinates, x.coordinates.coarser(stride)
+    pairs = (
+        submanifold_map(fine, kernel_size, (1, 1, 1))
+        if coarse is fine
+        else strided_map(fine, coarse, kernel_size, stride)
+    )
+    if reduction == "max":
+        features: Tensor = _Max.apply(x.features, pairs)
+    else:
+        features = _Sum.apply(x.features, pairs)
+    if reduction == "avg":
+        features = features / _count(pairs).clamp(min=1).to(features.dtype)[:, None]
+    return SparseVoxels.on(coarse, features)
+
+
+@global_pool.register
+def _(x: SparseVoxels, reduction: Reduction) -> Tensor:
+    rows, counts = x.coordinates.by_sample
+    features = x.features if rows is None else x.features.index_select(0, rows)
+    empty = features.new_zeros(x.channels)
+    parts = features.split(counts)
+    return torch.stack(
+        [(part.amax(0) if reduction == "max" else part.mean(0)) if len(part) else empty for part in parts]
+    )
+
+
+def _count(pairs: KernelMap) -> Tensor:
+    """[coarse]: active sites in each window."""
+    total = pairs.down[0].index.new_zeros(pairs.coarse)
+    for group in pairs.down:
+        active = (group.index < pairs.fine).sum(1, dtype=total.dtype)
+        total = active if group.rows is None else total.index_add(0, group.rows, active)
+    return total
+
+
+def _gather_sum(x: Tensor, groups: tuple[Group, ...], rows: int) -> Tensor:
+    """[rows, C]: the sum of what each output row reads."""
+    table = torch.cat((x, x.new_zeros(1, x.shape[1])))
+    total = x.new_zeros(rows, x.shape[1])
+    for group in groups:
+        for index in group.index.T:
+            values = table.index_select(0, index)
+            if group.rows is None:
+                total += values
+            else:
+                total.index_add_(0, group.rows, values)
+    return total
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, pairs: KernelMap) -> Tensor:
+        ctx.pairs = pairs
+        return _gather_sum(features, pairs.down, pairs.coarse)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _gather_sum(grad, ctx.pairs.up, ctx.pairs.fine), None
+
+
+class _Max(torch.autograd.Function):
+    """Remembers which offset won in each channel; of equal ones the first in the kernel's order."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, pairs: KernelMap) -> Tensor:
+        table = torch.cat((features, features.new_full((1, features.shape[1]), -torch.inf)))
+        best = features.new_full((pairs.coarse, features.shape[1]), -torch.inf)
+        winner = torch.full_like(best, -1, dtype=torch.int16)
+        for group in pairs.down:
+            for offset, index in zip(group.offsets, group.index.T, strict=True):
+                part = slice(None) if group.rows is None else group.rows
+                values = table.index_select(0, index)
+                before, won = best[part], winner[part]
+                # A NaN wins and stays; an absent site never wins, not even against -inf.
+                better = ((values > before) | values.isnan() | (won < 0)) & (index < pairs.fine)[:, None]
+                best[part] = values.where(better, before)
+                winner[part] = won.masked_fill(better, offset)
+        ctx.save_for_backward(winner)
+        ctx.pairs = pairs
+        return best.masked_fill(winner < 0, 0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (winner,) = ctx.saved_tensors
+        pairs, channels = ctx.pairs, grad.shape[1]
+        grads = torch.cat((grad, grad.new_zeros(1, channels)))
+        winners = torch.cat((winner, winner.new_full((1, channels), -1)))
+        total = grad.new_zeros(pairs.fine, channels)
+        for group in pairs.up:
+            for offset, index in zip(group.offsets, group.index.T, strict=True):
+                share = grads.index_select(0, index).where(winners.index_select(0, index) == offset, 0)
+                total.index_add_(0, group.rows, share) if group.rows is not None else total.add_(share)
+        return total, None
