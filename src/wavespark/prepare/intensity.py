@@ -4,7 +4,7 @@ CT keeps one array of HU however many windows look at it: the windows are applie
 HU has the same value in every volume, to the bit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from wavespark.errors import VolumeError
 from wavespark.prepare.recipe import CTValues, MRValues
 
 INT16 = np.iinfo(np.int16)
+_SLAB = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +110,29 @@ def encode_raw(voxels: np.ndarray) -> tuple[np.ndarray, Encoding]:
         voxels: float32 [D, H, W].
     """
     low, high = float(voxels.min()), float(voxels.max())
-    whole = max(abs(low), abs(high)) < 2**24 and all(bool((plane == np.rint(plane)).all()) for plane in voxels)
+    whole = max(abs(low), abs(high)) < 2**24 and all(_is_whole(voxels[slab]) for slab in _slabs(voxels))
     if not whole or high - low > INT16.max - INT16.min:
         return np.ascontiguousarray(voxels, np.float32), Encoding()
     offset = 0.0 if INT16.min <= low and high <= INT16.max else low - INT16.min
     return _to_int16(voxels, low, high, 1.0, offset), Encoding(1.0, offset)
 
 
+def _is_whole(values: np.ndarray) -> bool:
+    return bool((values == np.rint(values)).all())
+
+
 def _to_int16(voxels: np.ndarray, low: float, high: float, step: float, offset: float) -> np.ndarray:
     out = np.empty(voxels.shape, np.int16)
-    for plane, numbers in zip(voxels, out, strict=True):  # a plane at a time: no second float copy of a large volume
-        numbers[...] = np.rint((np.clip(plane, low, high) - offset) / step)
+    for slab in _slabs(voxels):
+        values = np.clip(voxels[slab], low, high)
+        np.subtract(values, np.float32(offset), out=values)
+        np.multiply(values, np.float32(1 / step), out=values)
+        out[slab] = np.rint(values, out=values)
     return out
+
+
+def _slabs(voxels: np.ndarray) -> Iterator[tuple[slice, ...]]:
+    """Parts that lie together in memory: a large volume is neither copied whole nor read across its grain."""
+    axis = int(np.argmax(np.abs(voxels.strides)))
+    for start in range(0, voxels.shape[axis], _SLAB):
+        yield (slice(None),) * axis + (slice(start, start + _SLAB),)

@@ -13,6 +13,8 @@ from scipy import ndimage, sparse
 from wavespark.shapes import Triple
 from wavespark.volumes import spacing_of
 
+_AT_ONCE = 2**16  # voxels
+
 Kernel = Literal["linear", "cubic"]
 Spacing = tuple[float, float, float]
 
@@ -72,7 +74,7 @@ def _banded(taps: np.ndarray, weights: np.ndarray, size: int) -> sparse.csr_arra
 
 
 def apply_along(array: np.ndarray, matrix: sparse.csr_array, axis: int) -> np.ndarray:
-    """The array with `matrix` applied along one of its three axes, a plane at a time (no copy of the whole is made).
+    """The array with `matrix` applied along one of its three axes, a few planes at a time: no copy of the whole is made.
 
     Args:
         array: [D, H, W], any strides.
@@ -85,10 +87,12 @@ def apply_along(array: np.ndarray, matrix: sparse.csr_array, axis: int) -> np.nd
     shape[axis] = matrix.shape[0]
     out = np.empty(shape, np.float32)
     across = 1 if axis == 0 else 0
-    lines, planes = np.moveaxis(array, across, 0), np.moveaxis(out, across, 0)  # the axis is now second or third
-    for plane, result in zip(lines, planes, strict=True):
-        flat = np.asarray(plane, np.float32)
-        result[...] = matrix @ flat if axis < 2 else (matrix @ flat.T).T
+    lines, results = (np.moveaxis(a, (axis, across), (0, 1)) for a in (array, out))
+    step = max(1, _AT_ONCE * array.shape[across] // array.size)
+    for start in range(0, array.shape[across], step):
+        planes = np.ascontiguousarray(lines[:, start : start + step], np.float32)
+        result = matrix @ planes.reshape(planes.shape[0], -1)
+        results[:, start : start + step] = result.reshape(-1, *planes.shape[1:])
     return out
 
 
