@@ -18,7 +18,7 @@ from wavespark.volumes.finish import check_affine, check_size, finish
 from wavespark.volumes.naming import kind_of
 from wavespark.volumes.privacy import unquoted
 from wavespark.volumes.settings import ReadingSettings
-from wavespark.volumes.sources import Source
+from wavespark.volumes.source import Source
 from wavespark.volumes.volume import Volume
 
 _MAX_EXTENSIONS = 1 << 24

@@ -3,10 +3,12 @@
 import os
 
 from wavespark.errors import VolumeError
+from wavespark.volumes.dicom import read_dicom
+from wavespark.volumes.finding import find_sources
 from wavespark.volumes.nifti import read_nifti
 from wavespark.volumes.privacy import new_secret, unquoted
 from wavespark.volumes.settings import ReadingSettings
-from wavespark.volumes.sources import Source, find_sources
+from wavespark.volumes.source import Source
 from wavespark.volumes.volume import Found, Refusal, Volume
 
 
@@ -48,6 +50,9 @@ def read_source(source: Source, secret: bytes, settings: ReadingSettings | None 
     settings = settings or ReadingSettings()
     try:
         with unquoted("corrupt", "it cannot be read: its content contradicts its format"):
-            return (read_nifti(source, settings),)
+            if source.kind == "dicom":
+                return read_dicom(source, secret, settings)
+            if source.kind == "nifti":
+                return (read_nifti(source, settings),)
     except MemoryError:
         raise VolumeError("too_large", "it does not fit into memory: use a larger machine") from None

@@ -1,0 +1,46 @@
+"""What there is to read at a path."""
+
+import os
+import stat
+
+from wavespark.errors import InputError, VolumeError
+from wavespark.volumes.grouping import group_dicom
+from wavespark.volumes.settings import ReadingSettings
+from wavespark.volumes.source import Source
+from wavespark.volumes.volume import Refusal
+from wavespark.volumes.walk import Entry, Walk
+
+
+def find_sources(
+    path: str | bytes | os.PathLike, secret: bytes, settings: ReadingSettings | None = None
+) -> tuple[tuple[Source, ...], tuple[Refusal, ...]]:
+    """Everything at or below a path that should give a volume, and what is refused without reading it whole.
+
+    Args:
+        path: a file or a folder. The path itself may be a link; none below it is followed.
+        secret: the key of the ids.
+        settings: limits and repairs.
+
+    Raises:
+        InputError: `no_input`, `unsafe_archive` or `unsafe_file`, when the path itself cannot be used.
+    """
+    settings = settings or ReadingSettings()
+    root = os.path.realpath(os.fsencode(path))
+    walk = Walk(secret=secret)
+    try:
+        mode = os.stat(root).st_mode
+    except OSError:
+        raise InputError("no_input", "there is nothing at the given path: check its spelling") from None
+    if stat.S_ISDIR(mode):
+        walk.folder(root)
+    elif stat.S_ISREG(mode):
+        walk.single(Entry(path=root, relative=os.path.basename(os.fsencode(path)) or os.path.basename(root)))
+    else:
+        raise InputError("unsafe_file", "the given path is a pipe, device or socket: give a file or a folder")
+    group_dicom(walk, settings)
+    if not walk.sources and not walk.refused:
+        if not walk.others:
+            raise InputError("no_input", "the given folder holds no image file")
+        sentence = f"{walk.others} file(s), and none is an image that can be read"
+        walk.refuse(b".", VolumeError("no_readable_image", sentence))
+    return tuple(walk.sources), walk.refusals()

@@ -1,0 +1,256 @@
+"""Slices to stacks: which slices belong together, in which order, and where they lie. Geometry only, no files.
+
+Order comes from position along the normal (row direction x column direction), never from z, names or instance numbers.
+Millimetres are LPS here, as in DICOM; the affine that comes out is RAS. Source: DICOM PS3.3 C.7.6.2.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from wavespark.errors import VolumeError
+from wavespark.volumes.orientation import LPS_TO_RAS, affine_from_axes
+from wavespark.volumes.settings import AssumedGeometry, ReadingSettings
+
+_MAJORITY = 0.8
+_STEP_SHARE, _STEP_MM = 0.1, 0.02  # tolerance of a step between slices
+_SAME_PLACE_MM = 0.01
+_LEAST_SLICES = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slice:
+    """One slice or frame: where it lies and how its stored numbers become values."""
+
+    file: int
+    """Which file of the series."""
+    frame: int
+    """Which frame of the file."""
+    number: int
+    """Order as stored: only used where geometry is assumed."""
+    shape: tuple[int, int]
+    """Rows, columns."""
+    position: tuple[float, ...] | None
+    """LPS mm of the centre of the first pixel."""
+    orientation: tuple[float, ...] | None
+    """Direction along a row (growing column), then along a column (growing row)."""
+    spacing: tuple[float, ...] | None
+    """Millimetres between rows, then between columns."""
+    slope: float = 1.0
+    intercept: float = 0.0
+    times: tuple[object, ...] = ()
+    """What may tell time points, echoes or other repetitions at one place apart; None where a file does not say."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stack:
+    """Slices of one volume, in order."""
+
+    slices: tuple[Slice, ...]
+    depths: tuple[int, ...]
+    """Index k of each slice; consecutive unless slices are missing and that was allowed."""
+    affine: np.ndarray
+    """[4, 4]: (column, row, k, 1) to RAS mm; keeps the shear of a tilted gantry."""
+    notes: frozenset[str]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Columns, rows, slices."""
+        rows, columns = self.slices[0].shape
+        return columns, rows, self.depths[-1] + 1
+
+
+def arrange(slices: Sequence[Slice], settings: ReadingSettings) -> tuple[Stack, ...]:
+    """The volumes that a series holds: one, or one a time point.
+
+    Raises:
+        VolumeError: `too_few_slices`, `missing_position`, `missing_orientation`, `bad_orientation`, `bad_spacing`,
+            `mixed_geometry`, `degenerate_geometry`, `duplicate_positions`, `missing_slices` or `nonuniform_spacing`.
+    """
+    if settings.assume_geometry and all(s.position is None for s in slices):
+        return (_assume(slices, settings.assume_geometry),)
+    kept = _majority(slices)
+    notes = {"dropped_minority_geometry"} if len(kept) < len(slices) else set()
+    first = kept[0]
+    if first.position is None:
+        sentence = "the slices do not say where they lie: export them again, or set assume_geometry"
+        raise VolumeError("missing_position", sentence)
+    if first.orientation is None:
+        raise VolumeError("missing_orientation", "the slices do not say how they are turned: export them again")
+    axes, pixel = _plane(first)
+    _check_number(len(kept))
+    positions = np.array([s.position for s in kept])
+    along = positions @ np.cross(axes[0], axes[1])
+    points = _time_points(kept, positions, along)
+    if len(points) > 1:
+        notes.add("time_point")
+    return tuple(
+        _stack([kept[n] for n in point], positions[point], along[point], axes, pixel, notes, settings) for point in points
+    )
+
+
+def _check_number(slices: int) -> None:
+    if slices < _LEAST_SLICES:
+        raise VolumeError("too_few_slices", f"{slices} slice(s) of one geometry, at least {_LEAST_SLICES} are needed")
+
+
+def _assume(slices: Sequence[Slice], assumed: AssumedGeometry) -> Stack:
+    """All slices in stored order on the grid that the settings state."""
+    if len({s.shape for s in slices}) > 1:
+        raise VolumeError("mixed_geometry", "slices have different sizes, so no geometry can be assumed for them")
+    _check_number(len(slices))
+    x, y, z = assumed.spacing
+    return Stack(
+        slices=tuple(sorted(slices, key=lambda s: (s.number, s.file, s.frame))),
+        depths=tuple(range(len(slices))),
+        affine=affine_from_axes(assumed.axes, (x, y, z)),
+        notes=frozenset({"assumed_geometry"}),
+    )
+
+
+def _majority(slices: Sequence[Slice]) -> list[Slice]:
+    """The slices that share one size, orientation and spacing, if they are at least 80 %."""
+    groups: list[list[Slice]] = []
+    for s in slices:
+        home = next((g for g in groups if _alike(g[0], s)), None)
+        if home is None:
+            groups.append(home := [])
+        home.append(s)
+    groups.sort(key=len)
+    if len(groups[-1]) < _MAJORITY * len(slices):
+        sizes = " + ".join(str(len(g)) for g in reversed(groups[-4:]))
+        raise VolumeError("mixed_geometry", f"slices of {len(groups)} geometries ({sizes}) in one series: export them apart")
+    return groups[-1]
+
+
+def _alike(a: Slice, b: Slice) -> bool:
+    return (
+        a.shape == b.shape
+        and (a.position is None) == (b.position is None)
+        and _close(a.orientation, b.orientation, 1e-3)
+        and _close(a.spacing, b.spacing, 1e-3)
+    )
+
+
+def _close(a: tuple[float, ...] | None, b: tuple[float, ...] | None, tolerance: float) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a == b or all(abs(x - y) <= tolerance for x, y in zip(a, b, strict=True))
+
+
+def _plane(first: Slice) -> tuple[np.ndarray, tuple[float, float]]:
+    """Unit vectors along a row and along a column [2, 3], and mm between rows and between columns; checked."""
+    axes = np.array(first.orientation, np.float64).reshape(2, 3)
+    length = np.sqrt((axes**2).sum(axis=1))
+    if not np.isfinite(axes).all() or (np.abs(length - 1) > 0.01).any() or abs(axes[0] @ axes[1]) > 0.01:
+        raise VolumeError("bad_orientation", "row and column directions are not perpendicular unit vectors: export it again")
+    if first.spacing is None or not all(np.isfinite(s) and 0 < s < 100 for s in first.spacing):
+        raise VolumeError("bad_spacing", "the distance between pixels is missing or impossible: export it again")
+    between_rows, between_columns = first.spacing
+    return axes / length[:, None], (between_rows, between_columns)
+
+
+def _time_points(slices: Sequence[Slice], positions: np.ndarray, along: np.ndarray) -> list[np.ndarray]:
+    """Indices of the slices of each time point, first time point first.
+
+    Where every place is taken equally often and something in the headers tells the repetitions apart, each is a volume.
+    """
+    order = np.argsort(along, kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.concatenate([[0], np.cumsum(np.diff(along[order]) > _SAME_PLACE_MM)])
+    taken = np.bincount(place)
+    if len(taken) == 1:
+        spread = float(np.ptp(positions, axis=0).max())
+        if spread > _SAME_PLACE_MM:
+            raise VolumeError("degenerate_geometry", "the slices lie beside each other in one plane: they are no volume")
+        raise VolumeError("duplicate_positions", f"all {len(slices)} slices state one position: export the series again")
+    if (taken == 1).all():
+        return [np.arange(len(slices))]
+    if (taken == taken[0]).all():
+        times = [s.times for s in slices]
+        width = len(times[0])
+        for columns in [(c,) for c in range(width)] + list(combinations(range(width), 2)):
+            groups: dict[tuple, list[int]] = defaultdict(list)
+            for n, values in enumerate(times):
+                groups[tuple(values[c] for c in columns)].append(n)
+            if len(groups) == taken[0] and all(len(set(place[g])) == len(g) == len(taken) for g in groups.values()):
+                return [np.array(groups[key]) for key in sorted(groups, key=_sortable)]
+    twice = int((taken > 1).sum())
+    raise VolumeError(
+        "duplicate_positions", f"{twice} of {len(taken)} positions are taken more than once and nothing tells the slices apart"
+    )
+
+
+def _sortable(key: tuple) -> tuple:
+    return tuple((0, float(v), "") if isinstance(v, int | float) else (1, 0.0, str(v)) for v in key)
+
+
+def _stack(
+    slices: list[Slice],
+    positions: np.ndarray,
+    along: np.ndarray,
+    axes: np.ndarray,
+    pixel: tuple[float, float],
+    notes: set[str],
+    settings: ReadingSettings,
+) -> Stack:
+    """One volume: steps checked, affine from the first to the last position."""
+    _check_number(len(slices))
+    order = np.argsort(along, kind="stable")
+    positions, along = positions[order], along[order]
+    steps = np.diff(along)
+    step = float(np.median(steps))
+    depths = _depths(steps, step, settings.allow_gaps)
+    stride = (positions[-1] - positions[0]) / depths[-1]
+    away = positions - positions[0] - depths[:, None] * stride
+    tolerance = max(_STEP_SHARE * step, _STEP_MM)
+    normal = np.cross(axes[0], axes[1])
+    if np.abs(away @ normal).max() > max(0.5 * step, tolerance):
+        raise VolumeError("nonuniform_spacing", f"the distance between slices drifts away from {step:.3f} mm")
+    if np.abs(away @ axes.T).max() > max(min(pixel), tolerance):
+        raise VolumeError("degenerate_geometry", "the slices do not lie behind each other on one line: they are no volume")
+    notes = set(notes)
+    if len(slices) <= depths[-1]:
+        notes.add("allow_gaps")
+    if np.linalg.norm(stride - (stride @ normal) * normal) > 0.005 * step:
+        notes.add("gantry_tilt")
+    affine = np.eye(4)
+    between_rows, between_columns = pixel
+    affine[:3, 0] = axes[0] * between_columns
+    affine[:3, 1] = axes[1] * between_rows
+    affine[:3, 2] = stride
+    affine[:3, 3] = positions[0]
+    return Stack(
+        slices=tuple(slices[n] for n in order),
+        depths=tuple(depths.tolist()),
+        affine=LPS_TO_RAS @ affine,
+        notes=frozenset(notes),
+    )
+
+
+def _depths(steps: np.ndarray, step: float, allow_gaps: bool) -> np.ndarray:
+    """Index k of each slice, from the steps between them.
+
+    Args:
+        steps: [n - 1], mm, not negative.
+        step: the usual one, mm.
+        allow_gaps: missing slices leave numbers out instead of raising.
+    """
+    times = np.maximum(np.rint(steps / step), 1)
+    odd = np.abs(steps - times * step) > max(_STEP_SHARE * step, _STEP_MM)
+    gaps = times > 1
+    if odd.any() or gaps.mean() > 0.2:
+        seen = Counter(np.round(steps, 2).tolist()).most_common(3)
+        found = ", ".join(f"{count} x {mm:.2f} mm" for mm, count in seen)
+        raise VolumeError("nonuniform_spacing", f"steps between slices differ ({found}): export one acquisition")
+    if gaps.any() and not allow_gaps:
+        missing = int((times - 1).sum())
+        raise VolumeError(
+            "missing_slices",
+            f"slices are {step:.2f} mm apart and {steps.max():.2f} mm at the widest: {missing} slice(s) missing. "
+            "Export the series again, or set allow_gaps",
+        )
+    return np.concatenate([[0], np.cumsum(times)]).astype(np.int64)
