@@ -1,7 +1,7 @@
 """A DICOM series to its volumes: headers, then geometry, then values slice by slice.
 
-Value = stored number x slope + intercept of its own slice. What the scanner padded (PixelPaddingValue) is found on stored
-numbers, gets the lowest measured value, and is marked as not valid.
+Value = stored number x slope + intercept of its own slice. What the scanner padded (PixelPaddingValue) is found on
+stored numbers, gets the lowest measured value, and is marked as not valid.
 """
 
 from collections import defaultdict
@@ -70,7 +70,8 @@ def _read_headers(source: Source, settings: ReadingSettings) -> tuple[list[Heade
             slices += read_slices(file, header, index)
         except VolumeError as error:
             if error.reason in _VANISHED:
-                raise VolumeError("unreadable_slice", f"a slice of the series cannot be read: {error.sentence}") from None
+                sentence = f"a slice of the series cannot be read: {error.sentence}"
+                raise VolumeError("unreadable_slice", sentence) from None
             raise
     return headers, slices
 
@@ -135,7 +136,7 @@ def _padding_mask(stored: np.ndarray, header: Header) -> np.ndarray | None:
 
 
 def _is_hu(source: Source, headers: list[Header], stack: Stack) -> bool:
-    """True for CT whose stored numbers reach air before a rescale that would take them there; all slices decide together."""
+    """True for CT whose stored numbers reach air before the rescale takes them there; all slices decide together."""
     if any(headers[s.file].modality != "CT" or s.intercept > _AIR_AT_MOST for s in stack.slices):
         return False
     for s in stack.slices:

@@ -110,7 +110,7 @@ def plain_stream(file: RegularFile, meta: Meta) -> BinaryIO:
     while part := stream.read(1 << 20):
         plain.write(part)
         if plain.tell() > limit:
-            raise VolumeError("too_large", f"a deflated file of {file.size} bytes grows beyond {limit}: it is not read on")
+            raise VolumeError("too_large", f"a deflated file of {file.size} bytes grows beyond {limit} bytes")
     plain.seek(0)
     return plain
 

@@ -1,7 +1,7 @@
 """What a DICOM header says, from an allow-list of tags: the stored numbers, and where each slice or frame lies.
 
-Enhanced multi-frame objects say it per frame, else shared, else at the top (PS3.3 C.7.6.16). Decimal strings are parsed here
-from their bytes: pydicom would quote a value that it cannot parse, and be slower.
+Enhanced multi-frame objects say it per frame, else shared, else at the top (PS3.3 C.7.6.16). Decimal strings are parsed
+here from their bytes: pydicom would quote a value that it cannot parse, and be slower.
 """
 
 import math
@@ -30,7 +30,8 @@ _CLASSES = {
     "MR": ("4", "4.1", "4.3", "4.4"),
 }
 _GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
-_TIMES = {  # what may tell repetitions apart: (functional group, keyword there) and the keyword at the top
+# What may tell repetitions apart: the keyword at the top, and (functional group, keyword there).
+_TIMES = {
     "TemporalPositionIdentifier": ("FrameContentSequence", "TemporalPositionIndex"),
     "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
     "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
@@ -43,8 +44,8 @@ _TIMES = {  # what may tell repetitions apart: (functional group, keyword there)
 _NUMBERED = ("EchoTime", "TriggerTime", "TemporalPositionIdentifier", "AcquisitionNumber", "EchoNumbers")
 
 HEADER_TAGS = _tags(
-    "SOPClassUID", "SOPInstanceUID", "Modality", "InstanceNumber", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel",
-    "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation", "PixelPaddingValue",
+    "SOPClassUID", "SOPInstanceUID", "Modality", "InstanceNumber", "NumberOfFrames", "Rows", "Columns",
+    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation", "PixelPaddingValue",
     "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "RepetitionTime", "InversionTime", "AngioFlag", "ContrastBolusAgent",
     "SeriesDescription", "ProtocolName", *_TIMES, *_GROUPS,
@@ -122,7 +123,7 @@ def _header(file: DicomFile, pixels: Pixels) -> Header:
     if (_whole(dataset, "SamplesPerPixel") or 1) != 1 or not photometric.startswith("MONOCHROME"):
         raise VolumeError("not_an_image_volume", "it is a colour picture: only one value a pixel can be a volume")
     if _sequence(dataset, "ModalityLUTSequence"):
-        raise VolumeError("bad_rescale", "its values go through a table instead of slope and intercept: convert it first")
+        raise VolumeError("bad_rescale", "its values go through a table, not slope and intercept: convert it first")
     signed = _whole(dataset, "PixelRepresentation") == 1
     modality = str(dataset.get("Modality", "")).strip()
     sop_class = str(dataset.get("SOPClassUID", "") or file.meta.media_class).strip()

@@ -1,12 +1,12 @@
-"""Stored numbers of DICOM frames: native bytes read here, compressed ones by pydicom's decoders after a look at their size.
+"""Stored numbers of DICOM frames: native bytes read here, compressed ones by pydicom's decoders.
 
-A compressed frame says its own size, and decoders allocate what it says: it must agree with the header before any decoder
-sees it. Sources: DICOM PS3.5 8.2 and A.4, ITU-T T.81 B.2.2, ITU-T T.800 A.5.1.
+A compressed frame says its own size, and decoders allocate what it says: it must agree with the header before any
+decoder sees it. Sources: DICOM PS3.5 8.2 and A.4, ITU-T T.81 B.2.2, ITU-T T.800 A.5.1.
 """
 
 from collections.abc import Iterator
 from functools import cache
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -33,15 +33,16 @@ def check_pixels(header: Header, settings: ReadingSettings) -> None:
     """
     count = header.frames * header.shape[0] * header.shape[1]
     if count > settings.max_voxels:
-        raise VolumeError("too_large", f"one file declares {count} pixels, the limit is {settings.max_voxels}: raise max_voxels")
+        limit = settings.max_voxels
+        raise VolumeError("too_large", f"one file declares {count} pixels and the limit is {limit}: raise max_voxels")
     syntax = header.meta.syntax
     native = syntax in _NATIVE
     if not native and syntax not in (_RLE, *_JPEG, *_JPEG_2000):
-        raise VolumeError("unsupported_transfer_syntax", "its pixels are compressed as video or in an unknown way: convert it")
+        sentence = "its pixels are compressed as video or in an unknown way: convert it"
+        raise VolumeError("unsupported_transfer_syntax", sentence)
     if not native and not _has_decoder(syntax):
-        raise VolumeError(
-            "unsupported_transfer_syntax", "its pixels are compressed. Type: pip install 'wavespark[dicom]', and read it again"
-        )
+        sentence = "its pixels are compressed. Type: pip install 'wavespark[dicom]', and read it again"
+        raise VolumeError("unsupported_transfer_syntax", sentence)
     if native and header.pixels.length is None:
         raise VolumeError("corrupt", "it says that its pixels are not compressed, and they are in fragments")
     declared = header.pixels.available if header.pixels.length is None else header.pixels.length
@@ -85,12 +86,22 @@ def _native(stream: BinaryIO, header: Header, wanted: list[int]) -> Iterator[tup
 
 def _compressed(stream: BinaryIO, header: Header, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
     from pydicom.encaps import encapsulate, generate_frames
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     syntax = header.meta.syntax
     decoder = get_decoder(syntax)
     stream.seek(header.pixels.offset)
-    rows, columns = header.shape
+    options: dict[str, Any] = {
+        "rows": header.shape[0],
+        "columns": header.shape[1],
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": "MONOCHROME2",
+        "pixel_representation": int(header.signed),
+        "bits_allocated": header.bits,
+        "bits_stored": header.stored_bits,
+        "pixel_keyword": "PixelData",
+    }
     frames = generate_frames(stream, number_of_frames=header.frames)
     for frame in range(max(wanted) + 1):
         with unquoted("truncated_pixel_data", _TRUNCATED):
@@ -100,19 +111,7 @@ def _compressed(stream: BinaryIO, header: Header, wanted: set[int]) -> Iterator[
         if syntax != _RLE:
             _check_codestream(data, header)
         with unquoted("decode_failed", "its compressed pixels cannot be decoded: export the series uncompressed"):
-            stored, _ = decoder.as_array(
-                encapsulate([data]),
-                rows=rows,
-                columns=columns,
-                number_of_frames=1,
-                samples_per_pixel=1,
-                photometric_interpretation="MONOCHROME2",
-                pixel_representation=int(header.signed),
-                bits_allocated=header.bits,
-                bits_stored=header.stored_bits,
-                pixel_keyword="PixelData",
-                raw=True,
-            )
+            stored, _ = decoder.as_array(encapsulate([data]), raw=True, **options)
             stored = np.asarray(stored).reshape(header.shape)
         kind = np.dtype(f"{'i' if header.signed else 'u'}{header.bits // 8}")
         yield frame, _significant(stored.astype(kind, copy=False), header)
@@ -128,9 +127,9 @@ def _significant(stored: np.ndarray, header: Header) -> np.ndarray:
 
 @cache
 def _has_decoder(syntax: str) -> bool:
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
-    with unquoted("unsupported_transfer_syntax", "its pixels are compressed in a way that is not known here: convert it"):
+    with unquoted("unsupported_transfer_syntax", "its pixels are compressed in an unknown way: convert it"):
         return bool(get_decoder(syntax).is_available)
 
 
@@ -139,7 +138,8 @@ def _check_codestream(data: bytes, header: Header) -> None:
     start = data.find(b"\xff\x4f\xff\x51") if header.meta.syntax in _JPEG_2000 else 0
     size = _jpeg_2000_size(data, start) if header.meta.syntax in _JPEG_2000 else _jpeg_size(data)
     if size != header.shape:
-        raise VolumeError("decode_failed", "its compressed pixels have another size than its header says: export it again")
+        sentence = "its compressed pixels have another size than its header says: export it again"
+        raise VolumeError("decode_failed", sentence)
     if _END not in data[-64:]:
         raise VolumeError("truncated_pixel_data", _TRUNCATED)
 
@@ -161,7 +161,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
         if mark == 0xFF:
             at += 1
         elif mark == 0xF7 or (0xC0 <= mark <= 0xCF and mark not in (0xC4, 0xC8, 0xCC)):
-            rows, columns = int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+            rows, columns = (int.from_bytes(data[n : n + 2], "big") for n in (at + 5, at + 7))
             return (rows, columns) if data[at + 9] == 1 else None
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")

@@ -41,8 +41,8 @@ def group_dicom(walk: Walk, settings: ReadingSettings) -> None:
         except VolumeError as error:
             walk.refuse(entry.relative, error)
     odd = defaultdict(set)
-    for entry, error in walk.beside:
-        odd[entry.folder].add(error.reason)
+    for entry, problem in walk.beside:
+        odd[entry.folder].add(problem.reason)
     for identity, series in groups.items():
         folders = {entry.folder for entry in series.entries}
         notes = series.notes.union(*(odd[folder] for folder in folders))
@@ -59,9 +59,9 @@ def group_dicom(walk: Walk, settings: ReadingSettings) -> None:
             )
         )
     beside_images = {entry.folder for series in groups.values() for entry in series.entries}
-    for entry, error in walk.beside:
-        if entry.folder not in beside_images and error.reason != "not_dicom":
-            walk.refuse(entry.relative, error)
+    for entry, problem in walk.beside:
+        if entry.folder not in beside_images and problem.reason != "not_dicom":
+            walk.refuse(entry.relative, problem)
 
 
 def _add(entry: Entry, groups: dict[str, _Series], walk: Walk, settings: ReadingSettings) -> None:
@@ -93,4 +93,5 @@ def _is_image(dataset: Dataset, sop_class: str, settings: ReadingSettings) -> bo
         return False
     # A capture of one frame that lies nowhere is a picture of a screen.
     single = int(dataset.get("NumberOfFrames", 1) or 1) == 1
-    return bool(dataset.get("Rows")) and not (sop_class in _CAPTURES and single and "ImagePositionPatient" not in dataset)
+    screen = sop_class in _CAPTURES and single and "ImagePositionPatient" not in dataset
+    return bool(dataset.get("Rows")) and not screen

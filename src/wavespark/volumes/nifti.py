@@ -1,7 +1,7 @@
 """NIfTI-1 and NIfTI-2, plain or gzipped.
 
-nibabel reads the header; the voxels are read here, because nibabel believes what a header declares, accepts a wrong checksum
-and inflates bombs.
+nibabel reads the header; the voxels are read here, because nibabel believes what a header declares, accepts a wrong
+checksum and inflates bombs.
 
 Source: https://nifti.nimh.nih.gov/nifti-1 (nifti1.h) and https://nifti.nimh.nih.gov/nifti-2.
 """

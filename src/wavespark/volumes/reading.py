@@ -5,17 +5,22 @@ import os
 from wavespark.errors import VolumeError
 from wavespark.volumes.dicom import read_dicom
 from wavespark.volumes.finding import find_sources
+from wavespark.volumes.mgh import read_mgh
+from wavespark.volumes.minc import read_minc
 from wavespark.volumes.nifti import read_nifti
+from wavespark.volumes.nrrd_file import read_nrrd
 from wavespark.volumes.privacy import new_secret, unquoted
 from wavespark.volumes.settings import ReadingSettings
 from wavespark.volumes.source import Source
 from wavespark.volumes.volume import Found, Refusal, Volume
 
+_OF_ONE_FILE = {"nifti": read_nifti, "nrrd": read_nrrd, "mgh": read_mgh, "minc": read_minc}
+
 
 def read_volumes(
     path: str | bytes | os.PathLike, *, secret: bytes | None = None, settings: ReadingSettings | None = None
 ) -> Found:
-    """Every volume below a path, and every input that was left out with its reason.
+    """Every volume at or below a path, and every input that was left out with its reason.
 
     Everything is held in memory: for many volumes take `find_sources` and `read_source`, one at a time.
 
@@ -52,7 +57,6 @@ def read_source(source: Source, secret: bytes, settings: ReadingSettings | None 
         with unquoted("corrupt", "it cannot be read: its content contradicts its format"):
             if source.kind == "dicom":
                 return read_dicom(source, secret, settings)
-            if source.kind == "nifti":
-                return (read_nifti(source, settings),)
+            return (_OF_ONE_FILE[source.kind](source, settings),)
     except MemoryError:
         raise VolumeError("too_large", "it does not fit into memory: use a larger machine") from None

@@ -88,7 +88,8 @@ def arrange(slices: Sequence[Slice], settings: ReadingSettings) -> tuple[Stack, 
     if len(points) > 1:
         notes.add("time_point")
     return tuple(
-        _stack([kept[n] for n in point], positions[point], along[point], axes, pixel, notes, settings) for point in points
+        _stack([kept[n] for n in point], positions[point], along[point], axes, pixel, notes, settings)
+        for point in points
     )
 
 
@@ -122,7 +123,8 @@ def _majority(slices: Sequence[Slice]) -> list[Slice]:
     groups.sort(key=len)
     if len(groups[-1]) < _MAJORITY * len(slices):
         sizes = " + ".join(str(len(g)) for g in reversed(groups[-4:]))
-        raise VolumeError("mixed_geometry", f"slices of {len(groups)} geometries ({sizes}) in one series: export them apart")
+        sentence = f"slices of {len(groups)} geometries ({sizes}) in one series: export them apart"
+        raise VolumeError("mixed_geometry", sentence)
     return groups[-1]
 
 
@@ -142,11 +144,12 @@ def _close(a: tuple[float, ...] | None, b: tuple[float, ...] | None, tolerance: 
 
 
 def _plane(first: Slice) -> tuple[np.ndarray, tuple[float, float]]:
-    """Unit vectors along a row and along a column [2, 3], and mm between rows and between columns; checked."""
+    """Unit vectors along a row and along a column [2, 3], and mm between rows and columns; checked."""
     axes = np.array(first.orientation, np.float64).reshape(2, 3)
     length = np.sqrt((axes**2).sum(axis=1))
     if not np.isfinite(axes).all() or (np.abs(length - 1) > 0.01).any() or abs(axes[0] @ axes[1]) > 0.01:
-        raise VolumeError("bad_orientation", "row and column directions are not perpendicular unit vectors: export it again")
+        sentence = "row and column directions are not perpendicular unit vectors: export it again"
+        raise VolumeError("bad_orientation", sentence)
     if first.spacing is None or not all(np.isfinite(s) and 0 < s < 100 for s in first.spacing):
         raise VolumeError("bad_spacing", "the distance between pixels is missing or impossible: export it again")
     between_rows, between_columns = first.spacing
@@ -154,7 +157,7 @@ def _plane(first: Slice) -> tuple[np.ndarray, tuple[float, float]]:
 
 
 def _time_points(slices: Sequence[Slice], positions: np.ndarray, along: np.ndarray) -> list[np.ndarray]:
-    """Indices of the slices of each time point, first time point first.
+    """Indices of the slices of each time point, in order of time.
 
     Where every place is taken equally often and something in the headers tells the repetitions apart, each is a volume.
     """
@@ -165,8 +168,9 @@ def _time_points(slices: Sequence[Slice], positions: np.ndarray, along: np.ndarr
     if len(taken) == 1:
         spread = float(np.ptp(positions, axis=0).max())
         if spread > _SAME_PLACE_MM:
-            raise VolumeError("degenerate_geometry", "the slices lie beside each other in one plane: they are no volume")
-        raise VolumeError("duplicate_positions", f"all {len(slices)} slices state one position: export the series again")
+            sentence = "the slices lie beside each other in one plane: they are no volume"
+            raise VolumeError("degenerate_geometry", sentence)
+        raise VolumeError("duplicate_positions", f"all {len(slices)} slices state one position: export it again")
     if (taken == 1).all():
         return [np.arange(len(slices))]
     if (taken == taken[0]).all():
@@ -176,12 +180,12 @@ def _time_points(slices: Sequence[Slice], positions: np.ndarray, along: np.ndarr
             groups: dict[tuple, list[int]] = defaultdict(list)
             for n, values in enumerate(times):
                 groups[tuple(values[c] for c in columns)].append(n)
-            if len(groups) == taken[0] and all(len(set(place[g])) == len(g) == len(taken) for g in groups.values()):
+            complete = all(len(set(place[g])) == len(g) == len(taken) for g in groups.values())
+            if len(groups) == taken[0] and complete:
                 return [np.array(groups[key]) for key in sorted(groups, key=_sortable)]
     twice = int((taken > 1).sum())
-    raise VolumeError(
-        "duplicate_positions", f"{twice} of {len(taken)} positions are taken more than once and nothing tells the slices apart"
-    )
+    sentence = f"{twice} of {len(taken)} positions are taken more than once and nothing tells the slices apart"
+    raise VolumeError("duplicate_positions", sentence)
 
 
 def _sortable(key: tuple) -> tuple:
@@ -211,7 +215,8 @@ def _stack(
     if np.abs(away @ normal).max() > max(0.5 * step, tolerance):
         raise VolumeError("nonuniform_spacing", f"the distance between slices drifts away from {step:.3f} mm")
     if np.abs(away @ axes.T).max() > max(min(pixel), tolerance):
-        raise VolumeError("degenerate_geometry", "the slices do not lie behind each other on one line: they are no volume")
+        sentence = "the slices do not lie behind each other on one line: they are no volume"
+        raise VolumeError("degenerate_geometry", sentence)
     notes = set(notes)
     if len(slices) <= depths[-1]:
         notes.add("allow_gaps")

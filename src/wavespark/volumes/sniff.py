@@ -10,13 +10,13 @@ HEAD = 352
 """Bytes that are enough to tell."""
 
 _EXTENSIONS = {
-    b".nii": "nifti", b".nii.gz": "nifti", b".hdr": "nifti", b".nrrd": "nrrd", b".nhdr": "nrrd", b".nrrd.gz": "nrrd",
-    b".mgh": "mgh", b".mgz": "mgh", b".mgh.gz": "mgh", b".mnc": "minc", b".mnc.gz": "minc",
+    b".nii": "nifti", b".nii.gz": "nifti", b".hdr": "nifti", b".nrrd": "nrrd", b".nhdr": "nrrd",
+    b".mgh": "mgh", b".mgz": "mgh", b".mgh.gz": "mgh", b".mnc": "minc",
     b".dcm": "dicom", b".dicom": "dicom", b".ima": "dicom", b".dc3": "dicom", b".png": "png",
 }  # fmt: skip
 _UNSUPPORTED = re.compile(
     rb"\.(mha|mhd|img|analyze|par|rec|v|2dseq|fid|vti|vtk|npy|npz|h5|hdf5|mat|tiff?|jp2|zip|tar|tgz|7z|rar|bz2|xz|zst|"
-    rb"pkl|pickle|pt|pth|dcm\.gz|tar\.gz)$"
+    rb"pkl|pickle|pt|pth|(dcm|nrrd|mnc|tar)\.gz)$"
 )
 _ARCHIVES = (b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -57,7 +57,7 @@ def sniff(file: BinaryIO) -> tuple[str | None, bytes]:
             inner = b""
         file.seek(0)
         kind = _kind(inner)
-        return (kind if kind in ("nifti", "nrrd", "mgh", "minc") else None), head
+        return (kind if kind in ("nifti", "mgh") else None), head
     return _kind(head), head
 
 

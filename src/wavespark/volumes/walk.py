@@ -1,4 +1,4 @@
-"""The walk below a path: regular files in a fixed order, judged by their content; no link is followed, no pipe waited on."""
+"""The walk below a path: regular files in a fixed order, judged by content; no link is followed, no pipe waited on."""
 
 import os
 from collections.abc import Iterator
@@ -101,7 +101,8 @@ class Walk:
         elif kind:
             self.sources.append(_file_source(entry, kind, self.secret))
         elif claim in ("nifti", "dicom"):
-            odd = VolumeError(f"not_{claim}", f"its name says {'NIfTI' if claim == 'nifti' else 'DICOM'}, its content does not")
+            said = "NIfTI" if claim == "nifti" else "DICOM"
+            odd = VolumeError(f"not_{claim}", f"its name says {said} and its content does not")
             self.refuse(entry.relative, odd)
             self.beside.append((entry, odd))
         elif claim == "unsupported":
@@ -113,7 +114,7 @@ class Walk:
             self.beside.append((entry, VolumeError("not_dicom", "it is not an image")))
 
     def _judge_empty(self, entry: Entry, claim: str | None, has_extension: bool) -> None:
-        """Refused if it claims to be an image; a name without extension is usual for DICOM and told by its neighbours."""
+        """Refused if it claims to be an image; without an extension, as usual for DICOM, its neighbours tell."""
         error = VolumeError("empty_file", "the file is empty: copy it again")
         if claim:
             self.refuse(entry.relative, error)
