@@ -1,0 +1,75 @@
+"""An export: the encoder alone, self-describing. `model.safetensors`, `config.json` (model, stems, preparation recipe, provenance), a card."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from wavespark.checkpoints.format import MANIFEST, manifest, read_checked
+from wavespark.errors import CheckpointError
+from wavespark.prepare.publish import write_folder
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Export:
+    """What travels with an encoder."""
+
+    weights: Mapping[str, Tensor]
+    config: Mapping[str, Any]
+
+
+def write_export(folder: Path, export: Export) -> None:
+    """Publishes the folder; one that is there is replaced."""
+    files = {
+        WEIGHTS: save({name: t.detach().cpu().contiguous() for name, t in export.weights.items()}, metadata={"format": "pt"}),
+        CONFIG: json.dumps(export.config, indent=2).encode(),
+        CARD: _card(export.config).encode(),
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    write_folder(folder, files | {MANIFEST: manifest(files)})
+
+
+def read_export(folder: Path) -> Export:
+    """The export, checked.
+
+    Raises:
+        CheckpointError: if there is none or a file is damaged.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not an export: give the folder that `wavespark export` or a run (RUN/exports/encoder) wrote")
+    files = read_checked(folder, (WEIGHTS, CONFIG))
+    try:
+        config = json.loads(files[CONFIG])
+        if not isinstance(config, dict):
+            raise ValueError
+        return Export(weights=load(files[WEIGHTS]), config=config)
+    except (SafetensorError, ValueError, RecursionError):
+        raise CheckpointError(f"{folder} was not written by this version of wavespark") from None
+
+
+def _card(config: Mapping[str, Any]) -> str:
+    run = config["provenance"]
+    stems = ", ".join(f"{name} ({count} channel(s))" for name, count in config["stems"].items())
+    return f"""# {config["model"]["name"]}, pre-trained with wavespark
+
+An encoder for 3-D head CT and MR, pre-trained by masked reconstruction on visible cells only.
+
+```python
+import wavespark as ws
+encoder = ws.load_encoder("PATH of this folder")
+levels = encoder(crop)          # crop: float32 [B, C, D, H, W], prepared by the recipe in config.json; list of [B, C, D, H, W], finest first
+```
+
+- stems: {stems}; strides {config["strides"]}, channels {config["channels"]}, cell {config["cell"]}
+- trained for {run["steps"]} steps on {run["volumes"]} volume(s); normalised loss on held-out crops {run["normalised_loss"]} (1 = predicting the mean)
+- preparation: recipe fingerprint `{config["preparation"]["fingerprint"]}`, settings in config.json
+
+What this does not show: nothing was tested on a clinical task. Not for diagnosis. The licence of the data that it was trained on may restrict its use.
+"""

@@ -1,0 +1,7 @@
+"""The run: build, resume, loop, save; and encoders loaded back."""
+
+from wavespark.engine.load import export_run, load_encoder
+from wavespark.engine.pretrain import RunSummary, pretrain
+from wavespark.engine.timing import seconds_per_step
+
+__all__ = ["RunSummary", "export_run", "load_encoder", "pretrain", "seconds_per_step"]

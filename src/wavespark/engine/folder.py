@@ -1,0 +1,97 @@
+"""The folder of a run: one process at a time, and always the same settings."""
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import socket
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from wavespark.checkpoints import checkpoint_folders
+from wavespark.config import PretrainSettings, to_toml
+from wavespark.errors import CheckpointError, SettingsError
+from wavespark.prepare.publish import write_file
+
+CHECKPOINTS, CONFIG, METRICS, VALIDATION, EXAMPLES = "checkpoints", "config.toml", "metrics.jsonl", "validation.jsonl", "examples"
+
+
+@contextmanager
+def hold(run: Path) -> Iterator[None]:
+    """Holds the run's folder.
+
+    Raises:
+        CheckpointError: if another process does, with its process id and host.
+    """
+    handle = os.open(run / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            raise CheckpointError(f"{run} is being trained by {_holder(handle)}: wait, or use another --output") from None
+        os.ftruncate(handle, 0)
+        os.write(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        yield
+    finally:
+        os.close(handle)
+
+
+def _holder(handle: int) -> str:
+    for _ in range(20):  # the holder writes its name just after it has the lock
+        try:
+            who = json.loads(os.pread(handle, 4096, 0))
+            return f"process {int(who['pid'])} on {who['host']}"
+        except (ValueError, KeyError, TypeError):
+            time.sleep(0.05)
+    return "another process"
+
+
+def begin_fresh(run: Path) -> None:
+    """Moves what an earlier run left aside, to `RUN.before-XXXX`; nothing is deleted."""
+    if run.exists() and any(p.name != ".lock" for p in run.iterdir()):
+        run.rename(run.with_name(f"{run.name}.before-{secrets.token_hex(2)}"))
+    run.mkdir(parents=True, exist_ok=True)
+
+
+def settle(run: Path, settings: PretrainSettings) -> None:
+    """Writes the settings, or checks that they are those with which the run began; `run.workers`-like settings that do not change the result may differ.
+
+    Raises:
+        SettingsError: naming every difference, if there are checkpoints of other settings.
+    """
+    document = settings.model_dump()
+    if checkpoint_folders(run / CHECKPOINTS):
+        try:
+            before = tomllib.loads((run / CONFIG).read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError):
+            before = document
+        changed = [f"{key} was {old!r}, now {new!r}" for key, old, new in _differences(before, document) if key not in _FREE]
+        if changed:
+            raise SettingsError(f"{run} was begun with other settings: {'; '.join(changed)}. Use the same, another --output, or --fresh")
+    write_file(run / CONFIG, to_toml(document).encode())
+
+
+_FREE = {"data.workers", "run.threads", "run.checkpoint_every", "run.keep", "run.validate_every", "run.tensorboard", "run.device"}
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for table, values in now.items():
+        for key, value in values.items():
+            old = before.get(table, {}).get(key, value)
+            if _plain(old) != _plain(value):
+                yield f"{table}.{key}", old, value
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+Tell = Callable[[float, float, str], None]
+"""Told how far long work is: done, total, text."""

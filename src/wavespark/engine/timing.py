@@ -1,0 +1,35 @@
+"""How long a step takes here, found by doing a few."""
+
+import time
+from statistics import median
+
+import torch
+
+from wavespark.config import PretrainSettings
+from wavespark.engine.optimizer import make_optimizer
+from wavespark.engine.pretrain import build_model, choose_device, stems_of
+from wavespark.engine.step import forward
+from wavespark.prepare import Store
+from wavespark.sampling import CropDataset, collate, split_store
+
+
+def seconds_per_step(settings: PretrainSettings, store: Store, steps: int = 4) -> float:
+    """Median wall-clock seconds of a training step, without loading; the first one, which warms up, is left out."""
+    device = choose_device(settings)
+    model = build_model(settings, stems_of(store)).to(device).train()
+    optimizer = make_optimizer(model, settings.optimizer)
+    split = split_store(store, settings.data.crop, settings.data.held_out_fraction, settings.run.seed)
+    dataset = CropDataset(store, split.training, crop=settings.data.crop, batch=settings.data.batch, seed=settings.run.seed,
+                          augmentation=settings.data.augmentation())
+    masking = settings.masking(model.encoder.cell)
+    seconds = []
+    for number in range(steps + 1):
+        batch = collate([dataset[number * settings.data.batch + i] for i in range(settings.data.batch)])
+        started = time.perf_counter()
+        forward(model, batch, masking, settings.run.seed, number + 1, settings.objective.variance_floor).score.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return median(seconds[1:])

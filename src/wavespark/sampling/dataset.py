@@ -1,0 +1,94 @@
+"""The endless sequence of training crops, numbered by draw, and its batches of one modality.
+
+A draw is a function of (seed, draw): `Philox(key=[seed, draw])` decides volume, place and augmentation. The loader has no state, the position of a run is one
+integer, and the samples do not depend on workers, on restarts, or on the order in which they are made.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from wavespark.prepare import Store
+from wavespark.randomness import sample_stream, stream
+from wavespark.sampling.augment import Augmentation
+from wavespark.sampling.crops import Crop, Region, random_crop
+from wavespark.shapes import Triple
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Batch:
+    """Crops of one modality. B samples, C channels, D H W voxels."""
+
+    voxels: Tensor
+    """float32 [B, C, D, H, W]."""
+    foreground: Tensor
+    """bool [B, D, H, W]."""
+    modality: str
+    draws: tuple[int, ...]
+    """Position of each sample in the sequence."""
+    mask_keys: tuple[str, ...]
+    """What the mask of each sample depends on: the content of its volume and its draw."""
+
+
+class CropDataset(Dataset):
+    """Draw number -> crop."""
+
+    def __init__(self, store: Store, regions: Sequence[Region], *, crop: Triple, batch: int, seed: int, augmentation: Augmentation,
+                 weights: dict[str, float] | None = None) -> None:
+        self.store = store
+        self.crop = crop
+        self.batch = batch
+        self.seed = seed
+        self.augmentation = augmentation
+        self.of_modality: dict[str, list[Region]] = {}
+        for region in regions:
+            self.of_modality.setdefault(store[region.volume].modality, []).append(region)
+        self.modalities = sorted(self.of_modality)
+        shares = np.array([(weights or {}).get(m, len(self.of_modality[m])) for m in self.modalities], dtype=np.float64)
+        self.shares = shares / shares.sum()
+
+    def modality_of(self, batch_number: int) -> str:
+        """All samples of a batch have this modality."""
+        return self.modalities[int(stream(self.seed, purpose="modality", step=batch_number).choice(len(self.modalities), p=self.shares))]
+
+    def __getitem__(self, draw: int) -> tuple[int, Crop]:
+        regions = self.of_modality[self.modality_of(draw // self.batch)]
+        rng = sample_stream(self.seed, draw)
+        region = regions[int(rng.integers(len(regions)))]
+        crop = random_crop(self.store[region.volume], region, self.crop, rng)
+        return draw, self.augmentation(crop, rng)
+
+
+def collate(samples: Sequence[tuple[int, Crop]]) -> Batch:
+    """Samples of one modality side by side."""
+    draws, crops = zip(*samples, strict=True)
+    return Batch(
+        voxels=torch.from_numpy(np.stack([c.voxels for c in crops])), foreground=torch.from_numpy(np.stack([c.foreground for c in crops])),
+        modality=crops[0].modality, draws=tuple(draws), mask_keys=tuple(f"{c.content}:{d}" for d, c in samples))
+
+
+class _Window:
+    """Draw numbers of the batches from `start` to `stop`, those of one rank."""
+
+    def __init__(self, start: int, stop: int, batch: int, rank: int, world: int) -> None:
+        self.start, self.stop, self.batch, self.rank, self.world = start, stop, batch, rank, world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for number in range(self.start, self.stop):
+            first = number * self.batch
+            yield list(range(first + self.rank, first + self.batch, self.world))
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def batches(dataset: CropDataset, *, start: int, stop: int, workers: int, rank: int = 0, world: int = 1, pin: bool = False) -> Iterator[Batch]:
+    """Batches number `start` to `stop` - 1, in order."""
+    loader = DataLoader(
+        dataset, batch_sampler=_Window(start, stop, dataset.batch, rank, world), collate_fn=collate, num_workers=workers, pin_memory=pin,
+        multiprocessing_context="forkserver" if workers else None, persistent_workers=False, prefetch_factor=4 if workers else None)
+    return iter(loader)
