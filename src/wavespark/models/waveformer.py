@@ -205,8 +205,8 @@ class Rotation:
         return cls(cells_N3=layout.cells[:, 1:])
 
     def angles(self, pairs: int, dtype: torch.dtype) -> Tensor:
-        """[N, 3 * pairs]: wavelengths between 4 and 128 cells along each axis."""
-        exponent = torch.linspace(0, 1, pairs, dtype=torch.float64, device=self.cells_N3.device)
+        """[N, 3 * pairs]: wavelengths from 128 down to 4 cells along each axis; a single one is the longest, so that no two offsets look alike."""
+        exponent = torch.linspace(1, 0, pairs, dtype=torch.float64, device=self.cells_N3.device)
         frequency = 2 * torch.pi / (4.0 * 32.0**exponent)
         return (self.cells_N3[:, :, None] * frequency).flatten(1).to(dtype)
 

@@ -91,24 +91,26 @@ def _convolve(features: Tensor, weight: Tensor, index: Tensor, groups: int) -> T
 
 
 def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, index: Tensor, groups: int) -> Tensor:
-    total = torch.zeros_like(weight, memory_format=torch.contiguous_format)
+    # In half precision a sum over many chunks would stop growing once a chunk is below its last digit.
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    total = torch.zeros_like(weight, dtype=exact, memory_format=torch.contiguous_format)
     planar = groups > 1 and features.device.type == "cpu"
     for part, halo in _halos(features, index):
         if planar:
-            _add_planar_weight_gradient(total, halo, grad[part])
+            _add_planar_weight_gradient(total, halo, grad[part], weight)
         else:
             total += _convolution_weight_gradient(grad[part].permute(0, 4, 1, 2, 3), halo.permute(0, 4, 1, 2, 3), weight, groups)
-    return total
+    return total.to(weight.dtype)
 
 
-def _add_planar_weight_gradient(total: Tensor, halo: Tensor, grad: Tensor) -> None:
+def _add_planar_weight_gradient(total: Tensor, halo: Tensor, grad: Tensor, weight: Tensor) -> None:
     """A depthwise 3-D weight gradient as three 2-D ones: processors have a fast kernel only for the latter."""
     n, b, *_, channels = grad.shape
     planes = halo.transpose(0, 1).contiguous()
     grad_2d = grad.transpose(0, 1).reshape(-1, *grad.shape[2:]).permute(0, 3, 1, 2)
     for k in range(3):
         plane = planes[k : k + b].view(b * n, *halo.shape[2:]).permute(0, 3, 1, 2)
-        total[:, :, k] += _convolution_weight_gradient(grad_2d, plane, total[:, :, k], channels)
+        total[:, :, k] += _convolution_weight_gradient(grad_2d, plane, weight[:, :, k], channels)
 
 
 def _convolution_weight_gradient(grad: Tensor, inputs: Tensor, weight: Tensor, groups: int) -> Tensor:

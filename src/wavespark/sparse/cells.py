@@ -283,8 +283,16 @@ class VisibleCells:
 
 
 def gather_cells(dense_BCDHW: Tensor, layout: CellLayout, block: Triple) -> Tensor:
-    """[N, b, b, b, C]: the cells of `layout` cut from a dense tensor with `block` voxels or tokens a cell; zero beyond the tensor's end."""
+    """[N, b, b, b, C]: the cells of `layout` cut from a dense tensor with `block` voxels or tokens a cell; zero beyond the tensor's end.
+
+    Raises:
+        ShapeError: if the tensor is not of the layout's batch and `ceil(size / stride)`.
+    """
     batch, channels, *size = dense_BCDHW.shape
+    extent = ceil_div(layout.size, layout.stride(block))
+    if batch != layout.batch_size or tuple(size) != extent:
+        raise ShapeError(f"the layout is of {layout.batch_size} sample(s) with {extent} value(s) along the axes at {block} a cell, "
+                         f"the tensor has shape {tuple(dense_BCDHW.shape)}")
     beyond = [g * b - s for g, b, s in zip(layout.grid, block, size, strict=True)]
     if any(beyond):
         dense_BCDHW = F.pad(dense_BCDHW, (0, beyond[2], 0, beyond[1], 0, beyond[0]))
