@@ -2,7 +2,8 @@
 
     python tests/goldens/pack_minkowski.py FOLDER_OF_GOLDENS
 
-Takes the cases on 7^dim grids and those with few sites; the test reads the other cases from the folder itself when it is there.
+Takes the cases on 7^dim grids and those with few sites; the test reads the other cases from the folder itself when it
+is there.
 """
 
 import json
@@ -36,7 +37,10 @@ def pack(source: Path, target: Path) -> int:
                 arrays[name] = known[key]
         cases.append({**case, "arrays": arrays})
     np.savez_compressed(
-        target, cases=np.array(json.dumps(cases)), floats=np.concatenate(floats), sites=np.concatenate(sites).astype(np.uint8)
+        target,
+        cases=np.array(json.dumps(cases)),
+        floats=np.concatenate(floats),
+        sites=np.concatenate(sites).astype(np.uint8),
     )
     return len(cases)
 

@@ -31,7 +31,7 @@ def submanifold_conv(x: Any, weight: Tensor, bias: Tensor | None = None, dilatio
 
 @singledispatch
 def strided_conv(x: Any, weight: Tensor, bias: Tensor | None = None, stride: int | Triple = 2) -> Any:
-    """The convolution of x at every cell of the stride that holds a site. Weight [out, in, k, k, k], k odd or the stride."""
+    """The convolution of x at every cell of the stride with a site. Weight [out, in, k, k, k], k odd or the stride."""
     raise _unknown(x)
 
 

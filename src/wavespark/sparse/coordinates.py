@@ -102,7 +102,7 @@ class Coordinates:
 
     @cached_property
     def _table(self) -> Tensor | None:
-        """int32 [1 + grid]: the row of each key, shifted by one so that slot 0 is nowhere; None where that is too large."""
+        """int32 [1 + grid]: the row of each key, shifted by one so that slot 0 is nowhere; None if too large."""
         slots = self.batch_size * product(self.extent)
         if slots > max(_TABLE_SLOTS_ALWAYS, _TABLE_SLOTS_PER_SITE * len(self)):
             return None

@@ -13,6 +13,7 @@ from wavespark.sparse.voxels import SparseVoxels
 
 
 @submanifold_conv.register
+@torch.compiler.disable
 def _(x: SparseVoxels, weight: Tensor, bias: Tensor | None = None, dilation: int | Triple = 1) -> SparseVoxels:
     kernel = _kernel(x, weight, weight.shape[1])
     if any(k % 2 == 0 for k in kernel):
@@ -27,6 +28,7 @@ def _(x: SparseVoxels, weight: Tensor, bias: Tensor | None = None, dilation: int
 
 
 @strided_conv.register
+@torch.compiler.disable
 def _(x: SparseVoxels, weight: Tensor, bias: Tensor | None = None, stride: int | Triple = 2) -> SparseVoxels:
     kernel, steps = _kernel(x, weight, weight.shape[1]), as_triple(stride, "stride")
     kernel_offsets(kernel, steps)
@@ -39,6 +41,7 @@ def _(x: SparseVoxels, weight: Tensor, bias: Tensor | None = None, stride: int |
 
 
 @transposed_conv.register
+@torch.compiler.disable
 def _(
     x: SparseVoxels,
     weight: Tensor,
@@ -84,7 +87,6 @@ def _kernel(x: SparseVoxels, weight: Tensor, channels: int) -> Triple:
     return d, h, w
 
 
-@torch.compiler.disable
 def _convolve(x: SparseVoxels, weight: Tensor, bias: Tensor | None, task: Convolution) -> SparseVoxels:
     features, device = x.features, x.features.device.type
     if torch.is_autocast_enabled(device) and features.dtype != torch.float64:
