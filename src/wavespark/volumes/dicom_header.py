@@ -46,9 +46,9 @@ _NUMBERED = ("EchoTime", "TriggerTime", "TemporalPositionIdentifier", "Acquisiti
 HEADER_TAGS = _tags(
     "SOPClassUID", "SOPInstanceUID", "Modality", "InstanceNumber", "NumberOfFrames", "Rows", "Columns",
     "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
-    "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "ImagePositionPatient",
-    "ImageOrientationPatient", "PixelSpacing", "RepetitionTime", "InversionTime", "AngioFlag", "ContrastBolusAgent",
-    "SeriesDescription", "ProtocolName", *_TIMES, *_GROUPS,
+    "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RepetitionTime", "InversionTime",
+    "AngioFlag", "ContrastBolusAgent", "SeriesDescription", "ProtocolName", *_TIMES, *_GROUPS,
 )  # fmt: skip
 """The allow-list of reading. Descriptions are only matched against the closed vocabulary of contrasts."""
 
