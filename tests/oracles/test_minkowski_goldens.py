@@ -108,11 +108,13 @@ def _run(g: Golden, x: SparseVoxels, weight: Tensor | None) -> SparseVoxels | Te
 
 
 def _misplaced(features: Tensor, grad: Tensor) -> Tensor:
-    """What MinkowskiEngine 0.5.4 returns for the global maximum of a single sample: it takes the winning row for a
-    position in the
-    flattened gradient, so that everything lands in the first elements. With two samples (another code path) it is
-    right.""" flat = torch.zeros(features.numel()) return flat.index_add(0, features.detach().argmax(0),
-    grad[0]).view_as(features)
+    """What MinkowskiEngine 0.5.4 returns for the global maximum of a single sample.
+
+    It takes the winning row for a position in the flattened gradient, so that everything lands in the first elements.
+    With two samples (another code path of it) it is right.
+    """
+    flat = torch.zeros(features.numel())
+    return flat.index_add(0, features.detach().argmax(0), grad[0]).view_as(features)
 
 
 def _max_gradient(features: Tensor, grad: Tensor) -> Tensor:

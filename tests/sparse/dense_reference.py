@@ -1,4 +1,4 @@
-"""Sparse operations by dense means, for the tests: zeros where hidden, torch's own operation, zeros where the output is inactive.
+"""Sparse operations by dense means: zeros where hidden, torch's operation, zeros where the output is inactive.
 
 Axes: B batch, C channels, D H W grid.
 """

@@ -64,7 +64,7 @@ def test_sites_of_another_number_shape_or_device_than_the_features_are_refused()
 
 
 def test_a_site_beyond_int32_is_refused() -> None:
-    with pytest.raises(SitesError, match="row 1.*int32"):
+    with pytest.raises(SitesError, match=r"row 1.*int32"):
         SparseVoxels(torch.zeros(2, 1), torch.tensor([[0, 0, 0, 0], [0, 2**31, 0, 0]]))
 
 

@@ -1,4 +1,4 @@
-"""Law I5: a sparse convolution is the dense one with hidden positions zeroed, forward and in all gradients, in fp64 and fp32."""
+"""Law I5: a sparse convolution is the dense one with hidden positions zeroed, forward and in all gradients."""
 
 from itertools import product
 
@@ -229,7 +229,7 @@ def test_what_cannot_be_convolved_is_refused_with_the_way_out() -> None:
         SubmanifoldConv3d(2, 2, kernel_size=2)
     with pytest.raises(ShapeError, match="even kernel"):
         StridedConv3d(2, 2, kernel_size=4, stride=2)(x)
-    with pytest.raises(ShapeError, match="3 input|input channel"):
+    with pytest.raises(ShapeError, match="input channel"):
         SubmanifoldConv3d(3, 2)(x)
     with pytest.raises(ShapeError, match="generative=True"):
         TransposedConv3d(2, 2)(x)
