@@ -1,4 +1,8 @@
-"""Nobody can tell from a head's overall statistics whether it has an aneurysm: a model must look at the vessels."""
+"""Nobody can tell from a head's overall statistics whether it has an aneurysm: a model must look at the vessels.
+
+Measured with 600 heads a contrast: area under the curve 0.530 for CTA, 0.507 for TOF-MRA, 0.442 for T1, 0.460 for T2.
+Chance alone moves it by 0.024 (one standard deviation).
+"""
 
 import numpy as np
 import pytest
