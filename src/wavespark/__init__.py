@@ -16,7 +16,7 @@ _HOME_OF = {
     "load_encoder": "wavespark.engine",
 }
 
-__all__ = ["__version__", "create_model", "list_models", "load_encoder", "open_store", "read_volumes"]  # noqa: F822
+__all__ = ["__version__", "create_model", "list_models", "load_encoder", "open_store", "read_volumes"]
 
 
 def __getattr__(name: str) -> Any:

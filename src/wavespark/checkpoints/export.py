@@ -28,7 +28,9 @@ class Export:
 def write_export(folder: Path, export: Export) -> None:
     """Publishes the folder; one that is there is replaced."""
     files = {
-        WEIGHTS: save({name: t.detach().cpu().contiguous() for name, t in export.weights.items()}, metadata={"format": "pt"}),
+        WEIGHTS: save(
+            {name: t.detach().cpu().contiguous() for name, t in export.weights.items()}, metadata={"format": "pt"}
+        ),
         CONFIG: json.dumps(export.config, indent=2).encode(),
         CARD: _card(export.config).encode(),
     }
@@ -43,7 +45,9 @@ def read_export(folder: Path) -> Export:
         CheckpointError: if there is none or a file is damaged.
     """
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not an export: give the folder that `wavespark export` or a run (RUN/exports/encoder) wrote")
+        raise CheckpointError(
+            f"{folder} is not an export: give the folder that `wavespark export` or a run (RUN/exports/encoder) wrote"
+        )
     files = read_checked(folder, (WEIGHTS, CONFIG))
     try:
         config = json.loads(files[CONFIG])

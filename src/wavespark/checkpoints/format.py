@@ -41,7 +41,9 @@ def checkpoint_folders(checkpoints: Path) -> list[Path]:
     """Published checkpoints, newest first."""
     if not checkpoints.is_dir():
         return []
-    return sorted((p for p in checkpoints.iterdir() if _NAME.fullmatch(p.name) and p.is_dir()), key=lambda p: p.name, reverse=True)
+    return sorted(
+        (p for p in checkpoints.iterdir() if _NAME.fullmatch(p.name) and p.is_dir()), key=lambda p: p.name, reverse=True
+    )
 
 
 def write_checkpoint(checkpoints: Path, checkpoint: Checkpoint) -> Path:
@@ -65,7 +67,9 @@ def write_checkpoint(checkpoints: Path, checkpoint: Checkpoint) -> Path:
 
 def manifest(files: Mapping[str, bytes]) -> bytes:
     """JSON with the size and SHA-256 of every file."""
-    sums = {name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()}
+    sums = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()
+    }
     return json.dumps({"format": FORMAT, "files": sums}, indent=1).encode()
 
 
@@ -78,7 +82,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     files = read_checked(folder, (MODEL, OPTIMIZER, STATE))
     try:
         state = json.loads(files[STATE])
-        return Checkpoint(step=int(state.pop("step")), model=load(files[MODEL]), optimizer=load(files[OPTIMIZER]), state=state)
+        return Checkpoint(
+            step=int(state.pop("step")), model=load(files[MODEL]), optimizer=load(files[OPTIMIZER]), state=state
+        )
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{folder} was not written by this version of wavespark") from None
 
@@ -122,7 +128,9 @@ def newest_checkpoint(checkpoints: Path, damaged: Callable[[str], None]) -> Chec
         except CheckpointError as error:
             damaged(str(error))
     if folders:
-        raise CheckpointError(f"all {len(folders)} checkpoint(s) in {checkpoints} are damaged. Restore one from a backup, or start again with --fresh")
+        raise CheckpointError(
+            f"all {len(folders)} checkpoint(s) in {checkpoints} are damaged. Restore one from a backup, or start again with --fresh"
+        )
     return None
 
 

@@ -78,11 +78,20 @@ def progress(title: str, quiet: bool = False) -> Iterator[Progress]:
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(), TextColumn("left"),
-                   TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
         with Bar(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task(title, total=1, text="")
-            yield lambda done, total, text="": bar.update(task, completed=done, total=max(total, 1e-9), text=printable(text))
+            yield lambda done, total, text="": bar.update(
+                task, completed=done, total=max(total, 1e-9), text=printable(text)
+            )
     else:
         start = last = time.monotonic()
         first = True
@@ -91,7 +100,11 @@ def progress(title: str, quiet: bool = False) -> Iterator[Progress]:
             nonlocal last, first
             now = time.monotonic()
             if first or done >= total or now - last >= 30:
-                left = f", about {_duration((now - start) * (total - done) / done)} left" if 0 < done < total and not first else ""
+                left = (
+                    f", about {_duration((now - start) * (total - done) / done)} left"
+                    if 0 < done < total and not first
+                    else ""
+                )
                 note(f"{title}: {100 * done / max(total, 1e-9):.0f} %{' · ' + printable(text) if text else ''}{left}")
                 last, first = now, False
 

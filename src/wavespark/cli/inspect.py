@@ -26,6 +26,7 @@ class Options:
 
     verify: bool = False
     reveal: tuple[str, ...] = ()
+    mosaic: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Kind:
 
 def _describe_store(path: Path, options: Options) -> Document:
     from wavespark.prepare import open_store
+    from wavespark.prepare.overview import mosaic, png
 
     store = open_store(path)
     groups: Counter[tuple[str, str, str, int]] = Counter()
@@ -53,6 +55,8 @@ def _describe_store(path: Path, options: Options) -> Document:
         notes.update(v.notes)
         sizes.append(v.size)
     refused = store.refused
+    if options.mosaic is not None:
+        options.mosaic.write_bytes(png(mosaic(store)))
     document: Document = {
         "kind": "store",
         "path": str(path),
@@ -62,6 +66,7 @@ def _describe_store(path: Path, options: Options) -> Document:
             {"modality": m, "contrast": None if c == "-" else c, "spacing_mm": s, "channels": n, "volumes": count}
             for (m, c, s, n), count in sorted(groups.items())
         ],
+        "values": _values(store),
         "median_size": [sorted(axis)[len(axis) // 2] for axis in zip(*sizes, strict=True)],
         "notes": dict(notes.most_common()),
         "refused": [{"source_id": r.source_id, "reason": r.reason, "sentence": r.sentence} for r in refused],
@@ -78,6 +83,23 @@ def _describe_store(path: Path, options: Options) -> Document:
         if damaged:
             document["failed"] = f"{len(damaged)} file(s) of {path} are damaged: delete these items and prepare again"
     return document
+
+
+def _values(store: Any) -> dict[str, Document]:
+    """How the values of the foreground are spread, for each modality, from at most 24 volumes of it."""
+    import numpy as np
+
+    from wavespark.prepare.overview import axial_slice, histogram
+
+    spread = {}
+    for modality in sorted({v.modality for v in store}):
+        volumes = [v for v in store if v.modality == modality]
+        volumes = volumes[:: -(-len(volumes) // 24)]
+        quantiles = [np.quantile(axial_slice(v), (0.001, 0.999)) for v in volumes]
+        edges = np.linspace(min(q[0] for q in quantiles), max(q[1] for q in quantiles) + 1e-6, 33)
+        shares = histogram(volumes, edges)
+        spread[modality] = {"edges": edges.tolist(), "shares": shares.tolist()}
+    return spread
 
 
 def _reveal(path: Path, ids: tuple[str, ...]) -> dict[str, str | None]:
@@ -104,6 +126,10 @@ def _say_store(document: Document) -> None:
     for g in document["groups"]:
         plural = "" if g["channels"] == 1 else f", {g['channels']} channels"
         say(f"  {g['volumes']:6d}  {g['modality']} {g['contrast'] or '-'} at {g['spacing_mm']} mm{plural}")
+    for modality, spread in document["values"].items():
+        for channel, shares in enumerate(spread["shares"]):
+            name = f"{modality} channel {channel}" if len(spread["shares"]) > 1 else modality
+            say(f"values     {name:12s} {spread['edges'][0]:9.4g} {_bars(shares)} {spread['edges'][-1]:.4g}")
     for code, count in document["notes"].items():
         say(f"  {count:6d}  noted {code}")
     say(f"refused    {len(document['refused'])}")
@@ -114,6 +140,11 @@ def _say_store(document: Document) -> None:
         say("verified   every file is as it was written" if not document["damaged"] else "verified   damaged:")
         for d in document["damaged"]:
             say(f"  {d['id']} {d['file']}: {d['sentence']}")
+
+
+def _bars(shares: list[float]) -> str:
+    highest = max(shares) or 1.0
+    return "".join(" ▁▂▃▄▅▆▇█"[round(8 * share / highest)] for share in shares)
 
 
 def _is_store(path: Path) -> bool:
@@ -132,13 +163,16 @@ def command(
         list[str] | None,
         typer.Option(metavar="ID", help="Show which file an id is (private: paths can name patients)."),
     ] = None,
+    mosaic: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Write a picture with a slice of each volume.")
+    ] = None,
 ) -> None:
     """Show what is in a store."""
     kind = next((k for k in KINDS if k.is_it(path)), None)
     if kind is None:
         what = "there is nothing there" if not path.exists() else f"it is no {' or '.join(k.name for k in KINDS)}"
         raise InputError("no_input", f"{path} cannot be inspected: {what}")
-    document = kind.describe(path, Options(verify, tuple(reveal or ())))
+    document = kind.describe(path, Options(verify, tuple(reveal or ()), mosaic))
     if json:
         emit_json(document)
     else:

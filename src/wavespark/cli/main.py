@@ -13,7 +13,7 @@ from wavespark import __version__
 from wavespark.cli.console import fail
 from wavespark.errors import WavesparkError
 
-VERBS: tuple[str, ...] = ()
+VERBS = ("quickstart", "doctor", "masks", "prepare", "inspect", "pretrain", "report", "export")
 """Every verb that is built, in the order of a first use."""
 
 app = typer.Typer(
@@ -36,8 +36,12 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. Accepted after the verb, too.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error. Accepted after the verb, too.")
+    ] = False,
 ) -> None:
     pass
 
@@ -67,4 +71,7 @@ def run(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         # The text of a library's exception can quote file contents, so only its kind is shown.
-        fail(f"an unexpected {type(error).__name__} happened, which is a bug of wavespark. Run again with --debug to see where, and report it", 1)
+        fail(
+            f"an unexpected {type(error).__name__} happened, which is a bug of wavespark. Run again with --debug to see where, and report it",
+            1,
+        )

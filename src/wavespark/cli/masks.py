@@ -134,17 +134,19 @@ def _legacy_rows(rule: "LegacyRule", batch: int) -> list[dict[str, Any]]:
     for r in [*seed_rules, *([] if rule in seed_rules else [rule])]:
         names = ("unmasked", "global_masked", "local_masked", "probability")
         frequent = r.most_frequent(batch)
-        rows.append({
-            "grid": list(r.grid),
-            "block": r.block,
-            "ratio": r.ratio,
-            "blocks": list(r.blocks),
-            "masked_blocks": r.num_masked,
-            "hides_everything": r.hides_everything,
-            "unmasked_of_a_volume": list(r.visible_range),
-            "batch": batch,
-            "most_frequent_draw": None if frequent is None else dict(zip(names, frequent, strict=True)),
-        })
+        rows.append(
+            {
+                "grid": list(r.grid),
+                "block": r.block,
+                "ratio": r.ratio,
+                "blocks": list(r.blocks),
+                "masked_blocks": r.num_masked,
+                "hides_everything": r.hides_everything,
+                "unmasked_of_a_volume": list(r.visible_range),
+                "batch": batch,
+                "most_frequent_draw": None if frequent is None else dict(zip(names, frequent, strict=True)),
+            }
+        )
     return rows
 
 

@@ -14,8 +14,11 @@ from wavespark.prepare.settings import build, override
 
 def pretraining_recipes() -> list[str]:
     """Names of the pre-training recipes that come with the package."""
-    return sorted(p.name.removesuffix(".toml") for p in files("wavespark").joinpath("recipes").iterdir()
-                  if p.name.endswith(".toml") and "[run]" in p.read_text(encoding="utf-8"))
+    return sorted(
+        p.name.removesuffix(".toml")
+        for p in files("wavespark").joinpath("recipes").iterdir()
+        if p.name.endswith(".toml") and "[run]" in p.read_text(encoding="utf-8")
+    )
 
 
 def load_pretraining(name_or_path: str | Path, overrides: Sequence[str] = ()) -> PretrainSettings:
@@ -41,7 +44,9 @@ def _text(name_or_path: str | Path) -> tuple[str, str]:
     try:
         return path.read_text(encoding="utf-8"), path.name
     except (OSError, UnicodeDecodeError):
-        raise SettingsError(f"there is no recipe or readable file {name!r}; recipes that come with the package: {', '.join(pretraining_recipes())}") from None
+        raise SettingsError(
+            f"there is no recipe or readable file {name!r}; recipes that come with the package: {', '.join(pretraining_recipes())}"
+        ) from None
 
 
 def to_toml(document: Mapping[str, Any]) -> str:

@@ -1,7 +1,16 @@
 """The run: build, resume, loop, save; and encoders loaded back."""
 
-from wavespark.engine.load import export_run, load_encoder
+from wavespark.engine.folder import begin_fresh
+from wavespark.engine.load import export_checkpoint, export_run, load_encoder
 from wavespark.engine.pretrain import RunSummary, pretrain
 from wavespark.engine.timing import seconds_per_step
 
-__all__ = ["RunSummary", "export_run", "load_encoder", "pretrain", "seconds_per_step"]
+__all__ = [
+    "RunSummary",
+    "begin_fresh",
+    "export_checkpoint",
+    "export_run",
+    "load_encoder",
+    "pretrain",
+    "seconds_per_step",
+]

@@ -18,7 +18,13 @@ from wavespark.config import PretrainSettings, to_toml
 from wavespark.errors import CheckpointError, SettingsError
 from wavespark.prepare.publish import write_file
 
-CHECKPOINTS, CONFIG, METRICS, VALIDATION, EXAMPLES = "checkpoints", "config.toml", "metrics.jsonl", "validation.jsonl", "examples"
+CHECKPOINTS, CONFIG, METRICS, VALIDATION, EXAMPLES = (
+    "checkpoints",
+    "config.toml",
+    "metrics.jsonl",
+    "validation.jsonl",
+    "examples",
+)
 
 
 @contextmanager
@@ -35,7 +41,9 @@ def hold(run: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
-            raise CheckpointError(f"{run} is being trained by {_holder(handle)}: wait, or use another --output") from None
+            raise CheckpointError(
+                f"{run} is being trained by {_holder(handle)}: wait, or use another --output"
+            ) from None
         os.ftruncate(handle, 0)
         os.write(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
         yield
@@ -72,13 +80,25 @@ def settle(run: Path, settings: PretrainSettings) -> None:
             before = tomllib.loads((run / CONFIG).read_text(encoding="utf-8"))
         except (OSError, tomllib.TOMLDecodeError):
             before = document
-        changed = [f"{key} was {old!r}, now {new!r}" for key, old, new in _differences(before, document) if key not in _FREE]
+        changed = [
+            f"{key} was {old!r}, now {new!r}" for key, old, new in _differences(before, document) if key not in _FREE
+        ]
         if changed:
-            raise SettingsError(f"{run} was begun with other settings: {'; '.join(changed)}. Use the same, another --output, or --fresh")
+            raise SettingsError(
+                f"{run} was begun with other settings: {'; '.join(changed)}. Use the same, another --output, or --fresh"
+            )
     write_file(run / CONFIG, to_toml(document).encode())
 
 
-_FREE = {"data.workers", "run.threads", "run.checkpoint_every", "run.keep", "run.validate_every", "run.tensorboard", "run.device"}
+_FREE = {
+    "data.workers",
+    "run.threads",
+    "run.checkpoint_every",
+    "run.keep",
+    "run.validate_every",
+    "run.tensorboard",
+    "run.device",
+}
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

@@ -1,13 +1,18 @@
 """An encoder out of a run, and back from its export."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from wavespark.checkpoints import Export, read_export, write_export
+from safetensors.torch import save
+
+from wavespark.checkpoints import Export, newest_checkpoint, read_export, write_export
+from wavespark.config import PretrainSettings
 from wavespark.errors import CheckpointError, ModelError
 from wavespark.models import WaveFormer, WaveFormerSettings
+from wavespark.prepare.publish import write_file
 
 FORMAT = "wavespark encoder 1"
 
@@ -23,7 +28,9 @@ def load_encoder(path: str | Path) -> WaveFormer:
         folder = folder / "exports" / "encoder"
     export = read_export(folder)
     try:
-        settings = WaveFormerSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in export.config["model"]["settings"].items()})
+        settings = WaveFormerSettings(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in export.config["model"]["settings"].items()}
+        )
         encoder = WaveFormer(settings, export.config["stems"])
         preparation = dict(export.config["preparation"])
     except (KeyError, TypeError, ValueError, AttributeError, ModelError):
@@ -31,15 +38,71 @@ def load_encoder(path: str | Path) -> WaveFormer:
     own, found = encoder.state_dict(), export.weights
     wrong = sorted(set(own) ^ set(found)) + [k for k in own if k in found and own[k].shape != found[k].shape]
     if wrong:
-        raise CheckpointError(f"{folder}: {len(wrong)} weight(s) do not fit the model of config.json: {', '.join(wrong[:8])}")
+        raise CheckpointError(
+            f"{folder}: {len(wrong)} weight(s) do not fit the model of config.json: {', '.join(wrong[:8])}"
+        )
     encoder.load_state_dict(dict(found))
     encoder.preparation = preparation
     return encoder.eval()
 
 
-def export_run(folder: Path, encoder: WaveFormer, *, name: str, preparation: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+def export_run(
+    folder: Path, encoder: WaveFormer, *, name: str, preparation: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> None:
     """Writes the encoder with what is needed to use it."""
-    config = {
+    write_export(folder, Export(weights=encoder.state_dict(), config=_describe(encoder, name, preparation, provenance)))
+
+
+def export_checkpoint(run: Path, output: Path, format: str) -> int:
+    """Writes the encoder of a run's newest checkpoint and returns its step.
+
+    Args:
+        run: the run's folder; it may still be going.
+        output: a folder for `wavespark`, a file for `safetensors`.
+        format: `wavespark`, or `safetensors` (one file, the description as JSON in its header under `wavespark`).
+
+    Raises:
+        CheckpointError: if there is no checkpoint, or all are damaged.
+    """
+    checkpoint = newest_checkpoint(run / "checkpoints", damaged=lambda text: None)
+    if checkpoint is None:
+        raise CheckpointError(f"{run} has no checkpoint: give a folder that `wavespark pretrain` wrote")
+    try:
+        settings = PretrainSettings.model_validate(checkpoint.state["settings"])
+        encoder = settings.encoder(dict(checkpoint.state["stems"]))
+        encoder.load_state_dict(
+            {name.removeprefix("encoder."): t for name, t in checkpoint.model.items() if name.startswith("encoder.")}
+        )
+        preparation = {"fingerprint": checkpoint.state["store"], "settings": checkpoint.state["preparation"]}
+        measure = checkpoint.state["held_out"]
+    except (KeyError, RuntimeError, TypeError, ValueError):
+        raise CheckpointError(f"{run}: the checkpoint of step {checkpoint.step} is not of this version") from None
+    provenance = {
+        "steps": checkpoint.step,
+        "volumes": checkpoint.state["volumes"],
+        "normalised_loss": measure,
+        "crop": list(settings.data.crop),
+        "hidden_ratio": settings.mask.ratio,
+    }
+    if format == "safetensors":
+        config = _describe(encoder, settings.model.name, preparation, provenance)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_file(
+            output,
+            save(
+                {name: t.contiguous() for name, t in encoder.state_dict().items()},
+                metadata={"wavespark": json.dumps(config)},
+            ),
+        )
+    else:
+        export_run(output, encoder, name=settings.model.name, preparation=preparation, provenance=provenance)
+    return checkpoint.step
+
+
+def _describe(
+    encoder: WaveFormer, name: str, preparation: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "model": {"name": name, "settings": asdict(encoder.settings)},
         "stems": dict(encoder.stem_channels),
@@ -49,4 +112,3 @@ def export_run(folder: Path, encoder: WaveFormer, *, name: str, preparation: Map
         "preparation": dict(preparation),
         "provenance": dict(provenance),
     }
-    write_export(folder, Export(weights=encoder.state_dict(), config=config))

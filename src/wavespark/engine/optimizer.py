@@ -44,7 +44,9 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensor
         try:
             moments = {key: tensors[f"{name}.{key}"] for key in ("exp_avg", "exp_avg_sq", "step")}
         except KeyError:
-            raise CheckpointError(f"the checkpoint has no optimiser state for {name}: it belongs to another model") from None
+            raise CheckpointError(
+                f"the checkpoint has no optimiser state for {name}: it belongs to another model"
+            ) from None
         optimizer.state[p] = {
             "step": moments["step"] if not optimizer.defaults["fused"] else moments["step"].to(p.device),
             "exp_avg": moments["exp_avg"].to(p.device),

@@ -16,7 +16,7 @@ from wavespark.checkpoints import Checkpoint, newest_checkpoint, prune, write_ch
 from wavespark.config import PretrainSettings
 from wavespark.engine import folder
 from wavespark.engine.folder import Tell
-from wavespark.engine.load import export_run
+from wavespark.engine.load import export_checkpoint
 from wavespark.engine.optimizer import learning_rate, make_optimizer, optimizer_tensors, restore_optimizer
 from wavespark.engine.step import forward
 from wavespark.engine.telemetry import Telemetry, environment, read_lines, write_json
@@ -48,8 +48,15 @@ class RunSummary:
     finished: bool = True
 
 
-def pretrain(settings: PretrainSettings, store: Store, run: Path, *, tell: Tell = lambda done, total, text: None, say: Callable[[str], None] = lambda text: None,
-             stop: Callable[[], str | None] = lambda: None) -> RunSummary:
+def pretrain(
+    settings: PretrainSettings,
+    store: Store,
+    run: Path,
+    *,
+    tell: Tell = lambda done, total, text: None,
+    say: Callable[[str], None] = lambda text: None,
+    stop: Callable[[], str | None] = lambda: None,
+) -> RunSummary:
     """Trains until `run.steps`, continuing by itself if the folder has a checkpoint.
 
     Args:
@@ -84,7 +91,9 @@ def stems_of(store: Store) -> dict[str, int]:
         raise StoreError(f"{store.path} holds no volume: look at its refusals with `wavespark inspect {store.path}`")
     stems = dict(sorted(kinds))
     if len(stems) != len(kinds):
-        raise StoreError(f"{store.path} holds volumes of one modality with different numbers of channels: {sorted(kinds)}")
+        raise StoreError(
+            f"{store.path} holds volumes of one modality with different numbers of channels: {sorted(kinds)}"
+        )
     return stems
 
 
@@ -103,7 +112,9 @@ def choose_device(settings: PretrainSettings) -> torch.device:
     """
     wanted = settings.run.device
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("run.device=cuda, but torch sees no CUDA device: `wavespark doctor` says why; use run.device=cpu to train on the CPU")
+        raise SettingsError(
+            "run.device=cuda, but torch sees no CUDA device: `wavespark doctor` says why; use run.device=cpu to train on the CPU"
+        )
     return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")
 
 
@@ -135,6 +146,7 @@ class _Loop:
         self.seconds = 0.0
         self.resumed_from: list[int] = []
         self.skipped = self.skipped_in_a_row = 0
+        self.measure: dict[str, Any] = {}
         self._restore()
 
     def run_to_end(self, tell: Tell, stop: Callable[[], str | None]) -> RunSummary:
@@ -145,9 +157,18 @@ class _Loop:
         try:
             if self.step == 0:
                 self._validate(telemetry)
-            dataset = CropDataset(self.store, self.split.training, crop=settings.data.crop, batch=settings.data.batch, seed=settings.run.seed,
-                                  augmentation=settings.data.augmentation(), weights=settings.data.modality_weights)
-            loader = batches(dataset, start=self.step, stop=total, workers=settings.data.workers, pin=self.device.type == "cuda")
+            dataset = CropDataset(
+                self.store,
+                self.split.training,
+                crop=settings.data.crop,
+                batch=settings.data.batch,
+                seed=settings.run.seed,
+                augmentation=settings.data.augmentation(),
+                weights=settings.data.modality_weights,
+            )
+            loader = batches(
+                dataset, start=self.step, stop=total, workers=settings.data.workers, pin=self.device.type == "cuda"
+            )
             self.model.train()
             tell(self.step, total, "")
             recent = math.nan
@@ -155,8 +176,16 @@ class _Loop:
                 line = self._train(batch)
                 telemetry.metrics(line)
                 if line["normalised_loss"] is not None:
-                    recent = line["normalised_loss"] if math.isnan(recent) else 0.95 * recent + 0.05 * line["normalised_loss"]
-                tell(self.step, total, f"step {self.step} of {total}, normalised loss {recent:.3f}, {self.seconds / self.step:.2f} s a step")
+                    recent = (
+                        line["normalised_loss"]
+                        if math.isnan(recent)
+                        else 0.95 * recent + 0.05 * line["normalised_loss"]
+                    )
+                tell(
+                    self.step,
+                    total,
+                    f"step {self.step} of {total}, normalised loss {recent:.3f}, {self.seconds / self.step:.2f} s a step",
+                )
                 last = self.step == total
                 if last or self.step % settings.run.validate_every == 0:
                     self._validate(telemetry)
@@ -164,7 +193,10 @@ class _Loop:
                 if last or stopped_by or self.step % settings.run.checkpoint_every == 0:
                     self._save(telemetry)
                 if stopped_by:
-                    raise TrainingStopped(f"stopped by {stopped_by} after step {self.step}, which is saved: run the same command again to go on", 75)
+                    raise TrainingStopped(
+                        f"stopped by {stopped_by} after step {self.step}, which is saved: run the same command again to go on",
+                        75,
+                    )
         finally:
             telemetry.close()
         return self._finish()
@@ -177,7 +209,9 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            result = forward(self.model, batch, self.masking, settings.run.seed, self.step, settings.objective.variance_floor)
+            result = forward(
+                self.model, batch, self.masking, settings.run.seed, self.step, settings.objective.variance_floor
+            )
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(result.score.loss).backward()
         self.scaler.unscale_(self.optimizer)
@@ -191,8 +225,15 @@ class _Loop:
         seconds = time.perf_counter() - started
         self.seconds += seconds
         return {
-            "step": self.step, "loss": _number(loss), "normalised_loss": _number(float(result.score.normalised_loss.detach())), "reconstruction": _number(loss),
-            **result.masks.shares(), "learning_rate": rate, "gradient_norm": _number(norm), "seconds": round(seconds, 4), "modality": batch.modality,
+            "step": self.step,
+            "loss": _number(loss),
+            "normalised_loss": _number(float(result.score.normalised_loss.detach())),
+            "reconstruction": _number(loss),
+            **result.masks.shares(),
+            "learning_rate": rate,
+            "gradient_norm": _number(norm),
+            "seconds": round(seconds, 4),
+            "modality": batch.modality,
             "skipped": not finite,
         }
 
@@ -202,11 +243,15 @@ class _Loop:
         if not finite:
             self.say(f"step {self.step}: loss or gradient is not finite, no update was made")
         if self.skipped_in_a_row >= NON_FINITE_IN_A_ROW:
-            raise TrainingStopped(f"loss or gradient was not finite in {NON_FINITE_IN_A_ROW} steps in a row, up to step {self.step} (modality {batch.modality}). "
-                                  f"The last good checkpoint is kept in {self.run / folder.CHECKPOINTS}; try a smaller optimizer.learning_rate", 4)
+            raise TrainingStopped(
+                f"loss or gradient was not finite in {NON_FINITE_IN_A_ROW} steps in a row, up to step {self.step} (modality {batch.modality}). "
+                f"The last good checkpoint is kept in {self.run / folder.CHECKPOINTS}; try a smaller optimizer.learning_rate",
+                4,
+            )
 
     def _validate(self, telemetry: Telemetry) -> None:
         line, results = self.held_out.measure(self.model, self.step)
+        self.measure = line
         write_examples(self.run / folder.EXAMPLES, self.held_out, results, self.model.encoder.cell, self.step)
         telemetry.validation(line)
 
@@ -216,10 +261,24 @@ class _Loop:
         if self.device.type == "cuda":
             generators["rng.cuda"] = torch.cuda.get_rng_state(self.device)
         state = {
-            "settings": self.settings.model_dump(), "stems": self.model.encoder.stem_channels, "seconds": self.seconds, "resumed_from": self.resumed_from,
-            "skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row, "scaler": self.scaler.state_dict(), "store": self.store.recipe.fingerprint,
+            "settings": self.settings.model_dump(),
+            "stems": self.model.encoder.stem_channels,
+            "seconds": self.seconds,
+            "resumed_from": self.resumed_from,
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "scaler": self.scaler.state_dict(),
+            "store": self.store.recipe.fingerprint,
+            "preparation": self.store.recipe.settings,
+            "volumes": len(self.store),
+            "held_out": self.measure.get("normalised_loss"),
         }
-        checkpoint = Checkpoint(step=self.step, model=self.model.state_dict(), optimizer=optimizer_tensors(self.model, self.optimizer) | generators, state=state)
+        checkpoint = Checkpoint(
+            step=self.step,
+            model=self.model.state_dict(),
+            optimizer=optimizer_tensors(self.model, self.optimizer) | generators,
+            state=state,
+        )
         write_checkpoint(self.run / folder.CHECKPOINTS, checkpoint)
         prune(self.run / folder.CHECKPOINTS, self.settings.run.keep)
 
@@ -228,8 +287,13 @@ class _Loop:
         if found is None:
             return
         try:
-            if found.state["store"] != self.store.recipe.fingerprint or found.state["stems"] != self.model.encoder.stem_channels:
-                raise CheckpointError(f"{self.run} was trained on a store of another recipe or other modalities: use that store, or another --output")
+            if (
+                found.state["store"] != self.store.recipe.fingerprint
+                or found.state["stems"] != self.model.encoder.stem_channels
+            ):
+                raise CheckpointError(
+                    f"{self.run} was trained on a store of another recipe or other modalities: use that store, or another --output"
+                )
             self.model.load_state_dict(dict(found.model))
             restore_optimizer(self.model, self.optimizer, found.optimizer)
             torch.set_rng_state(found.optimizer["rng.cpu"])
@@ -239,25 +303,31 @@ class _Loop:
                 self.scaler.load_state_dict(dict(found.state["scaler"]))
             self.step, self.seconds = found.step, float(found.state["seconds"])
             self.resumed_from = [*found.state["resumed_from"], found.step]
+            self.measure = {"normalised_loss": found.state["held_out"]}
             self.skipped, self.skipped_in_a_row = int(found.state["skipped"]), int(found.state["skipped_in_a_row"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             if isinstance(error, CheckpointError):
                 raise
-            raise CheckpointError(f"the checkpoint of step {found.step} in {self.run} belongs to another model") from None
+            raise CheckpointError(
+                f"the checkpoint of step {found.step} in {self.run} belongs to another model"
+            ) from None
         self.say(f"resumed from step {found.step}")
 
     def _finish(self) -> RunSummary:
         measures = read_lines(self.run / folder.VALIDATION)
         summary = RunSummary(
-            model=self.settings.model.name, parameters=sum(p.numel() for p in self.model.parameters()), steps=self.step, seconds=round(self.seconds, 2),
-            seconds_per_step=round(self.seconds / max(1, self.step), 4), first=measures[0] if measures else {}, last=measures[-1] if measures else {},
-            resumed_from=self.resumed_from, skipped_steps=self.skipped)
+            model=self.settings.model.name,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            steps=self.step,
+            seconds=round(self.seconds, 2),
+            seconds_per_step=round(self.seconds / max(1, self.step), 4),
+            first=measures[0] if measures else {},
+            last=measures[-1] if measures else {},
+            resumed_from=self.resumed_from,
+            skipped_steps=self.skipped,
+        )
         write_json(self.run / "summary.json", asdict(summary))
-        export_run(
-            self.run / "exports" / "encoder", self.model.encoder, name=self.settings.model.name,
-            preparation={"fingerprint": self.store.recipe.fingerprint, "settings": self.store.recipe.settings},
-            provenance={"steps": self.step, "volumes": len(self.store), "normalised_loss": summary.last.get("normalised_loss"),
-                        "crop": list(self.settings.data.crop), "hidden_ratio": self.settings.mask.ratio})
+        export_checkpoint(self.run, self.run / "exports" / "encoder", "wavespark")
         return summary
 
 
@@ -270,7 +340,11 @@ def describe_data(store: Store, split: Split) -> dict[str, Any]:
         "by_modality": dict(sorted(Counter(v.modality for v in volumes).items())),
         "by_contrast": dict(sorted(Counter(v.contrast or "unknown" for v in volumes).items())),
         "training": [r.volume for r in split.training],
-        "held_out": {"kind": split.kind, "description": split.description, "volumes": [r.volume for r in split.held_out]},
+        "held_out": {
+            "kind": split.kind,
+            "description": split.description,
+            "volumes": [r.volume for r in split.held_out],
+        },
         "refused": [asdict(r) for r in store.refused],
         "store_fingerprint": store.recipe.fingerprint,
         "recipe": json.loads(json.dumps(store.recipe.settings)),

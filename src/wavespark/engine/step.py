@@ -26,7 +26,9 @@ class StepResult:
     targets: CellTargets
 
 
-def forward(model: SparK, batch: Batch, masking: BlockMasking, seed: int, step: int, variance_floor: float) -> StepResult:
+def forward(
+    model: SparK, batch: Batch, masking: BlockMasking, seed: int, step: int, variance_floor: float
+) -> StepResult:
     """The reconstruction score of a batch. The mask of a sample depends on the seed, the step and the sample's key only."""
     masks = masking.sample(draws=[(seed, step, key) for key in batch.mask_keys])
     masking.verify(masks)
@@ -35,7 +37,13 @@ def forward(model: SparK, batch: Batch, masking: BlockMasking, seed: int, step: 
     voxels, foreground = batch.voxels.to(device, non_blocking=True), batch.foreground.to(device, non_blocking=True)
     prediction = model(voxels, masks.visible, predicted, batch.modality)
     targets = cell_targets(voxels, foreground, predicted, model.encoder.cell, variance_floor)
-    return StepResult(score=reconstruction(prediction, targets), masks=masks, predicted=predicted, prediction=prediction, targets=targets)
+    return StepResult(
+        score=reconstruction(prediction, targets),
+        masks=masks,
+        predicted=predicted,
+        prediction=prediction,
+        targets=targets,
+    )
 
 
 def target_cells(foreground_BDHW: Tensor, cell: Triple) -> Tensor:

@@ -19,14 +19,22 @@ def seconds_per_step(settings: PretrainSettings, store: Store, steps: int = 4) -
     model = build_model(settings, stems_of(store)).to(device).train()
     optimizer = make_optimizer(model, settings.optimizer)
     split = split_store(store, settings.data.crop, settings.data.held_out_fraction, settings.run.seed)
-    dataset = CropDataset(store, split.training, crop=settings.data.crop, batch=settings.data.batch, seed=settings.run.seed,
-                          augmentation=settings.data.augmentation())
+    dataset = CropDataset(
+        store,
+        split.training,
+        crop=settings.data.crop,
+        batch=settings.data.batch,
+        seed=settings.run.seed,
+        augmentation=settings.data.augmentation(),
+    )
     masking = settings.masking(model.encoder.cell)
     seconds = []
     for number in range(steps + 1):
         batch = collate([dataset[number * settings.data.batch + i] for i in range(settings.data.batch)])
         started = time.perf_counter()
-        forward(model, batch, masking, settings.run.seed, number + 1, settings.objective.variance_floor).score.loss.backward()
+        forward(
+            model, batch, masking, settings.run.seed, number + 1, settings.objective.variance_floor
+        ).score.loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if device.type == "cuda":

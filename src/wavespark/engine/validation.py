@@ -50,7 +50,12 @@ class HeldOut:
             queue = queues[k % len(queues)]
             region = queue[(k // len(queues)) % len(queue)]
             crops.append(random_crop(store[region.volume], region, settings.data.crop, rng, tries=8))
-        return cls(crops=tuple(crops), masking=masking, seed=settings.run.seed, variance_floor=settings.objective.variance_floor)
+        return cls(
+            crops=tuple(crops),
+            masking=masking,
+            seed=settings.run.seed,
+            variance_floor=settings.objective.variance_floor,
+        )
 
     def batches(self) -> list[Batch]:
         """One crop each: a score does not depend on how many are computed at once."""
@@ -61,12 +66,16 @@ class HeldOut:
         """The line of validation.jsonl, and the results of the crops."""
         was_training = model.training
         model.eval()
-        results = [forward(model, batch, self.masking, self.seed, _MASK_STEP, self.variance_floor) for batch in self.batches()]
+        results = [
+            forward(model, batch, self.masking, self.seed, _MASK_STEP, self.variance_floor) for batch in self.batches()
+        ]
         features = torch.cat([self._coarsest(model, b, r) for b, r in zip(self.batches(), results, strict=True)])
         model.train(was_training)
         by_modality: dict[str, list[tuple[Score, Score, Score]]] = {}
         for batch, result in zip(self.batches(), results, strict=True):
-            by_modality.setdefault(batch.modality, []).append((result.score, *inpainting_scores(batch, result, model.encoder.cell)))
+            by_modality.setdefault(batch.modality, []).append(
+                (result.score, *inpainting_scores(batch, result, model.encoder.cell))
+            )
         scores = {name: [_sum([row[i] for row in rows]) for i in range(3)] for name, rows in by_modality.items()}
         overall = [_sum([s[i] for s in scores.values()]) for i in range(3)]
         return {
@@ -81,7 +90,11 @@ class HeldOut:
     @staticmethod
     def _coarsest(model: SparK, batch: Batch, result: StepResult) -> Tensor:
         device = next(model.parameters()).device
-        return model.encoder(batch.voxels.to(device), result.masks.visible, modality=batch.modality)[-1].features.flatten(0, 3).float()
+        return (
+            model.encoder(batch.voxels.to(device), result.masks.visible, modality=batch.modality)[-1]
+            .features.flatten(0, 3)
+            .float()
+        )
 
 
 def _sum(scores: Sequence[Score]) -> Score:
@@ -105,8 +118,14 @@ def inpainting_scores(batch: Batch, result: StepResult, cell: tuple[int, int, in
     """Trilinear inpainting in the units of the targets: as it is, and granted the true mean of every cell."""
     filled = inpaint(batch.voxels, voxel_mask(result.masks.visible, cell, batch.voxels.shape[2:]))
     targets = result.targets
-    layout = CellLayout(cells=result.predicted.nonzero(), grid=tuple(result.predicted.shape[1:]), batch_size=len(batch.voxels),
-                        size=tuple(batch.voxels.shape[2:]), cell=cell, counts=(int(result.predicted.sum()),))
+    layout = CellLayout(
+        cells=result.predicted.nonzero(),
+        grid=tuple(result.predicted.shape[1:]),
+        batch_size=len(batch.voxels),
+        size=tuple(batch.voxels.shape[2:]),
+        cell=cell,
+        counts=(int(result.predicted.sum()),),
+    )
     cells = gather_cells(filled, layout, cell).to(targets.mean.device)
     inside = gather_cells(batch.foreground[:, None].float(), layout, cell).to(targets.mean.device)
     own_mean = (cells * inside).sum((1, 2, 3), keepdim=True) / inside.sum((1, 2, 3), keepdim=True).clamp(min=1)
@@ -121,11 +140,20 @@ def voxel_mask(cells_BDHW: Tensor, cell: tuple[int, int, int], size: Sequence[in
     return cells_BDHW[:, :d, :h, :w]
 
 
-def write_examples(folder: Path, held_out: HeldOut, results: Sequence[StepResult], cell: tuple[int, int, int], step: int, at_most: int = 4) -> None:
+def write_examples(
+    folder: Path,
+    held_out: HeldOut,
+    results: Sequence[StepResult],
+    cell: tuple[int, int, int],
+    step: int,
+    at_most: int = 4,
+) -> None:
     """`examples/step_XXXXXXXX.safetensors`: original, reconstruction, inpainting, visible, foreground of the first crops."""
     tensors: dict[str, Tensor] = {}
     cases = []
-    for k, (crop, batch, result) in enumerate(list(zip(held_out.crops, held_out.batches(), results, strict=True))[:at_most]):
+    for k, (crop, batch, result) in enumerate(
+        list(zip(held_out.crops, held_out.batches(), results, strict=True))[:at_most]
+    ):
         visible = voxel_mask(result.masks.visible, cell, batch.voxels.shape[2:])
         tensors |= {
             f"original_{k}": batch.voxels[0],
@@ -134,7 +162,15 @@ def write_examples(folder: Path, held_out: HeldOut, results: Sequence[StepResult
             f"visible_{k}": visible[0].to(torch.uint8),
             f"foreground_{k}": batch.foreground[0].to(torch.uint8),
         }
-        cases.append({"volume": crop.volume, "modality": crop.modality, "contrast": crop.contrast, "spacing": list(crop.spacing), "start": list(crop.start)})
+        cases.append(
+            {
+                "volume": crop.volume,
+                "modality": crop.modality,
+                "contrast": crop.contrast,
+                "spacing": list(crop.spacing),
+                "start": list(crop.start),
+            }
+        )
     content = save({name: t.contiguous() for name, t in tensors.items()}, metadata={"cases": json.dumps(cases)})
     folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / f"step_{step:08d}.safetensors", content)
@@ -146,6 +182,8 @@ def _reconstructed(batch: Batch, result: StepResult, cell: tuple[int, int, int])
     cells = (result.prediction.float() * t.scale + t.mean).cpu()
     full = batch.voxels.clone()
     for (s, d, h, w), values in zip(result.predicted.nonzero().tolist(), cells, strict=True):
-        place = full[s, :, d * cell[0] : (d + 1) * cell[0], h * cell[1] : (h + 1) * cell[1], w * cell[2] : (w + 1) * cell[2]]
+        place = full[
+            s, :, d * cell[0] : (d + 1) * cell[0], h * cell[1] : (h + 1) * cell[1], w * cell[2] : (w + 1) * cell[2]
+        ]
         place.copy_(values.permute(3, 0, 1, 2)[:, : place.shape[1], : place.shape[2], : place.shape[3]])
     return full

@@ -5,4 +5,13 @@ from wavespark.models.decoder import DecoderSettings, Densify, LightDecoder
 from wavespark.models.spark import SparK
 from wavespark.models.waveformer import WaveFormer, WaveFormerSettings
 
-__all__ = ["DecoderSettings", "Densify", "LightDecoder", "SparK", "WaveFormer", "WaveFormerSettings", "create_model", "list_models"]
+__all__ = [
+    "DecoderSettings",
+    "Densify",
+    "LightDecoder",
+    "SparK",
+    "WaveFormer",
+    "WaveFormerSettings",
+    "create_model",
+    "list_models",
+]

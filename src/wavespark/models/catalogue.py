@@ -24,7 +24,9 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(name for name in _MODELS if fnmatchcase(name, pattern))
 
 
-def create_model(name: str, *, in_channels: int | None = None, stems: Mapping[str, int] | None = None, **settings: Any) -> WaveFormer:
+def create_model(
+    name: str, *, in_channels: int | None = None, stems: Mapping[str, int] | None = None, **settings: Any
+) -> WaveFormer:
     """A fresh encoder.
 
     Args:
@@ -37,7 +39,9 @@ def create_model(name: str, *, in_channels: int | None = None, stems: Mapping[st
         ModelError: if the name or a setting is not known, or both `in_channels` and `stems` are given.
     """
     if name not in _MODELS:
-        raise ModelError(f"there is no model {name!r}{did_you_mean(name, list(_MODELS))}; known: {', '.join(list_models())}")
+        raise ModelError(
+            f"there is no model {name!r}{did_you_mean(name, list(_MODELS))}; known: {', '.join(list_models())}"
+        )
     known = [f.name for f in fields(WaveFormerSettings)]
     for key in settings:
         if key not in known:

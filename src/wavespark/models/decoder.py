@@ -27,7 +27,9 @@ class DecoderSettings:
 
     def __post_init__(self) -> None:
         if not len(self.widths) == len(self.depths) == len(self.heads) >= 1:
-            raise ModelError(f"widths {self.widths}, depths {self.depths} and heads {self.heads} must name the same scales")
+            raise ModelError(
+                f"widths {self.widths}, depths {self.depths} and heads {self.heads} must name the same scales"
+            )
 
 
 class Densify(nn.Module):
@@ -43,7 +45,9 @@ class Densify(nn.Module):
         """The normed features on all cells; hidden ones hold exactly zero."""
         zeros = level.features.new_zeros(len(everywhere), *level.features.shape[1:])
         rows = everywhere.rows_of(level.cells)
-        return VisibleCells(features=zeros.index_copy(0, rows, self.norm(level.features).to(zeros.dtype)), layout=everywhere)
+        return VisibleCells(
+            features=zeros.index_copy(0, rows, self.norm(level.features).to(zeros.dtype)), layout=everywhere
+        )
 
     def forward(self, level: VisibleCells, everywhere: CellLayout) -> VisibleCells:
         dense = self.spread(level, everywhere)
@@ -62,7 +66,9 @@ class LightDecoder(nn.Module):
         settings: widths and depths; as many scales are used as it names.
     """
 
-    def __init__(self, channels: tuple[int, ...], cell: Triple, outputs: dict[str, int], settings: DecoderSettings) -> None:
+    def __init__(
+        self, channels: tuple[int, ...], cell: Triple, outputs: dict[str, int], settings: DecoderSettings
+    ) -> None:
         super().__init__()
         scales = len(settings.widths)
         if scales > len(channels):
@@ -70,14 +76,21 @@ class LightDecoder(nn.Module):
         self.cell = cell
         self.outputs = outputs
         self.position = CellPosition(settings.widths[0])
-        self.densify = nn.ModuleList(Densify(c, w) for c, w in zip(reversed(channels[-scales:]), settings.widths, strict=True))
-        self.upsample = nn.ModuleList(nn.Linear(a, 8 * b) for a, b in zip(settings.widths, settings.widths[1:], strict=False))
+        self.densify = nn.ModuleList(
+            Densify(c, w) for c, w in zip(reversed(channels[-scales:]), settings.widths, strict=True)
+        )
+        self.upsample = nn.ModuleList(
+            nn.Linear(a, 8 * b) for a, b in zip(settings.widths, settings.widths[1:], strict=False)
+        )
         self.stages = nn.ModuleList(
             nn.ModuleList(WaveletBlock(w, h, settings.mlp_ratio, 0.0) for _ in range(d))
-            for w, d, h in zip(settings.widths, settings.depths, settings.heads, strict=True))
+            for w, d, h in zip(settings.widths, settings.depths, settings.heads, strict=True)
+        )
         self.norm = nn.LayerNorm(settings.widths[-1])
         self.voxels_per_token = (cell[0] * cell[1] * cell[2]) // 8 ** (scales - 1)
-        self.heads = nn.ModuleDict({name: nn.Linear(settings.widths[-1], self.voxels_per_token * count) for name, count in outputs.items()})
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(settings.widths[-1], self.voxels_per_token * count) for name, count in outputs.items()}
+        )
         self.apply(initialise)
         for densify in self.densify:
             nn.init.trunc_normal_(densify.mask_token, std=0.02)
@@ -102,7 +115,9 @@ class LightDecoder(nn.Module):
         for scale, blocks in enumerate(self.stages):
             if scale:
                 finer = join_blocks(self.upsample[scale - 1](x.features))
-                x = x.with_features(finer + self.densify[scale](coarse_first[scale], everywhere).features).zero_outside()
+                x = x.with_features(
+                    finer + self.densify[scale](coarse_first[scale], everywhere).features
+                ).zero_outside()
             for block in blocks:  # type: ignore[union-attr]
                 x = block(x, rotation, None)
         chosen = predicted_BDHW.flatten().nonzero()[:, 0].to(x.features.device)
@@ -130,7 +145,9 @@ class CellPosition(nn.Module):
 
     def forward(self, layout: CellLayout) -> Tensor:
         """[G, width] for the cells of the layout."""
-        frequency = torch.pi / 2.0 ** torch.arange(1, self.FREQUENCIES + 1, device=layout.cells.device, dtype=torch.float64)
+        frequency = torch.pi / 2.0 ** torch.arange(
+            1, self.FREQUENCIES + 1, device=layout.cells.device, dtype=torch.float64
+        )
         angle = (layout.cells[:, 1:, None] * frequency).flatten(1)
         waves = torch.cat((angle.sin(), angle.cos()), 1).to(self.project.weight.dtype)
         result: Tensor = self.project(waves)

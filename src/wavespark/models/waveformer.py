@@ -30,10 +30,14 @@ class WaveFormerSettings:
 
     def __post_init__(self) -> None:
         if not len(self.channels) == len(self.depths) == len(self.heads) >= 1:
-            raise ModelError(f"channels {self.channels}, depths {self.depths} and heads {self.heads} must name the same stages")
+            raise ModelError(
+                f"channels {self.channels}, depths {self.depths} and heads {self.heads} must name the same stages"
+            )
         for channels, heads in zip(self.channels, self.heads, strict=True):
             if channels % heads or channels // heads < 6:
-                raise ModelError(f"{channels} channels in {heads} head(s): a head needs a whole number of channels, at least 6 for rotary positions")
+                raise ModelError(
+                    f"{channels} channels in {heads} head(s): a head needs a whole number of channels, at least 6 for rotary positions"
+                )
         if not 0 <= self.drop_path < 1:
             raise ModelError(f"drop_path {self.drop_path} must be in [0, 1)")
 
@@ -69,7 +73,9 @@ class WaveFormer(nn.Module):
         self.stages = nn.ModuleList()
         self.merges = nn.ModuleList()
         self.norms = nn.ModuleList()
-        for i, (channels, depth, heads) in enumerate(zip(settings.channels, settings.depths, settings.heads, strict=True)):
+        for i, (channels, depth, heads) in enumerate(
+            zip(settings.channels, settings.depths, settings.heads, strict=True)
+        ):
             blocks = [WaveletBlock(channels, heads, settings.mlp_ratio, rates.pop(0)) for _ in range(depth)]
             self.stages.append(nn.ModuleList(blocks))
             self.norms.append(nn.LayerNorm(channels))
@@ -77,8 +83,14 @@ class WaveFormer(nn.Module):
                 self.merges.append(Merge(channels, settings.channels[i + 1]))
         self.apply(initialise)
 
-    def forward(self, crop_BCDHW: Tensor, visible_BDHW: Tensor | None = None, *, modality: str | None = None,
-                generator: torch.Generator | None = None) -> list:
+    def forward(
+        self,
+        crop_BCDHW: Tensor,
+        visible_BDHW: Tensor | None = None,
+        *,
+        modality: str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list:
         """Features of every level, finest first.
 
         Args:
@@ -96,7 +108,9 @@ class WaveFormer(nn.Module):
         """
         if visible_BDHW is None:
             layout = self.layout(crop_BCDHW, None)
-            return [level.to_dense() for level in self.encode(crop_BCDHW, layout, modality=modality, generator=generator)]
+            return [
+                level.to_dense() for level in self.encode(crop_BCDHW, layout, modality=modality, generator=generator)
+            ]
         return self.encode(crop_BCDHW, self.layout(crop_BCDHW, visible_BDHW), modality=modality, generator=generator)
 
     def layout(self, crop_BCDHW: Tensor, visible_BDHW: Tensor | None) -> CellLayout:
@@ -110,8 +124,14 @@ class WaveFormer(nn.Module):
             raise ShapeError(f"the crop has {batch} sample(s) and `visible` {visible_BDHW.shape[0]}")
         return CellLayout.of(visible_BDHW, size=(d, h, w), cell=self.cell, device=crop_BCDHW.device)
 
-    def encode(self, crop_BCDHW: Tensor, layout: CellLayout, *, modality: str | None = None,
-               generator: torch.Generator | None = None) -> list[VisibleCells]:
+    def encode(
+        self,
+        crop_BCDHW: Tensor,
+        layout: CellLayout,
+        *,
+        modality: str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[VisibleCells]:
         """The visible-only computation: stem, then for every stage blocks, a norm for the level, a merge."""
         x = self._stem(crop_BCDHW, layout, modality)
         rotation = Rotation.of(layout)
@@ -134,7 +154,9 @@ class WaveFormer(nn.Module):
         if modality not in self.stems:
             raise ModelError(f"no stem for modality {modality!r}; this encoder has {sorted(self.stems)}")
         if crop_BCDHW.shape[1] != self.stem_channels[modality]:
-            raise ShapeError(f"the stem {modality!r} takes {self.stem_channels[modality]} channel(s), the crop has {crop_BCDHW.shape[1]}")
+            raise ShapeError(
+                f"the stem {modality!r} takes {self.stem_channels[modality]} channel(s), the crop has {crop_BCDHW.shape[1]}"
+            )
         voxels = split_blocks(gather_cells(crop_BCDHW, layout, self.cell))
         tokens = self.stems[modality](voxels)
         if self.training:  # an idle stem joins the graph with an exact zero, so that no rank has an unused parameter

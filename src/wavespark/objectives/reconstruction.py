@@ -51,11 +51,18 @@ class Score:
         return self.error / (self.square - self.total**2 / self.voxels.clamp(min=1))
 
     def __add__(self, other: "Score") -> "Score":
-        return Score(error=self.error + other.error, total=self.total + other.total, square=self.square + other.square, voxels=self.voxels + other.voxels)
+        return Score(
+            error=self.error + other.error,
+            total=self.total + other.total,
+            square=self.square + other.square,
+            voxels=self.voxels + other.voxels,
+        )
 
 
 @torch.no_grad()
-def cell_targets(crop_BCDHW: Tensor, foreground_BDHW: Tensor, chosen_BDHW: Tensor, cell: Triple, variance_floor: float) -> CellTargets:
+def cell_targets(
+    crop_BCDHW: Tensor, foreground_BDHW: Tensor, chosen_BDHW: Tensor, cell: Triple, variance_floor: float
+) -> CellTargets:
     """The normalised voxels of the chosen cells.
 
     Args:
@@ -67,14 +74,23 @@ def cell_targets(crop_BCDHW: Tensor, foreground_BDHW: Tensor, chosen_BDHW: Tenso
     """
     _, _, d, h, w = crop_BCDHW.shape
     cells = chosen_BDHW.nonzero().to(crop_BCDHW.device)
-    layout = CellLayout(cells=cells, grid=tuple(chosen_BDHW.shape[1:]), batch_size=len(crop_BCDHW), size=(d, h, w), cell=cell, counts=(len(cells),))
+    layout = CellLayout(
+        cells=cells,
+        grid=tuple(chosen_BDHW.shape[1:]),
+        batch_size=len(crop_BCDHW),
+        size=(d, h, w),
+        cell=cell,
+        counts=(len(cells),),
+    )
     voxels = gather_cells(crop_BCDHW, layout, cell).float()
     weight = gather_cells(foreground_BDHW[:, None].to(voxels.dtype), layout, cell)
     count = weight.sum((1, 2, 3), keepdim=True).clamp(min=1)
     mean = (voxels * weight).sum((1, 2, 3), keepdim=True) / count
     variance = ((voxels - mean) ** 2 * weight).sum((1, 2, 3), keepdim=True) / count
     scale = (variance + 1e-6).sqrt()
-    return CellTargets(values=(voxels - mean) / scale, weight=weight * (variance > variance_floor), mean=mean, scale=scale)
+    return CellTargets(
+        values=(voxels - mean) / scale, weight=weight * (variance > variance_floor), mean=mean, scale=scale
+    )
 
 
 def reconstruction(prediction_McccC: Tensor, targets: CellTargets) -> Score:

@@ -48,8 +48,16 @@ def read_crop(volume: StoredVolume, region: Region, start: Triple, size: Triple)
         box = tuple(slice(m[0], n - m[1]) for m, n in zip(margin, size, strict=True))
         padded[(slice(None), *box)] = voxels
         voxels, foreground = padded, np.pad(foreground, margin)
-    return Crop(voxels=voxels, foreground=foreground, volume=volume.id, content=volume.content, modality=volume.modality, contrast=volume.contrast,
-                start=start, spacing=volume.spacing)
+    return Crop(
+        voxels=voxels,
+        foreground=foreground,
+        volume=volume.id,
+        content=volume.content,
+        modality=volume.modality,
+        contrast=volume.contrast,
+        start=start,
+        spacing=volume.spacing,
+    )
 
 
 def random_crop(volume: StoredVolume, region: Region, size: Triple, rng: np.random.Generator, tries: int = 4) -> Crop:
@@ -68,6 +76,8 @@ def random_crop(volume: StoredVolume, region: Region, size: Triple, rng: np.rand
 
 def _place(region: Region, size: Triple, rng: np.random.Generator) -> Triple:
     """Uniform; centred along an axis on which the region is smaller than the crop."""
-    d, h, w = (r + int(rng.integers(0, m - n + 1)) if m >= n else r - (n - m) // 2
-               for r, m, n in zip(region.start, region.size, size, strict=True))
+    d, h, w = (
+        r + int(rng.integers(0, m - n + 1)) if m >= n else r - (n - m) // 2
+        for r, m, n in zip(region.start, region.size, size, strict=True)
+    )
     return d, h, w

@@ -37,8 +37,17 @@ class Batch:
 class CropDataset(Dataset):
     """Draw number -> crop."""
 
-    def __init__(self, store: Store, regions: Sequence[Region], *, crop: Triple, batch: int, seed: int, augmentation: Augmentation,
-                 weights: dict[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        regions: Sequence[Region],
+        *,
+        crop: Triple,
+        batch: int,
+        seed: int,
+        augmentation: Augmentation,
+        weights: dict[str, float] | None = None,
+    ) -> None:
         self.store = store
         self.crop = crop
         self.batch = batch
@@ -53,7 +62,9 @@ class CropDataset(Dataset):
 
     def modality_of(self, batch_number: int) -> str:
         """All samples of a batch have this modality."""
-        return self.modalities[int(stream(self.seed, purpose="modality", step=batch_number).choice(len(self.modalities), p=self.shares))]
+        return self.modalities[
+            int(stream(self.seed, purpose="modality", step=batch_number).choice(len(self.modalities), p=self.shares))
+        ]
 
     def __getitem__(self, draw: int) -> tuple[int, Crop]:
         regions = self.of_modality[self.modality_of(draw // self.batch)]
@@ -67,8 +78,12 @@ def collate(samples: Sequence[tuple[int, Crop]]) -> Batch:
     """Samples of one modality side by side."""
     draws, crops = zip(*samples, strict=True)
     return Batch(
-        voxels=torch.from_numpy(np.stack([c.voxels for c in crops])), foreground=torch.from_numpy(np.stack([c.foreground for c in crops])),
-        modality=crops[0].modality, draws=tuple(draws), mask_keys=tuple(f"{c.content}:{d}" for d, c in samples))
+        voxels=torch.from_numpy(np.stack([c.voxels for c in crops])),
+        foreground=torch.from_numpy(np.stack([c.foreground for c in crops])),
+        modality=crops[0].modality,
+        draws=tuple(draws),
+        mask_keys=tuple(f"{c.content}:{d}" for d, c in samples),
+    )
 
 
 class _Window:
@@ -86,9 +101,18 @@ class _Window:
         return self.stop - self.start
 
 
-def batches(dataset: CropDataset, *, start: int, stop: int, workers: int, rank: int = 0, world: int = 1, pin: bool = False) -> Iterator[Batch]:
+def batches(
+    dataset: CropDataset, *, start: int, stop: int, workers: int, rank: int = 0, world: int = 1, pin: bool = False
+) -> Iterator[Batch]:
     """Batches number `start` to `stop` - 1, in order."""
     loader = DataLoader(
-        dataset, batch_sampler=_Window(start, stop, dataset.batch, rank, world), collate_fn=collate, num_workers=workers, pin_memory=pin,
-        multiprocessing_context="forkserver" if workers else None, persistent_workers=False, prefetch_factor=4 if workers else None)
+        dataset,
+        batch_sampler=_Window(start, stop, dataset.batch, rank, world),
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=pin,
+        multiprocessing_context="forkserver" if workers else None,
+        persistent_workers=False,
+        prefetch_factor=4 if workers else None,
+    )
     return iter(loader)

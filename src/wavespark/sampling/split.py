@@ -50,8 +50,10 @@ def split_store(volumes: Iterable[StoredVolume], crop: Triple, fraction: float, 
         else:
             train.append(_whole(v))
     if not out:
-        raise StoreError(f"no volume is at least {2 * crop[1]} voxels long from back to front, so nothing can be held out to measure on: "
-                         "use a smaller crop (data.crop=...) or more patients")
+        raise StoreError(
+            f"no volume is at least {2 * crop[1]} voxels long from back to front, so nothing can be held out to measure on: "
+            "use a smaller crop (data.crop=...) or more patients"
+        )
     return Split(kind="region", training=tuple(train), held_out=tuple(out))
 
 

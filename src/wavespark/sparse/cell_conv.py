@@ -35,9 +35,15 @@ def submanifold_conv(x: VisibleCells, weight: Tensor, bias: Tensor | None = None
     """
     channels = x.channels
     groups = channels if weight.shape[1] == 1 and channels > 1 else 1
-    if tuple(weight.shape[2:]) != (3, 3, 3) or weight.shape[1] * groups != channels or (groups > 1 and weight.shape[0] != channels):
-        raise ShapeError(f"a convolution of {channels} channel(s) on visible cells takes a weight [out, {channels}, 3, 3, 3] or, depthwise, "
-                         f"[{channels}, 1, 3, 3, 3], got {tuple(weight.shape)}")
+    if (
+        tuple(weight.shape[2:]) != (3, 3, 3)
+        or weight.shape[1] * groups != channels
+        or (groups > 1 and weight.shape[0] != channels)
+    ):
+        raise ShapeError(
+            f"a convolution of {channels} channel(s) on visible cells takes a weight [out, {channels}, 3, 3, 3] or, depthwise, "
+            f"[{channels}, 1, 3, 3, 3], got {tuple(weight.shape)}"
+        )
     x = x.zero_outside()
     features, index = x.features, x.layout.halo(x.block, 1, 1)
     device = features.device.type
@@ -99,7 +105,9 @@ def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, index: Tens
         if planar:
             _add_planar_weight_gradient(total, halo, grad[part], weight)
         else:
-            total += _convolution_weight_gradient(grad[part].permute(0, 4, 1, 2, 3), halo.permute(0, 4, 1, 2, 3), weight, groups)
+            total += _convolution_weight_gradient(
+                grad[part].permute(0, 4, 1, 2, 3), halo.permute(0, 4, 1, 2, 3), weight, groups
+            )
     return total.to(weight.dtype)
 
 
@@ -116,5 +124,6 @@ def _add_planar_weight_gradient(total: Tensor, halo: Tensor, grad: Tensor, weigh
 def _convolution_weight_gradient(grad: Tensor, inputs: Tensor, weight: Tensor, groups: int) -> Tensor:
     n = inputs.ndim - 2
     result: Tensor = torch.ops.aten.convolution_backward(
-        grad, inputs, weight, [0], [1] * n, [0] * n, [1] * n, False, [0] * n, groups, [False, True, False])[1]
+        grad, inputs, weight, [0], [1] * n, [0] * n, [1] * n, False, [0] * n, groups, [False, True, False]
+    )[1]
     return result

@@ -56,11 +56,15 @@ class CellLayout:
         if visible_BDHW.dtype != torch.bool:
             raise ShapeError(f"`visible` must be boolean (True = visible), got {visible_BDHW.dtype}")
         if tuple(visible_BDHW.shape[1:]) != grid or visible_BDHW.ndim != 4:
-            raise ShapeError(f"a crop of {size} voxels in cells of {cell} has the grid {grid}, but `visible` has shape {tuple(visible_BDHW.shape)}, "
-                             "expected [batch, *grid]")
+            raise ShapeError(
+                f"a crop of {size} voxels in cells of {cell} has the grid {grid}, but `visible` has shape {tuple(visible_BDHW.shape)}, "
+                "expected [batch, *grid]"
+            )
         counts = tuple(visible_BDHW.flatten(1).sum(1).tolist())
         if not counts or min(counts) == 0:
-            raise ShapeError(f"sample {counts.index(0) if counts else 0} has no visible cell: an encoder has nothing to compute")
+            raise ShapeError(
+                f"sample {counts.index(0) if counts else 0} has no visible cell: an encoder has nothing to compute"
+            )
         cells = visible_BDHW.nonzero().to(device or visible_BDHW.device, non_blocking=True)
         return cls(cells=cells, grid=grid, batch_size=visible_BDHW.shape[0], size=size, cell=cell, counts=counts)
 
@@ -180,7 +184,9 @@ class VisibleCells:
 
     def __post_init__(self) -> None:
         if self.features.ndim != 5 or self.features.shape[0] != len(self.layout):
-            raise ShapeError(f"features must be [{len(self.layout)}, b, b, b, C] for this layout, got {tuple(self.features.shape)}")
+            raise ShapeError(
+                f"features must be [{len(self.layout)}, b, b, b, C] for this layout, got {tuple(self.features.shape)}"
+            )
         if any(c % b for c, b in zip(self.layout.cell, self.block, strict=True)):
             raise ShapeError(f"{self.block} tokens do not divide a cell of {self.layout.cell} voxels")
 
@@ -189,8 +195,10 @@ class VisibleCells:
             return " x ".join(map(str, size))
 
         stride = self.stride[0] if len(set(self.stride)) == 1 else self.stride
-        return (f"VisibleCells({len(self)} cells of {box(self.block)} tokens, {self.channels} channel(s), stride {stride}, "
-                f"grid {box(self.grid)}, batch {self.batch_size})")
+        return (
+            f"VisibleCells({len(self)} cells of {box(self.block)} tokens, {self.channels} channel(s), stride {stride}, "
+            f"grid {box(self.grid)}, batch {self.batch_size})"
+        )
 
     def __len__(self) -> int:
         return len(self.layout)
@@ -263,7 +271,8 @@ class VisibleCells:
             empty = self.features.new_full((self.batch_size, gd, gh, gw, *block, self.channels), fill)
             blocks = empty.index_put((s, d, h, w), self.features)
         dense = blocks.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(
-            self.batch_size, self.channels, gd * block[0], gh * block[1], gw * block[2])
+            self.batch_size, self.channels, gd * block[0], gh * block[1], gw * block[2]
+        )
         return dense[:, :, : extent[0], : extent[1], : extent[2]]
 
     def to_sparse(self) -> "SparseVoxels":
@@ -271,8 +280,13 @@ class VisibleCells:
         from wavespark.sparse.voxels import SparseVoxels
 
         block, stride = self.block, self.stride
-        axes = [(self.cells[:, a + 1, None] * block[a] + torch.arange(block[a], device=self.cells.device)) * stride[a] for a in range(3)]
-        d, h, w = (axes[a].reshape(-1, *(block[a] if a == i else 1 for i in range(3))).expand(-1, *block) for a in range(3))
+        axes = [
+            (self.cells[:, a + 1, None] * block[a] + torch.arange(block[a], device=self.cells.device)) * stride[a]
+            for a in range(3)
+        ]
+        d, h, w = (
+            axes[a].reshape(-1, *(block[a] if a == i else 1 for i in range(3))).expand(-1, *block) for a in range(3)
+        )
         sample = self.cells[:, 0, None, None, None].expand(-1, *block)
         sites = torch.stack((sample, d, h, w), -1).reshape(-1, 4)
         features = self.features.reshape(-1, self.channels)
@@ -291,8 +305,10 @@ def gather_cells(dense_BCDHW: Tensor, layout: CellLayout, block: Triple) -> Tens
     batch, channels, *size = dense_BCDHW.shape
     extent = ceil_div(layout.size, layout.stride(block))
     if batch != layout.batch_size or tuple(size) != extent:
-        raise ShapeError(f"the layout is of {layout.batch_size} sample(s) with {extent} value(s) along the axes at {block} a cell, "
-                         f"the tensor has shape {tuple(dense_BCDHW.shape)}")
+        raise ShapeError(
+            f"the layout is of {layout.batch_size} sample(s) with {extent} value(s) along the axes at {block} a cell, "
+            f"the tensor has shape {tuple(dense_BCDHW.shape)}"
+        )
     beyond = [g * b - s for g, b, s in zip(layout.grid, block, size, strict=True)]
     if any(beyond):
         dense_BCDHW = F.pad(dense_BCDHW, (0, beyond[2], 0, beyond[1], 0, beyond[0]))

@@ -56,10 +56,18 @@ def _synthesise(bands: Tensor) -> Tensor:
 def split_blocks(x_NbbbC: Tensor) -> Tensor:
     """[N, b/2, b/2, b/2, 8C]: the eight tokens of every 2^3 block side by side, all eight parities."""
     n, d, h, w, c = x_NbbbC.shape
-    return x_NbbbC.reshape(n, d // 2, 2, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, d // 2, h // 2, w // 2, 8 * c)
+    return (
+        x_NbbbC.reshape(n, d // 2, 2, h // 2, 2, w // 2, 2, c)
+        .permute(0, 1, 3, 5, 2, 4, 6, 7)
+        .reshape(n, d // 2, h // 2, w // 2, 8 * c)
+    )
 
 
 def join_blocks(x_NbbbC: Tensor) -> Tensor:
     """The inverse of `split_blocks`: [N, 2b, 2b, 2b, C/8]."""
     n, d, h, w, c = x_NbbbC.shape
-    return x_NbbbC.reshape(n, d, h, w, 2, 2, 2, c // 8).permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(n, 2 * d, 2 * h, 2 * w, c // 8)
+    return (
+        x_NbbbC.reshape(n, d, h, w, 2, 2, 2, c // 8)
+        .permute(0, 1, 4, 2, 5, 3, 6, 7)
+        .reshape(n, 2 * d, 2 * h, 2 * w, c // 8)
+    )

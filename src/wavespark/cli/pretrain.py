@@ -1,0 +1,64 @@
+"""`wavespark pretrain RECIPE --store STORE --output RUN`: trains, and continues by itself."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wavespark.cli.console import emit_json, note, printable, progress, say
+from wavespark.cli.signals import stop_requests
+
+NO_ARGS_IS_HELP = True
+
+
+def command(
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="A TOML file, or a recipe that comes with the package, e.g. tiny-cpu."),
+    ],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Changes, e.g. run.steps=1000 data.batch=8.")
+    ] = None,
+    store: Annotated[Path, typer.Option(help="A prepared store.")] = Path("store"),
+    output: Annotated[
+        Path, typer.Option(help="The run's folder; with a checkpoint in it, the run goes on from there.")
+    ] = Path("run"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start again; what is there is moved aside.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+) -> None:
+    """Pre-train an encoder on a store. Killed at any moment, the same command goes on from the last checkpoint."""
+    from dataclasses import asdict
+
+    from wavespark.config import load_pretraining
+    from wavespark.engine import begin_fresh, pretrain
+    from wavespark.prepare import open_store
+
+    chosen = load_pretraining(recipe, settings or [])
+    opened = open_store(store)
+    if fresh:
+        begin_fresh(output)
+    with stop_requests() as stop, progress("pretrain") as tell:
+        summary = pretrain(chosen, opened, output, tell=tell, say=note, stop=stop)
+    if json:
+        emit_json(asdict(summary) | {"run": str(output)})
+        return
+    say_learning(summary.first, summary.last)
+    say(f"{summary.steps} steps, {summary.seconds_per_step:.2f} s each; {summary.parameters / 1e6:.2f} M parameters.")
+    say(
+        f"The encoder is in {printable(output)}/exports/encoder. See what it learned: wavespark report {printable(output)}"
+    )
+
+
+def say_learning(first: dict, last: dict) -> None:
+    """From where to where the held-out measure went, beside inpainting."""
+
+    def figure(measure: dict, key: str) -> str:
+        return f"{measure[key]:.3f}" if measure.get(key) is not None else "not measured"
+
+    say(
+        f"Held-out normalised loss (1 = predicting the mean): from {figure(first, 'normalised_loss')} to {figure(last, 'normalised_loss')}."
+    )
+    say(
+        f"Trilinear inpainting scores {figure(last, 'inpainting')} in the same units, and {figure(last, 'inpainting_own_mean')} "
+        "when it is told the true mean of every cell."
+    )
