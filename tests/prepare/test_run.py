@@ -8,7 +8,7 @@ import pytest
 
 from prepare.heads import same_files, write_head
 from wavespark.errors import InputError, SettingsError, StoreError
-from wavespark.prepare import Limits, open_store, prepare
+from wavespark.prepare import Limits, load_recipe, open_store, prepare
 from wavespark.prepare.manifest import read_lines
 from wavespark.prepare.publish import UNFINISHED
 
@@ -105,8 +105,6 @@ def test_what_a_killed_run_left_is_cleaned_up(folder, tmp_path):
 
 
 def test_another_recipe_is_refused_and_what_changed_is_named(folder, tmp_path):
-    from wavespark.prepare import load_recipe
-
     prepare(folder, tmp_path / "store")
     with pytest.raises(StoreError, match=r"spacing_mm is 1\.0 there, 0\.5 now"):
         prepare(folder, tmp_path / "store", load_recipe("head-1mm", ["spacing_mm=0.5"]))
@@ -237,3 +235,15 @@ def test_a_time_series_is_complete_only_with_all_its_volumes(folder, tmp_path, m
     assert prepare(folder, store).prepared == 1
     assert json.loads((store / "manifest.jsonl").read_text().splitlines()[0])["of"] == 2
     assert np.array_equal([len(open_store(store))], [10])
+
+
+def test_a_recipe_can_leave_out_volumes_with_a_note(folder, tmp_path):
+    import nibabel as nib
+
+    mask = np.zeros((20, 20, 20), np.int16)
+    mask[5:15, 5:15, 5:15] = 1
+    nib.save(nib.Nifti1Image(mask, np.diag([4, 4, 4, 1])), folder / "mask.nii.gz")
+    assert prepare(folder, tmp_path / "all").volumes == 6
+    report = prepare(folder, tmp_path / "some", load_recipe("head-1mm", ['leave_out=["few_distinct_values"]']))
+    assert report.volumes == 5
+    assert report.reasons["few_distinct_values"] == 1

@@ -8,8 +8,8 @@ import time
 import nibabel as nib
 import numpy as np
 import pytest
-from prepare.heads import head_array, write_head
 
+from prepare.heads import head_array, write_head
 from wavespark.prepare import open_store, prepare
 
 pytestmark = pytest.mark.slow

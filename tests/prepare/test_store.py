@@ -1,21 +1,31 @@
 import json
 import multiprocessing
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 
 from prepare.children import total
+from prepare.heads import write_head
 from wavespark.errors import ShapeError, StoreError
 from wavespark.prepare import load_recipe, open_store, prepare
 from wavespark.prepare.manifest import read_lines
 from wavespark.volumes import read_volumes
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    root = tmp_path_factory.mktemp("original")
+    for i in range(5):
+        write_head(root / "data" / f"{i}_{'ct' if i == 4 else 'T1w'}.nii.gz", i, "CT" if i == 4 else "MR")
+    prepare(root / "data", root / "store")
+    return root / "store"
+
+
 @pytest.fixture
-def store(folder, tmp_path):
-    prepare(folder, tmp_path / "store")
-    return open_store(tmp_path / "store")
+def store(original, tmp_path):
+    return open_store(shutil.copytree(original, tmp_path / "store"))
 
 
 def test_volumes_come_by_position_by_id_and_in_order(store):

@@ -93,6 +93,8 @@ class Recipe(Settings):
     ct: CTValues = CTValues()
     mr: MRValues = MRValues()
     foreground: ForegroundBox = ForegroundBox()
+    leave_out: tuple[str, ...] = ()
+    """Notes that keep a volume out of the store, for example `few_distinct_values` (label maps, masks)."""
     reading: dict[str, Any] = Field(default_factory=dict)
     """Opt-in repairs of `wavespark.volumes.ReadingSettings`, for example `reading.allow_gaps=true`."""
 

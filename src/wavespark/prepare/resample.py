@@ -74,7 +74,7 @@ def _banded(taps: np.ndarray, weights: np.ndarray, size: int) -> sparse.csr_arra
 
 
 def apply_along(array: np.ndarray, matrix: sparse.csr_array, axis: int) -> np.ndarray:
-    """The array with `matrix` applied along one of its three axes, a few planes at a time: no copy of the whole is made.
+    """The array with `matrix` applied along one of its axes, a few planes at a time: no copy of the whole is made.
 
     Args:
         array: [D, H, W], any strides.

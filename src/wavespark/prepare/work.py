@@ -12,7 +12,7 @@ from wavespark.prepare.manifest import Record
 from wavespark.prepare.publish import write_folder
 from wavespark.prepare.recipe import Recipe
 from wavespark.prepare.store import item_files
-from wavespark.volumes import ReadingSettings, Source, read_source
+from wavespark.volumes import ReadingSettings, Source, Volume, read_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class Work:
             made = []
             volumes = read_source(source, self.secret, self.reading)
             for volume in volumes:
+                _left_out(volume, self.recipe)
                 made.append(item_files(make_item(volume, self.recipe), volume, source.id, len(volumes), self.recipe))
             for record, files in made:
                 write_folder(self.store / "items" / record["id"], files)
@@ -64,6 +65,12 @@ class Work:
                 reason="unexpected_error",
                 sentence=f"an unexpected {type(error).__name__} happened, a bug of wavespark: please report it",
             )
+
+
+def _left_out(volume: Volume, recipe: Recipe) -> None:
+    for note in volume.notes:
+        if note in recipe.leave_out:
+            raise VolumeError(note, "the recipe leaves such volumes out: see its setting leave_out")
 
 
 def _planted_fault(faults: str, relative: str) -> None:
