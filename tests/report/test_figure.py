@@ -7,6 +7,8 @@ from PIL import Image
 from wavespark.errors import DependencyError, InputError
 from wavespark.report import reconstruction_figure
 from wavespark.report.examples import read_cases
+from wavespark.report.figures import panels
+from wavespark.report.planes import PLANES
 
 
 def test_the_picture_for_a_readme_shows_the_case(run, tmp_path):
@@ -63,8 +65,20 @@ def test_tensors_that_do_not_fit_together_are_a_damaged_example(tmp_path, make_c
 
 def test_the_error_under_a_case_is_that_of_hidden_foreground(run):
     case = read_cases(run / "examples" / "step_00000300.safetensors")[0][0]
+    hidden_foreground = np.logical_not(case.visible) & case.foreground
     wrong = case.original.copy()
-    wrong[0][~case.scored] += 100.0
+    wrong[0][~hidden_foreground] += 100.0
     assert case.error(wrong) == 0.0
-    wrong[0][case.scored] += 0.25
+    wrong[0][hidden_foreground] += 0.25
     assert case.error(wrong) == pytest.approx(0.25, rel=1e-5)
+
+
+def test_an_error_picture_is_dark_wherever_the_loss_does_not_look(run):
+    case = read_cases(run / "examples" / "step_00000300.safetensors")[0][0]
+    case.reconstruction[...] = case.original + 1.0
+    case.inpainting[...] = case.original - 1.0
+    counted = np.logical_not(case.visible) & case.foreground
+    for title in ("Error of the reconstruction", "Error of inpainting"):
+        panel = next(p for p in panels(case)[0] if p.title == title)
+        for plane in PLANES:
+            assert np.array_equal(panel.paint(plane, 11), 254 * plane.cut(counted, 11).astype(int))

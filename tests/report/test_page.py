@@ -15,6 +15,7 @@ import pytest
 from wavespark.errors import InputError, WavesparkError
 from wavespark.report import page as page_module
 from wavespark.report import read_run, render, write_report
+from wavespark.report.markup import tag
 
 HEADINGS = [
     "Reconstructions",
@@ -166,6 +167,11 @@ def test_hostile_words_in_any_file_stay_words(run, make_case, save_examples):
     assert not page.unbalanced
 
 
+def test_an_attribute_cannot_be_left():
+    element = tag("img", alt=HOSTILE, title='" onload="x')
+    assert list(Reader(element).elements[0][1]) == ["alt", "title"] and len(Reader(element).elements) == 1
+
+
 def test_a_path_of_the_machine_is_not_passed_on(run):
     assert "/home/jane" in (run / "config.toml").read_text()
     assert "jane" not in write_report(run).read_text()
@@ -235,9 +241,9 @@ def test_a_row_that_a_kill_cut_off_is_ignored_and_no_other_is(run):
 
 def test_a_step_written_twice_counts_once_with_its_newest_values(run):
     with (run / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 7, "normalised_loss": 9.5}\n')
+        file.write('{"step": 302}\n{"step": 7, "normalised_loss": 9.5}\n{"step": 301}\n')
     record = read_run(run)
-    assert list(record.metrics.steps) == list(range(1, 301))
+    assert list(record.metrics.steps) == list(range(1, 303))
     assert record.metrics["normalised_loss"][6] == 9.5
 
 
@@ -252,10 +258,16 @@ def test_a_damaged_newest_example_is_named_and_the_one_before_is_shown(run):
 def test_before_and_after_are_shown_only_for_the_same_crop_behind_the_same_mask(run, make_case, save_examples):
     assert "Before training" in read(write_report(run)).text
     original = np.random.default_rng(0).normal(size=(1, 32, 32, 32)).astype(np.float32)
-    save_examples(run / "examples" / "step_00000000.safetensors", [make_case(original, 0.0, seed=5)])
+    examples = run / "examples"
+    save_examples(examples / "step_00000300.safetensors", [make_case(original, 0.9, seed=k) for k in range(2)])
+    save_examples(examples / "step_00000000.safetensors", [make_case(original, 0.0, seed=k) for k in (5, 6)])
     page = read(write_report(run))
     assert "Before training" not in page.text
     assert len(page.of("img")) == 3 + 2 * 3 * 6
+    save_examples(examples / "step_00000000.safetensors", [make_case(original, 0.0, seed=0, volume="another")])
+    assert "Before training" not in read(write_report(run)).text
+    save_examples(examples / "step_00000000.safetensors", [make_case(original, 0.0, seed=0)])
+    assert len(read(write_report(run)).of("img")) == 3 + 3 * 6 + 3 * 7
 
 
 def test_something_else_than_a_run_is_refused_with_its_reason(tmp_path):
