@@ -19,8 +19,8 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
-from volumes.written import CAPTURE_FRAMES_CLASS, Series, compress, head, nifti, nifti_bytes, save, without_preamble
 
+from volumes.written import CAPTURE_FRAMES_CLASS, Series, compress, head, nifti, nifti_bytes, save, without_preamble
 from wavespark.volumes import AssumedGeometry, ReadingSettings
 
 
@@ -89,6 +89,7 @@ _plain("double_oblique", row=(0.8, 0.6, 0.0), column=(-0.48, 0.64, 0.6), step=(1
 _plain("gantry_tilt", "gantry_tilt", step=(0.0, -1.2, 4.0))
 _plain("many_slices_of_tenths", stored=head(40), step=(0.0, 0.0, 0.3))
 _plain("names_with_newlines_and_invalid_utf8", name=lambda k: b"PLANTED\n\xff%d" % k)
+_plain("dicom_under_the_name_of_a_picture", "wrong_extension", name="{}.jpg".format)
 _plain("no_extension", name=lambda k: f"IM{k}")
 _plain("no_preamble_implicit", "no_preamble", syntax=ImplicitVRLittleEndian, raw=without_preamble)
 _plain("no_preamble_explicit", "no_preamble", raw=without_preamble)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from volumes.good import GOOD, Expected
 
+from volumes.good import GOOD, Expected
 from wavespark.volumes import Volume, read_volumes
 
 

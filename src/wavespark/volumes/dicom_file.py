@@ -133,7 +133,7 @@ def _read_meta(file: RegularFile) -> Meta:
             value, length = at + 8, int.from_bytes(head[at + 6 : at + 8], "little")
         values[tag] = head[value : value + min(length, 64)].rstrip(b"\x00 ").decode("ascii", "replace")
         at = value + length
-    if at >= len(head):
+    if len(head) < at + 12:
         raise VolumeError("truncated", "the file ends in its header: copy it again")
     syntax = values.get(_TRANSFER_SYNTAX) or _guess_syntax(head[at : at + 8])
     return Meta(syntax=syntax, media_class=values.get(_MEDIA_CLASS, ""), preamble=preamble, start=at)

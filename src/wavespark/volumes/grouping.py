@@ -12,6 +12,7 @@ from wavespark.volumes.dicom_file import open_dicom
 from wavespark.volumes.dicom_header import modality_of
 from wavespark.volumes.privacy import patient_id, source_id, unquoted
 from wavespark.volumes.settings import ReadingSettings
+from wavespark.volumes.sniff import is_misnamed
 from wavespark.volumes.source import Source
 from wavespark.volumes.walk import Entry, Walk
 
@@ -71,6 +72,8 @@ def _add(entry: Entry, groups: dict[str, _Series], walk: Walk, settings: Reading
         sop_class = str(dataset.get("SOPClassUID", "") or file.meta.media_class).strip()
         if _DICOMDIR in (sop_class, file.meta.media_class):
             return
+        if not sop_class and "Rows" not in dataset:
+            raise VolumeError("corrupt", "its DICOM header says nothing of what it is: copy or export it again")
         if not _is_image(dataset, sop_class, settings):
             sentence = "it is no CT or MR image (a document, capture, segmentation or another modality)"
             walk.beside.append((entry, VolumeError("not_an_image_volume", sentence)))
@@ -79,6 +82,8 @@ def _add(entry: Entry, groups: dict[str, _Series], walk: Walk, settings: Reading
         series = groups[uid or "folder:" + os.fsdecode(entry.folder)]
         series.entries.append(entry)
         series.patient = series.patient or str(dataset.get("PatientID", "") or "").strip()
+        if is_misnamed(entry.path, "dicom"):
+            series.notes.add("wrong_extension")
         if not file.meta.preamble:
             series.notes.add("no_preamble")
 

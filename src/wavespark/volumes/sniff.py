@@ -19,9 +19,11 @@ _UNSUPPORTED = re.compile(
     rb"pkl|pickle|pt|pth|(dcm|nrrd|mnc|tar)\.gz)$"
 )
 _ARCHIVES = (b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
+_PICTURES = (b"%PDF", b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\x00", b"MM\x00*")
 _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _PICKLE_NAMES = (b".pkl", b".pickle", b".pt", b".pth", b".joblib")
 _GROUPS_WITHOUT_PREAMBLE = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
+_NO_IMAGES = re.compile(rb"\.(jpe?g|gif|bmp|txt|json|xml|csv|tsv|html?|pdf)$")
 
 
 def claimed(name: bytes) -> str | None:
@@ -31,6 +33,17 @@ def claimed(name: bytes) -> str | None:
         if name.endswith(extension):
             return kind
     return "unsupported" if _UNSUPPORTED.search(name) else None
+
+
+def is_misnamed(name: bytes, kind: str) -> bool:
+    """True if the extension claims another format than the content has."""
+    claim = claimed(name)
+    return claim != kind if claim else bool(_NO_IMAGES.search(name.lower()))
+
+
+def is_another_known(head: bytes) -> bool:
+    """True for the first bytes of an archive, a picture or a document."""
+    return is_archive(head) or head.startswith(_PICTURES)
 
 
 def is_archive(head: bytes) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from wavespark.errors import InputError, VolumeError
 from wavespark.volumes.files import open_regular, refusal_of
 from wavespark.volumes.privacy import bids_subject, patient_id, source_id
-from wavespark.volumes.sniff import claimed, is_archive, is_pickle_or_code, sniff
+from wavespark.volumes.sniff import claimed, is_another_known, is_archive, is_misnamed, is_pickle_or_code, sniff
 from wavespark.volumes.source import Source
 from wavespark.volumes.volume import Refusal
 
@@ -89,7 +89,7 @@ class Walk:
         try:
             with open_regular(entry.path) as file:
                 size = file.size
-                kind = sniff(file)[0]
+                kind, head = sniff(file)
         except VolumeError as error:
             self.refuse(entry.relative, error)
             return
@@ -101,8 +101,9 @@ class Walk:
         elif kind:
             self.sources.append(_file_source(entry, kind, self.secret))
         elif claim in ("nifti", "dicom"):
-            said = "NIfTI" if claim == "nifti" else "DICOM"
-            odd = VolumeError(f"not_{claim}", f"its name says {said} and its content does not")
+            odd = VolumeError(f"not_{claim}", "its content is not of the format that its name says")
+            if claim == "nifti" and is_another_known(head):
+                odd = VolumeError("wrong_extension", "it is a picture, document or archive under the name of a NIfTI file")
             self.refuse(entry.relative, odd)
             self.beside.append((entry, odd))
         elif claim == "unsupported":
@@ -174,4 +175,5 @@ def _file_source(entry: Entry, kind: str, secret: bytes) -> Source:
         relative=relative,
         identity=relative,
         size=entry.size,
+        notes=("wrong_extension",) if is_misnamed(entry.path, kind) else (),
     )
