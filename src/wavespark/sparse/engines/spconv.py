@@ -1,0 +1,94 @@
+"""spconv 2 behind the engine contract (CPU build and CUDA builds), with its traps guarded.
+
+Its index search is its own, so it is an independent check of ours; what differs is put right here. A strided convolution of spconv is active at
+every window that touches a site; the pairs of windows outside our rule are left out. Its CPU build computes wrong sums with more than one OpenMP
+thread and asks for the current CUDA stream in the backward pass even where there is none.
+"""
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wavespark.errors import SettingsError
+from wavespark.sparse.coordinates import Coordinates
+from wavespark.sparse.engines import Convolution, Engine
+
+
+class SpconvEngine:
+    """`spconv.pytorch`, its native algorithm; fp32 (on CUDA also fp16)."""
+
+    name = "spconv"
+
+    def __init__(self, ops: Any, functional: Any, algorithm: Any) -> None:
+        self._ops, self._functional, self._algorithm = ops, functional, algorithm
+        if not torch.cuda.is_available():
+            ops.get_current_stream = lambda: 0
+
+    def refuse_machine(self) -> None:
+        """Raises SettingsError where spconv would give wrong numbers: on a processor with more than one OpenMP thread."""
+        threads = os.environ.get("OMP_NUM_THREADS", "not set")
+        if not torch.cuda.is_available() and (threads != "1" or torch.get_num_threads() != 1):
+            raise SettingsError(
+                "the sparse engine 'spconv' gives wrong sums on a CPU with more than one OpenMP thread "
+                f"(OMP_NUM_THREADS is {threads}, torch has {torch.get_num_threads()}). "
+                "Start with OMP_NUM_THREADS=1, or keep the engine 'torch'"
+            )
+
+    def convolve(self, features_NC: Tensor, weight: Tensor, task: Convolution) -> Tensor:
+        """See `Engine.convolve`."""
+        if features_NC.device.type == "cpu":
+            self._refuse_on_cpu(features_NC)
+        rows = len(task.target)
+        if not len(task.source) or not rows:
+            return features_NC.new_zeros(rows, weight.shape[1 if task.transposed else 0]) + 0 * (features_NC.sum() + weight.sum())
+        fine, coarse = (task.target, task.source) if task.transposed else (task.source, task.target)
+        pairs, counts = self._pairs(fine, coarse, task)
+        if task.transposed:
+            filters = weight.permute(1, 2, 3, 4, 0).contiguous()
+            function = self._functional.indice_inverse_conv
+        else:
+            filters = weight.permute(0, 2, 3, 4, 1).contiguous()
+            function = self._functional.indice_subm_conv if task.is_submanifold else self._functional.indice_conv
+        result: Tensor = function(features_NC.contiguous(), filters, pairs, counts, rows, self._algorithm)
+        return result
+
+    def _refuse_on_cpu(self, features: Tensor) -> None:
+        if features.dtype != torch.float32:
+            raise SettingsError(f"the sparse engine 'spconv' computes in fp32 on a CPU, got {features.dtype}: keep the engine 'torch' for it")
+        if os.environ.get("OMP_NUM_THREADS") != "1" or torch.get_num_threads() != 1:
+            raise SettingsError("the sparse engine 'spconv' gives wrong sums on a CPU with more than one OpenMP thread: start with OMP_NUM_THREADS=1")
+
+    def _pairs(self, fine: Coordinates, coarse: Coordinates, task: Convolution) -> tuple[Tensor, Tensor]:
+        key = ("spconv", task.kernel, task.stride, task.dilation)
+        pairs: tuple[Tensor, Tensor] = fine.kept(key, lambda: self._search(fine, coarse, task), beside=coarse)
+        return pairs
+
+    def _search(self, fine: Coordinates, coarse: Coordinates, task: Convolution) -> tuple[Tensor, Tensor]:
+        """[2, K, N] rows (fine, coarse) that each kernel offset joins, and how many [K]."""
+        indices = torch.stack(fine.lattice, 1).int()
+        extent = [-(-e // s) * s for e, s in zip(fine.extent, task.stride, strict=True)]
+        padding = [k // 2 * d if k % 2 else 0 for k, d in zip(task.kernel, task.dilation, strict=True)]
+        windows, pairs, counts = self._ops.get_indice_pairs(
+            indices, fine.batch_size, extent, self._algorithm, list(task.kernel), list(task.stride), padding, list(task.dilation),
+            [0, 0, 0], task.is_submanifold, False)
+        if task.is_submanifold:
+            return pairs, counts
+        s, d, h, w = (column.long() for column in windows.unbind(1))
+        ours = coarse.find((s, d, h, w))[:, 0]
+        place = torch.arange(pairs.shape[2], device=pairs.device)
+        joined = ours[pairs[1].clamp(min=0).long()]
+        valid = (place < counts.to(pairs.device)[:, None]) & (joined < len(coarse))
+        order = (~valid).int().sort(dim=1, stable=True).indices
+        kept = torch.stack((pairs[0].gather(1, order), joined.gather(1, order)))
+        return kept.contiguous(), valid.sum(1).to(counts)
+
+
+def load() -> Engine:
+    """The engine, if spconv can be imported."""
+    import spconv.pytorch  # noqa: F401  (defines the operators)
+    from spconv.core import ConvAlgo
+    from spconv.pytorch import functional, ops
+
+    return SpconvEngine(ops, functional, ConvAlgo.Native)
