@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from wavespark.report import headline, judge, read_run
+from wavespark.report import headline, judge, read_run, render
 
 
 def measured(step, loss, **others):
@@ -34,6 +34,7 @@ def test_the_answer_follows_from_the_held_out_numbers(run, save_lines, name):
 def test_one_measurement_alone_answers_nothing(run, save_lines):
     save_lines(run / "validation.jsonl", [measured(0, 0.5)])
     assert judge(read_run(run)).learned == "unknown"
+    assert "→" not in render(read_run(run))
 
 
 def test_training_numbers_alone_answer_nothing(run):
