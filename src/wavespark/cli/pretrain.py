@@ -59,6 +59,6 @@ def say_learning(first: dict, last: dict) -> None:
         f"Held-out normalised loss (1 = predicting the mean): from {figure(first, 'normalised_loss')} to {figure(last, 'normalised_loss')}."
     )
     say(
-        f"Trilinear inpainting scores {figure(last, 'inpainting')} in the same units, and {figure(last, 'inpainting_own_mean')} "
-        "when it is told the true mean of every cell."
+        f"In the same units trilinear inpainting scores {figure(last, 'inpainting')}; told the true mean of every cell, "
+        f"trilinear {figure(last, 'inpainting_own_mean')} and harmonic inpainting {figure(last, 'harmonic_own_mean')}."
     )

@@ -55,7 +55,8 @@ def _leak() -> tuple[str, str, bool]:
 def _masks() -> tuple[str, str, bool]:
     """Law I9 on every grid up to 5 x 5 x 5."""
     rng = np.random.default_rng(0)
-    grids = [grid for grid in product(range(1, 6), repeat=3) if grid != (1, 1, 1)]
+    sides = range(1, 6)
+    grids = [(d, h, w) for d, h, w in product(sides, sides, sides) if d * h * w > 1]
     wrong = 0
     for grid in grids:
         cells = grid[0] * grid[1] * grid[2]

@@ -28,9 +28,8 @@ def load_encoder(path: str | Path) -> WaveFormer:
         folder = folder / "exports" / "encoder"
     export = read_export(folder)
     try:
-        settings = WaveFormerSettings(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in export.config["model"]["settings"].items()}
-        )
+        described = export.config["model"]["settings"]
+        settings = WaveFormerSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in described.items()})  # type: ignore[arg-type]
         encoder = WaveFormer(settings, export.config["stems"])
         preparation = dict(export.config["preparation"])
     except (KeyError, TypeError, ValueError, AttributeError, ModelError):

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch import Tensor
 from wavespark.config import PretrainSettings
 from wavespark.engine.step import StepResult, forward
 from wavespark.masking import BlockMasking
-from wavespark.metrics import effective_rank, inpaint
+from wavespark.metrics import effective_rank, harmonic, inpaint
 from wavespark.models import SparK
 from wavespark.objectives import Score, reconstruction
 from wavespark.prepare import Store
@@ -22,10 +24,15 @@ from wavespark.prepare.publish import write_file
 from wavespark.randomness import stream
 from wavespark.sampling import Batch, Crop, Split, collate
 from wavespark.sampling.crops import random_crop
-from wavespark.sparse import CellLayout, gather_cells
+from wavespark.shapes import Triple
+from wavespark.sparse import cut_cells
 
 _MASK_STEP = 0
 """Training steps count from 1, so no training mask equals a held-out one."""
+_NOTE = (
+    "Predicted cells are shown with their true mean and standard deviation: the network is asked for the shape within a cell only. "
+    "Inpainting is shown as it is."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -36,6 +43,8 @@ class HeldOut:
     masking: BlockMasking
     seed: int
     variance_floor: float
+    baselines: list[tuple[Score, Score, Score]] = field(default_factory=list)
+    """What interpolation scores on each crop, once it is known."""
 
     @classmethod
     def of(cls, store: Store, split: Split, settings: PretrainSettings, masking: BlockMasking) -> "HeldOut":
@@ -71,20 +80,23 @@ class HeldOut:
         ]
         features = torch.cat([self._coarsest(model, b, r) for b, r in zip(self.batches(), results, strict=True)])
         model.train(was_training)
-        by_modality: dict[str, list[tuple[Score, Score, Score]]] = {}
-        for batch, result in zip(self.batches(), results, strict=True):
-            by_modality.setdefault(batch.modality, []).append(
-                (result.score, *inpainting_scores(batch, result, model.encoder.cell))
+        if not self.baselines:  # they never change: the crops and the masks are fixed
+            self.baselines.extend(
+                baseline_scores(batch, result, model.encoder.cell)
+                for batch, result in zip(self.batches(), results, strict=True)
             )
-        scores = {name: [_sum([row[i] for row in rows]) for i in range(3)] for name, rows in by_modality.items()}
-        overall = [_sum([s[i] for s in scores.values()]) for i in range(3)]
+        rows = [(r.score, *baseline) for r, baseline in zip(results, self.baselines, strict=True)]
+        kinds = [crop.modality for crop in self.crops]
+        by_modality = {
+            kind: _named([r for r, k in zip(rows, kinds, strict=True) if k == kind]) for kind in sorted(set(kinds))
+        }
         return {
             "step": step,
-            **_named(overall),
+            **_named(rows),
             "effective_rank": effective_rank(features),
             "feature_std": float(features.std(0).mean()),
             "target_cells": sum(int(r.predicted.sum()) for r in results),
-            "per_modality": {name: _named(s) for name, s in scores.items()},
+            "per_modality": by_modality,
         }, results
 
     @staticmethod
@@ -97,16 +109,13 @@ class HeldOut:
         )
 
 
-def _sum(scores: Sequence[Score]) -> Score:
-    total = scores[0]
-    for score in scores[1:]:
-        total = total + score
-    return total
-
-
-def _named(scores: Sequence[Score]) -> dict[str, float | None]:
-    names = ("normalised_loss", "inpainting", "inpainting_own_mean")
-    return {name: _finite(score.normalised_loss) for name, score in zip(names, scores, strict=True)}
+def _named(rows: Sequence[Sequence[Score]]) -> dict[str, float | None]:
+    """The normalised losses of the sums over crops."""
+    names = ("normalised_loss", "inpainting", "inpainting_own_mean", "harmonic_own_mean")
+    return {
+        name: _finite(reduce(add, column).normalised_loss)
+        for name, column in zip(names, zip(*rows, strict=True), strict=True)
+    }
 
 
 def _finite(value: Tensor) -> float | None:
@@ -114,25 +123,22 @@ def _finite(value: Tensor) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def inpainting_scores(batch: Batch, result: StepResult, cell: tuple[int, int, int]) -> tuple[Score, Score]:
-    """Trilinear inpainting in the units of the targets: as it is, and granted the true mean of every cell."""
-    filled = inpaint(batch.voxels, voxel_mask(result.masks.visible, cell, batch.voxels.shape[2:]))
+def baseline_scores(batch: Batch, result: StepResult, cell: Triple) -> tuple[Score, Score, Score]:
+    """What interpolation scores in the units of the targets: trilinear; trilinear and harmonic, granted the true mean of every cell."""
+    visible = voxel_mask(result.masks.visible, cell, batch.voxels.shape[2:])
     targets = result.targets
-    layout = CellLayout(
-        cells=result.predicted.nonzero(),
-        grid=tuple(result.predicted.shape[1:]),
-        batch_size=len(batch.voxels),
-        size=tuple(batch.voxels.shape[2:]),
-        cell=cell,
-        counts=(int(result.predicted.sum()),),
-    )
-    cells = gather_cells(filled, layout, cell).to(targets.mean.device)
-    inside = gather_cells(batch.foreground[:, None].float(), layout, cell).to(targets.mean.device)
-    own_mean = (cells * inside).sum((1, 2, 3), keepdim=True) / inside.sum((1, 2, 3), keepdim=True).clamp(min=1)
-    return tuple(reconstruction((cells - mean) / targets.scale, targets) for mean in (targets.mean, own_mean))  # type: ignore[return-value]
+    inside = cut_cells(batch.foreground[:, None].float(), result.predicted, cell).to(targets.mean.device)
+
+    def score(filled: Tensor, grant_mean: bool) -> Score:
+        cells = cut_cells(filled, result.predicted, cell).to(targets.mean.device)
+        own = (cells * inside).sum((1, 2, 3), keepdim=True) / inside.sum((1, 2, 3), keepdim=True).clamp(min=1)
+        return reconstruction((cells - (own if grant_mean else targets.mean)) / targets.scale, targets)
+
+    trilinear = inpaint(batch.voxels, visible)
+    return score(trilinear, False), score(trilinear, True), score(harmonic(batch.voxels, visible), True)
 
 
-def voxel_mask(cells_BDHW: Tensor, cell: tuple[int, int, int], size: Sequence[int]) -> Tensor:
+def voxel_mask(cells_BDHW: Tensor, cell: Triple, size: Sequence[int]) -> Tensor:
     """A cell mask as a voxel mask of the crop."""
     for axis in range(3):
         cells_BDHW = cells_BDHW.repeat_interleave(cell[axis], axis + 1)
@@ -144,7 +150,7 @@ def write_examples(
     folder: Path,
     held_out: HeldOut,
     results: Sequence[StepResult],
-    cell: tuple[int, int, int],
+    cell: Triple,
     step: int,
     at_most: int = 4,
 ) -> None:
@@ -171,12 +177,14 @@ def write_examples(
                 "start": list(crop.start),
             }
         )
-    content = save({name: t.contiguous() for name, t in tensors.items()}, metadata={"cases": json.dumps(cases)})
+    content = save(
+        {name: t.contiguous() for name, t in tensors.items()}, metadata={"cases": json.dumps(cases), "note": _NOTE}
+    )
     folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / f"step_{step:08d}.safetensors", content)
 
 
-def _reconstructed(batch: Batch, result: StepResult, cell: tuple[int, int, int]) -> Tensor:
+def _reconstructed(batch: Batch, result: StepResult, cell: Triple) -> Tensor:
     """The crop with its predicted cells in voxel values (with each cell's true mean and scale, which the network is not asked for)."""
     t = result.targets
     cells = (result.prediction.float() * t.scale + t.mean).cpu()

@@ -1,6 +1,6 @@
 """What a run is worth: health of features, and the baseline that needs no network."""
 
 from wavespark.metrics.health import effective_rank
-from wavespark.metrics.inpainting import inpaint
+from wavespark.metrics.inpainting import harmonic, inpaint
 
-__all__ = ["effective_rank", "inpaint"]
+__all__ = ["effective_rank", "harmonic", "inpaint"]

@@ -32,3 +32,28 @@ def inpaint(crop_BCDHW: Tensor, visible_BDHW: Tensor) -> Tensor:
         d, h, w = values.shape[2:]
         result = torch.where(weight > 0, values, finer[:, :, :d, :h, :w])
     return result
+
+
+def harmonic(crop_BCDHW: Tensor, visible_BDHW: Tensor, sweeps: int = 60) -> Tensor:
+    """Hidden voxels such that each is the mean of its six neighbours: in one dimension exactly linear interpolation, in three the smoothest one.
+
+    The strongest baseline that needs no learning. Solved from the trilinear start by successive over-relaxation on a checkerboard
+    (Young, "Iterative solution of large linear systems", 1971).
+
+    Args:
+        crop_BCDHW: voxels; hidden ones are never read.
+        visible_BDHW: bool, one value a voxel.
+        sweeps: over the whole crop; 60 are within 1 % of convergence for hidden regions of a few cells of 16.
+    """
+    values = inpaint(crop_BCDHW, visible_BDHW)
+    d, h, w = (torch.arange(n, device=values.device) for n in values.shape[2:])
+    odd = (d[:, None, None] + h[None, :, None] + w) % 2 == 1
+    hidden = ~visible_BDHW[:, None]
+    for sweep in range(2 * sweeps):
+        p = F.pad(values, (1,) * 6, mode="replicate")
+        across_d = p[:, :, 2:, 1:-1, 1:-1] + p[:, :, :-2, 1:-1, 1:-1]
+        across_h = p[:, :, 1:-1, 2:, 1:-1] + p[:, :, 1:-1, :-2, 1:-1]
+        across_w = p[:, :, 1:-1, 1:-1, 2:] + p[:, :, 1:-1, 1:-1, :-2]
+        change = (across_d + across_h + across_w) / 6 - values
+        values = torch.where(hidden & (odd if sweep % 2 else ~odd), values + 1.85 * change, values)
+    return values

@@ -38,7 +38,7 @@ class Densify(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.mask_token = nn.Parameter(torch.empty(channels))
+        self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(channels), std=0.02))
         self.project = nn.Linear(channels, width)
 
     def spread(self, level: VisibleCells, everywhere: CellLayout) -> VisibleCells:
@@ -92,8 +92,6 @@ class LightDecoder(nn.Module):
             {name: nn.Linear(settings.widths[-1], self.voxels_per_token * count) for name, count in outputs.items()}
         )
         self.apply(initialise)
-        for densify in self.densify:
-            nn.init.trunc_normal_(densify.mask_token, std=0.02)
 
     def forward(self, levels: list[VisibleCells], predicted_BDHW: Tensor, modality: str) -> Tensor:
         """The voxels of the predicted cells.
@@ -118,7 +116,7 @@ class LightDecoder(nn.Module):
                 x = x.with_features(
                     finer + self.densify[scale](coarse_first[scale], everywhere).features
                 ).zero_outside()
-            for block in blocks:  # type: ignore[union-attr]
+            for block in blocks:  # type: ignore[union-attr, attr-defined]
                 x = block(x, rotation, None)
         chosen = predicted_BDHW.flatten().nonzero()[:, 0].to(x.features.device)
         tokens = self.heads[modality](self.norm(x.features[chosen]))

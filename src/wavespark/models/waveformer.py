@@ -7,6 +7,7 @@ Axes: B batch, C channels, D H W voxels or grid, N visible cells, b tokens along
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +62,8 @@ class WaveFormer(nn.Module):
             raise ModelError("an encoder needs at least one stem")
         self.settings = settings
         self.stem_channels = dict(stems)
+        self.preparation: dict[str, Any] = {}
+        """The recipe that the input needs: fingerprint and settings; set when an export is loaded."""
         stages = settings.stages
         self.channels = settings.channels
         """Channels of each level, finest first."""
@@ -139,7 +142,7 @@ class WaveFormer(nn.Module):
         for i, blocks in enumerate(self.stages):
             if i:
                 x = self.merges[i - 1](x)
-            for block in blocks:  # type: ignore[union-attr]
+            for block in blocks:  # type: ignore[union-attr, attr-defined]
                 x = block(x, rotation, generator)
             levels.append(x.with_features(self.norms[i](x.features)).zero_outside())
         return levels

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wavespark.shapes import Triple
-from wavespark.sparse import CellLayout, gather_cells
+from wavespark.sparse import cut_cells
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -72,18 +72,8 @@ def cell_targets(
         cell: voxels of a cell.
         variance_floor: a cell's channel with less variance is not scored; in squared units of the crop.
     """
-    _, _, d, h, w = crop_BCDHW.shape
-    cells = chosen_BDHW.nonzero().to(crop_BCDHW.device)
-    layout = CellLayout(
-        cells=cells,
-        grid=tuple(chosen_BDHW.shape[1:]),
-        batch_size=len(crop_BCDHW),
-        size=(d, h, w),
-        cell=cell,
-        counts=(len(cells),),
-    )
-    voxels = gather_cells(crop_BCDHW, layout, cell).float()
-    weight = gather_cells(foreground_BDHW[:, None].to(voxels.dtype), layout, cell)
+    voxels = cut_cells(crop_BCDHW, chosen_BDHW, cell).float()
+    weight = cut_cells(foreground_BDHW[:, None].to(voxels.dtype), chosen_BDHW, cell)
     count = weight.sum((1, 2, 3), keepdim=True).clamp(min=1)
     mean = (voxels * weight).sum((1, 2, 3), keepdim=True) / count
     variance = ((voxels - mean) ** 2 * weight).sum((1, 2, 3), keepdim=True) / count

@@ -23,8 +23,8 @@ class Augmentation:
     def __call__(self, crop: Crop, rng: np.random.Generator) -> Crop:
         """The changed crop. The same numbers are drawn whatever the settings, so that switching one change off leaves the others as they were."""
         flips, factor, constant, sigma = rng.random(3), rng.uniform(-1, 1), rng.uniform(-1, 1), rng.uniform(0, 1)
-        axes = [axis for axis in range(3) if flips[axis] < self.flip]
-        voxels = np.flip(crop.voxels, [a + 1 for a in axes]) if axes else crop.voxels
+        axes = tuple(axis for axis in range(3) if flips[axis] < self.flip)
+        voxels = np.flip(crop.voxels, tuple(a + 1 for a in axes)) if axes else crop.voxels
         foreground = np.flip(crop.foreground, axes) if axes else crop.foreground
         if crop.modality == "MR":
             voxels = voxels * np.float32(1 + self.scale * factor) + np.float32(self.shift * constant)

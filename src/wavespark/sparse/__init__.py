@@ -2,7 +2,7 @@
 
 from wavespark.sparse import voxel_conv, voxel_norm, voxel_pool  # noqa: F401  (they register what sparse voxels can do)
 from wavespark.sparse.cell_conv import submanifold_conv
-from wavespark.sparse.cells import CellLayout, VisibleCells, gather_cells
+from wavespark.sparse.cells import CellLayout, VisibleCells, cut_cells, gather_cells
 from wavespark.sparse.conv import StridedConv3d, SubmanifoldConv3d, TransposedConv3d
 from wavespark.sparse.engines import current_engine, engines, set_engine
 from wavespark.sparse.norm import SparseBatchNorm, SparseGELU, SparseInstanceNorm, SparseLayerNorm, SparseReLU
@@ -29,6 +29,7 @@ __all__ = [
     "VisibleCells",
     "cat",
     "current_engine",
+    "cut_cells",
     "engines",
     "gather_cells",
     "haar_dwt",
