@@ -1,0 +1,64 @@
+"""Measuring in a process of its own, whose allocator keeps memory instead of asking the system for it again every step.
+
+An allocator that returns large blocks to the system makes every step pay page faults, and more so the larger the step:
+a ratio measured so flatters the smaller form. glibc reads these settings when a process starts, hence a child process.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from wavespark.bench.step import StepBench, measure_step
+from wavespark.errors import SettingsError, WavesparkError
+
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**40),
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_TOP_PAD_": str(2**26),
+    "MALLOC_ARENA_MAX": "1",
+}
+"""Settings of glibc's malloc (mallopt(3)); other allocators ignore them, and the count of page faults tells."""
+
+
+def in_clean_process(bench: StepBench) -> dict[str, Any]:
+    """`measure_step(bench)`, from a child process with quiet memory; its progress goes to standard error.
+
+    Raises:
+        SettingsError: if the settings do not fit the model.
+        WavesparkError: if the child died, for example for want of memory.
+    """
+    threads = {"OMP_NUM_THREADS": str(bench.threads), "MKL_NUM_THREADS": str(bench.threads)}
+    child = subprocess.run(
+        [sys.executable, "-c", "from wavespark.bench.child import main; main()"],
+        input=json.dumps(asdict(bench)),
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **ALLOCATOR, **threads},
+        check=False,
+    )
+    if child.returncode:
+        raise WavesparkError(
+            f"the measuring process ended with code {child.returncode}. A negative code or 137 is usually want of "
+            f"memory: free some, or use a smaller --size than {bench.size}"
+        )
+    found: dict[str, Any] = json.loads(child.stdout)
+    if "refused" in found:
+        raise SettingsError(found["refused"])
+    return found
+
+
+def main() -> None:
+    """The child: settings as JSON on standard input, result as JSON on standard output."""
+
+    def tell(done: int, total: int) -> None:
+        sys.stderr.write(f"bench step: round {done} of {total}\n")
+
+    try:
+        found = measure_step(StepBench(**json.load(sys.stdin)), tell)
+    except WavesparkError as error:
+        found = {"refused": str(error)}
+    json.dump(found, sys.stdout)
