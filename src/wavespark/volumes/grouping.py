@@ -23,6 +23,9 @@ _KEYWORDS = (
     "SOPClassUID", "SeriesInstanceUID", "PatientID", "Modality", "Rows", "SamplesPerPixel", "NumberOfFrames",
     "ImagePositionPatient",
 )  # fmt: skip
+_NO_IMAGE = VolumeError(
+    "not_an_image_volume", "it is no CT or MR image (but a document, capture, segmentation or another modality)"
+)
 _TAGS = tuple(tag for tag in map(tag_for_keyword, _KEYWORDS) if tag is not None)
 
 
@@ -32,20 +35,31 @@ class _Series:
     patient: str = ""
     notes: set[str] = field(default_factory=set)
 
+    @property
+    def folders(self) -> set[bytes]:
+        """Where its files lie."""
+        return {entry.folder for entry in self.entries}
+
 
 def group_dicom(walk: Walk, settings: ReadingSettings) -> None:
     """Turns the DICOM files of a walk into sources, and refuses those that cannot be images."""
     groups: dict[str, _Series] = defaultdict(_Series)
+    unwanted: dict[str, _Series] = defaultdict(_Series)
     for entry in walk.slices["dicom"]:
         try:
-            _add(entry, groups, walk, settings)
+            _add(entry, groups, unwanted, settings)
         except VolumeError as error:
             walk.refuse(entry.relative, error)
     odd = defaultdict(set)
     for entry, problem in walk.beside:
         odd[entry.folder].add(problem.reason)
+    for identity, other in unwanted.items():
+        if identity in groups:
+            groups[identity].notes.add(_NO_IMAGE.reason)
+        for folder in other.folders:
+            odd[folder].add(_NO_IMAGE.reason)
     for identity, series in groups.items():
-        folders = {entry.folder for entry in series.entries}
+        folders = series.folders
         notes = series.notes.union(*(odd[folder] for folder in folders))
         walk.sources.append(
             Source(
@@ -59,13 +73,18 @@ def group_dicom(walk: Walk, settings: ReadingSettings) -> None:
                 notes=tuple(sorted(notes)),
             )
         )
-    beside_images = {entry.folder for series in groups.values() for entry in series.entries}
+    beside_images = set().union(*(series.folders for series in groups.values()))
+    for identity, other in unwanted.items():
+        if identity not in groups and not other.folders & beside_images:
+            walk.refuse(os.fsencode(identity), _NO_IMAGE)
     for entry, problem in walk.beside:
         if entry.folder not in beside_images and problem.reason != "not_dicom":
             walk.refuse(entry.relative, problem)
 
 
-def _add(entry: Entry, groups: dict[str, _Series], walk: Walk, settings: ReadingSettings) -> None:
+def _add(
+    entry: Entry, groups: dict[str, _Series], unwanted: dict[str, _Series], settings: ReadingSettings
+) -> None:
     file = open_dicom(entry.path, _TAGS)
     with unquoted("corrupt", "its DICOM header cannot be parsed: copy or export it again"):
         dataset = file.dataset
@@ -74,12 +93,8 @@ def _add(entry: Entry, groups: dict[str, _Series], walk: Walk, settings: Reading
             return
         if not sop_class and "Rows" not in dataset:
             raise VolumeError("corrupt", "its DICOM header says nothing of what it is: copy or export it again")
-        if not _is_image(dataset, sop_class, settings):
-            sentence = "it is no CT or MR image (a document, capture, segmentation or another modality)"
-            walk.beside.append((entry, VolumeError("not_an_image_volume", sentence)))
-            return
-        uid = str(dataset.get("SeriesInstanceUID", "") or "").strip()
-        series = groups[uid or "folder:" + os.fsdecode(entry.folder)]
+        uid = str(dataset.get("SeriesInstanceUID", "") or "").strip() or "folder:" + os.fsdecode(entry.folder)
+        series = (groups if _is_image(dataset, sop_class, settings) else unwanted)[uid]
         series.entries.append(entry)
         series.patient = series.patient or str(dataset.get("PatientID", "") or "").strip()
         if is_misnamed(entry.path, "dicom"):

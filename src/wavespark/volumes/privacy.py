@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from wavespark.errors import InputError, VolumeError
 
 _LIBRARIES = ("pydicom", "nibabel", "nibabel.global", "pylibjpeg", "openjpeg", "rle", "nrrd", "gdcm")
+_LOGGERS = tuple(logging.getLogger(name) for name in _LIBRARIES)
 _SUBJECT = re.compile(rb"(?:^|[/_])(sub-[A-Za-z0-9]+)")
 
 
@@ -50,20 +51,19 @@ def unquoted(reason: str, sentence: str) -> Iterator[None]:
 
     The original exception is dropped, not chained: its text may quote the file. Our own errors pass.
     """
-    loggers = [logging.getLogger(name) for name in _LIBRARIES]
-    before = [logger.disabled for logger in loggers]
-    for logger in loggers:
+    before = [logger.disabled for logger in _LOGGERS]
+    for logger in _LOGGERS:
         logger.disabled = True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (InputError, MemoryError):
+    except (InputError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception:
+    except BaseException:  # a decoder in Rust panics with one that is no Exception
         raise VolumeError(reason, sentence) from None
     finally:
-        for logger, disabled in zip(loggers, before, strict=True):
+        for logger, disabled in zip(_LOGGERS, before, strict=True):
             logger.disabled = disabled
 
 
