@@ -77,3 +77,12 @@ def test_real_heads(real_data, name):
         assert mask[pieces == skull].mean() > 0.98
         assert mask[pieces == holder].mean() < 0.02
         assert (voxels[mask] < -500).mean() < 0.05
+
+
+@pytest.mark.parametrize("modality", ["MR", "CT"])
+def test_a_thick_thing_beside_the_head_is_left_out(head, modality):
+    voxels = head((60, 90, 56), modality)
+    voxels[20:40, 1:8, 20:40] = 100  # a bag of fluid
+    mask = find_foreground(voxels, np.diag([3, 3, 3, 1]), modality)
+    assert not mask[20:40, 1:8, 20:40].any()
+    assert mask[30, 45, 28]

@@ -145,3 +145,18 @@ def test_a_list_keeps_every_whole_line_when_a_write_was_torn(tmp_path):
     add_lines(tmp_path, MANIFEST, [{"id": "c"}])
     assert [r["id"] for r in read_lines(tmp_path / MANIFEST)] == ["a", "c"]
     assert same_files(tmp_path, tmp_path)
+
+
+def test_an_append_that_does_not_fit_whole_is_taken_back(tmp_path, monkeypatch):
+    real = os.write
+    publish.append(tmp_path / "list", b"first\n")
+
+    def half(handle, content):
+        if len(content) < 6:
+            raise OSError(errno.ENOSPC, "full")
+        return real(handle, bytes(content)[:4])
+
+    monkeypatch.setattr(os, "write", half)
+    with pytest.raises(StoreError, match="disk is full"):
+        publish.append(tmp_path / "list", b"second\n")
+    assert (tmp_path / "list").read_bytes() == b"first\n"
