@@ -17,7 +17,7 @@ from wavespark.volumes.files import rescale
 from wavespark.volumes.finish import check_size, finish
 from wavespark.volumes.naming import Kind
 from wavespark.volumes.privacy import source_id
-from wavespark.volumes.series import Slice, Stack, arrange
+from wavespark.volumes.series import Slice, Stack, arrange, fill_missing
 from wavespark.volumes.settings import ReadingSettings
 from wavespark.volumes.source import Source
 from wavespark.volumes.volume import Volume
@@ -117,9 +117,8 @@ def _read_values(
             rescale(stored, s.slope, s.intercept, out=out[k])
             if padded is not None and mask is not None:
                 padded[k] = mask
-    missing = sorted(set(range(depth)) - set(stack.depths))
-    _fill_padding(out, padded)
-    _fill_missing(out, missing, stack.depths)
+    _fill_padding(out, padded, list(stack.depths))
+    missing = fill_missing(out, stack.depths)
     if missing:
         padded = np.zeros(out.shape, bool) if padded is None else padded
         padded[missing] = True
@@ -147,18 +146,11 @@ def _is_hu(source: Source, headers: list[Header], stack: Stack) -> bool:
     return False
 
 
-def _fill_padding(out: np.ndarray, padded: np.ndarray | None) -> None:
-    """The lowest measured value where nothing was measured."""
+def _fill_padding(out: np.ndarray, padded: np.ndarray | None, there: list[int]) -> None:
+    """The lowest measured value where nothing was measured, in the slices that are there."""
     if padded is None or not padded.any():
         return
-    if padded.all():
+    if padded[there].all():
         raise VolumeError("constant_volume", "every voxel is marked as padding")
-    out[padded] = out.min(where=~padded, initial=np.inf)
-
-
-def _fill_missing(out: np.ndarray, missing: list[int], there: tuple[int, ...]) -> None:
-    """Missing slices by linear interpolation between their neighbours."""
-    for k in missing:
-        below = max(n for n in there if n < k)
-        above = min(n for n in there if n > k)
-        out[k] = out[below] + (out[above] - out[below]) * np.float32((k - below) / (above - below))
+    lowest = min(float(out[k].min(where=~padded[k], initial=np.inf)) for k in there)
+    out[padded] = lowest

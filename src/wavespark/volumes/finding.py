@@ -5,6 +5,8 @@ import stat
 
 from wavespark.errors import InputError, VolumeError
 from wavespark.volumes.grouping import group_dicom
+from wavespark.volumes.manifest import EXTENSIONS, walk_manifest
+from wavespark.volumes.png_slices import group_png
 from wavespark.volumes.settings import ReadingSettings
 from wavespark.volumes.source import Source
 from wavespark.volumes.volume import Refusal
@@ -17,12 +19,12 @@ def find_sources(
     """Everything at or below a path that should give a volume, and what is refused without reading it whole.
 
     Args:
-        path: a file or a folder. The path itself may be a link; none below it is followed.
+        path: a file, a folder or a manifest (.json, .jsonl or .csv, see `walk_manifest`). The path itself may be a link; none below it is followed.
         secret: the key of the ids.
         settings: limits and repairs.
 
     Raises:
-        InputError: `no_input`, `unsafe_archive` or `unsafe_file`, when the path itself cannot be used.
+        InputError: `no_input`, `bad_manifest`, `unsafe_archive` or `unsafe_file`, when the path itself cannot be used.
     """
     settings = settings or ReadingSettings()
     root = os.path.realpath(os.fsencode(path))
@@ -34,9 +36,13 @@ def find_sources(
     if stat.S_ISDIR(mode):
         walk.folder(root)
     elif stat.S_ISREG(mode):
-        walk.single(Entry(path=root, relative=os.path.basename(os.fsencode(path)) or os.path.basename(root)))
+        if root.lower().endswith(EXTENSIONS):
+            walk_manifest(root, walk)
+        else:
+            walk.single(Entry(path=root, relative=os.path.basename(os.fsencode(path)) or os.path.basename(root)))
     else:
         raise InputError("unsafe_file", "the given path is a pipe, device or socket: give a file or a folder")
+    group_png(walk)
     group_dicom(walk, settings)
     if not walk.sources and not walk.refused:
         if not walk.others:

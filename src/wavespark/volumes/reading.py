@@ -9,12 +9,13 @@ from wavespark.volumes.mgh import read_mgh
 from wavespark.volumes.minc import read_minc
 from wavespark.volumes.nifti import read_nifti
 from wavespark.volumes.nrrd_file import read_nrrd
+from wavespark.volumes.png_slices import read_png
 from wavespark.volumes.privacy import new_secret, unquoted
 from wavespark.volumes.settings import ReadingSettings
 from wavespark.volumes.source import Source
 from wavespark.volumes.volume import Found, Refusal, Volume
 
-_OF_ONE_FILE = {"nifti": read_nifti, "nrrd": read_nrrd, "mgh": read_mgh, "minc": read_minc}
+_OF_ONE_FILE = {"nifti": read_nifti, "nrrd": read_nrrd, "mgh": read_mgh, "minc": read_minc, "png": read_png}
 
 
 def read_volumes(

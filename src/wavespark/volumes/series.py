@@ -7,7 +7,7 @@ Millimetres are LPS here, as in DICOM; the affine that comes out is RAS. Source:
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -259,3 +259,21 @@ def _depths(steps: np.ndarray, step: float, allow_gaps: bool) -> np.ndarray:
             "Export the series again, or set allow_gaps",
         )
     return np.concatenate([[0], np.cumsum(times)]).astype(np.int64)
+
+
+def fill_missing(out: np.ndarray, there: Sequence[int]) -> list[int]:
+    """Fills slices that are not there by linear interpolation between their neighbours, in place.
+
+    Args:
+        out: float32 [slice, row, column].
+        there: which slices hold values, the first and the last among them, ascending.
+
+    Returns:
+        The slices that were filled.
+    """
+    missing = []
+    for below, above in pairwise(there):
+        for k in range(below + 1, above):
+            out[k] = out[below] + (out[above] - out[below]) * np.float32((k - below) / (above - below))
+            missing.append(k)
+    return missing

@@ -56,10 +56,10 @@ class Walk:
             for relative, error in self.refused.items()
         )
 
-    def folder(self, root: bytes) -> None:
-        """Judges every file below a folder."""
-        for entry in _entries(root, self):
-            self._judge(entry)
+    def folder(self, root: bytes, start: bytes | None = None) -> None:
+        """Judges every file below a folder: the root, or one that lies in it."""
+        for entry in _entries(root, start or root, self):
+            self.file(entry)
 
     def single(self, entry: Entry) -> None:
         """Judges one file that was named itself: whatever it is, something is said about it.
@@ -78,11 +78,16 @@ class Walk:
             raise InputError("unsafe_archive", sentence)
         if kind is None and is_pickle_or_code(entry.relative, head):
             raise InputError("unsafe_file", "files of this kind can run code when they are loaded: it is not opened")
-        self._judge(entry)
-        if self.others:
+        self.named(entry)
+
+    def named(self, entry: Entry) -> None:
+        """Judges one file that somebody named, so that it is refused even if it claims to be no image."""
+        others = self.others
+        self.file(entry)
+        if self.others > others:
             self.refuse(entry.relative, VolumeError("unsupported_format", _UNSUPPORTED))
 
-    def _judge(self, entry: Entry) -> None:
+    def file(self, entry: Entry) -> None:
         """Sorts one regular file by its content."""
         name = os.path.basename(entry.path)
         claim = claimed(name)
@@ -125,9 +130,9 @@ class Walk:
             self.others += 1
 
 
-def _entries(root: bytes, walk: Walk) -> Iterator[Entry]:
+def _entries(root: bytes, start: bytes, walk: Walk) -> Iterator[Entry]:
     """Regular files below the root; what is no regular file is refused or noted."""
-    folders = [root]
+    folders = [start]
     while folders:
         folder = folders.pop()
         try:
