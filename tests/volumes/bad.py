@@ -19,7 +19,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from volumes.written import CAPTURE_FRAMES_CLASS, Series, compress, head, nifti, nifti_bytes, save
+from volumes.written import CAPTURE_FRAMES_CLASS, Series, head, nifti, nifti_bytes, save, transcode
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {}
 
@@ -256,11 +256,12 @@ def _one(folder: Path, dataset: Dataset, name: str = "multi.dcm") -> None:
 # Compressed pixels.
 
 
-def _spoiled(case: str, reason: str, syntax: str, spoil: Callable[[bytes], bytes], **fields: object) -> None:
+def _spoiled(case: str, reason: str, syntax: str, spoil: Callable[[bytes], bytes]) -> None:
     def write(folder: Path) -> None:
-        raw = lambda data, k: spoil(data) if k == 3 else data  # noqa: E731
-        stored = fields.pop("stored", head(7, 40, 36))
-        Series(syntax=syntax, change=compress(syntax), raw=raw, stored=stored, signed=False).write(folder)
+        Series(stored=head(7, 40, 36), signed=False).write(folder)
+        transcode(folder, syntax)
+        path = folder / "0003.dcm"
+        path.write_bytes(spoil(path.read_bytes()))
 
     BAD[case] = (write, reason)
 

@@ -194,3 +194,22 @@ def nifti_bytes(image: nib.Nifti1Image | None = None, **fields: tuple[int, str, 
     for offset, form, value in fields.values():
         struct.pack_into(form, data, offset, *(value if isinstance(value, tuple) else (value,)))
     return data
+
+
+def transcode(folder: Path, syntax: str) -> None:
+    """Every file of a folder in another transfer syntax, by GDCM, for those that pydicom cannot encode alone."""
+    import gdcm
+
+    for path in folder.iterdir():
+        reader = gdcm.ImageReader()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change = gdcm.ImageChangeTransferSyntax()
+        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(syntax)))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer = gdcm.ImageWriter()
+        writer.SetFileName(str(path))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
