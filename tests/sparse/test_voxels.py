@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from wavespark.errors import ShapeError, SitesError
-from wavespark.sparse import SparseVoxels, StridedConv3d, SubmanifoldConv3d, TransposedConv3d, cat, prune
+from wavespark.sparse import (
+    CellLayout,
+    SparseVoxels,
+    StridedConv3d,
+    SubmanifoldConv3d,
+    TransposedConv3d,
+    VisibleCells,
+    cat,
+    prune,
+)
 from wavespark.sparse.coordinates import Coordinates
 
 
@@ -150,3 +159,28 @@ def test_maps_are_made_once_shared_on_the_same_sites_and_freed_with_them() -> No
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(("size", "stride"), [((16, 16, 16), 1), ((14, 9, 16), 1), ((16, 16, 8), 2), ((13, 16, 8), 2)])
+def test_cells_to_sites_and_back_are_the_same_values(size: tuple[int, int, int], stride: int) -> None:
+    grid = tuple(-(-s // 4) for s in size)
+    visible = torch.rand(2, *grid) < 0.5
+    visible[:, 0, 0, 0] = visible[:, -1, -1, -1] = True
+    tokens = tuple(-(-s // stride) for s in size)
+    cells = VisibleCells.from_dense(torch.randn(2, 3, *tokens), visible, cell=4 // stride)
+    layout = CellLayout.of(visible, size=size, cell=(4, 4, 4))
+    cells = VisibleCells(features=cells.features, layout=layout).zero_outside()
+    sparse = cells.to_sparse()
+    assert (sparse.stride, sparse.batch_size) == (stride, 2)
+    shuffle = torch.randperm(len(sparse))
+    back = SparseVoxels(sparse.features[shuffle], sparse.sites[shuffle], stride=stride, batch_size=2).to_cells(4, size)
+    assert torch.equal(back.cells, cells.cells)
+    assert torch.equal(back.features, cells.features)
+
+
+def test_a_partly_active_cell_cannot_become_a_visible_one() -> None:
+    x = SparseVoxels(torch.ones(3, 2), sites(*GOOD))
+    with pytest.raises(SitesError, match="only partly active"):
+        x.to_cells(4)
+    with pytest.raises(SitesError, match="beyond the crop"):
+        x.to_cells(4, (1, 4, 4))

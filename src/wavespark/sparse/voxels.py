@@ -5,7 +5,7 @@ Axes: B batch, C channels, D H W grid, N active sites of the whole batch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from torch import Tensor
 from wavespark.errors import ShapeError, SitesError
 from wavespark.shapes import Triple, as_triple
 from wavespark.sparse.coordinates import Coordinates, flatten
+
+if TYPE_CHECKING:
+    from wavespark.sparse.cells import VisibleCells
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -163,6 +166,12 @@ class SparseVoxels:
             raise ShapeError(f"`keep` must be bool [{len(self)}], got {keep_N.dtype} {tuple(keep_N.shape)}")
         rows = keep_N.nonzero().flatten()
         return self.on(self.coordinates.select(rows), self.features.index_select(0, rows))
+
+    def to_cells(self, cell: int | Triple = 16, size: Triple | None = None) -> "VisibleCells":
+        """The same values as visible cells of `cell` voxels; see `voxel_cells.to_cells`."""
+        from wavespark.sparse.voxel_cells import to_cells
+
+        return to_cells(self, as_triple(cell, "cell"), size)
 
     def __add__(self, other: "SparseVoxels") -> Self:
         """The union of the sites; where both are active, their sum.
