@@ -31,7 +31,8 @@ def in_clean_process(bench: StepBench) -> dict[str, Any]:
         SettingsError: if the settings do not fit the model.
         WavesparkError: if the child died, for example for want of memory.
     """
-    threads = {"OMP_NUM_THREADS": str(bench.threads), "MKL_NUM_THREADS": str(bench.threads)}
+    # Threads that wait for each other sleep: spinning would count as time of the computation.
+    threads = {"OMP_NUM_THREADS": str(bench.threads), "OMP_WAIT_POLICY": "passive"}
     child = subprocess.run(
         [sys.executable, "-c", "from wavespark.bench.child import main; main()"],
         input=json.dumps(asdict(bench)),
