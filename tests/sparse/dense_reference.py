@@ -5,7 +5,7 @@ Axes: B batch, C channels, D H W grid.
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 Triple = tuple[int, int, int]
 
