@@ -32,7 +32,7 @@ class Checkpoint:
     step: int
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
-    """Moments by parameter name, and the state of the random generators."""
+    """Moments by parameter name."""
     state: Mapping[str, Any]
     """Numbers and settings, as JSON."""
 

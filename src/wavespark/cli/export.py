@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wavespark.cli.console import emit_json, printable, say
+from wavespark.cli.console import emit_json, note, printable, say
 from wavespark.errors import SettingsError
 
 NO_ARGS_IS_HELP = True
@@ -28,7 +28,7 @@ def command(
 
     if format not in FORMATS:
         raise SettingsError(f"there is no format {printable(format)!r}: use one of {', '.join(FORMATS)}")
-    step = export_checkpoint(run, output, format)
+    step = export_checkpoint(run, output, format, say=note)
     if json:
         emit_json({"output": str(output), "format": format, "step": step})
         return

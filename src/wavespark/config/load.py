@@ -32,13 +32,15 @@ def load_pretraining(name_or_path: str | Path, overrides: Sequence[str] = ()) ->
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{origin} is not TOML: {error}") from None
+    except RecursionError:
+        raise SettingsError(f"{origin} is nested too deeply for settings") from None
     return build(PretrainSettings, override(document, overrides), origin)
 
 
 def _text(name_or_path: str | Path) -> tuple[str, str]:
     name = str(name_or_path)
     path = Path(name_or_path)
-    if name.removesuffix(".toml") in pretraining_recipes() and not path.exists():
+    if name.removesuffix(".toml") in pretraining_recipes() and not path.is_file():
         name = name.removesuffix(".toml")
         return files("wavespark").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8"), f"recipe {name}"
     try:

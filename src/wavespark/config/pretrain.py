@@ -1,6 +1,6 @@
 """Everything that decides a pre-training run. Every key is read; an unknown one is refused (law I29)."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,7 +35,7 @@ class DataSettings(Settings):
     """Loader processes of each training process; the result does not depend on it."""
     held_out_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of patients that are never trained on."""
-    modality_weights: dict[str, float] = Field(default_factory=dict)
+    modality_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Relative share of batches of each modality; by default that of its volumes."""
     flip: float = Field(0.5, ge=0, le=1)
     intensity_scale: float = Field(0.1, ge=0, lt=1)
@@ -61,7 +61,7 @@ class ObjectiveSettings(Settings):
 class OptimizerSettings(Settings):
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     warmup_steps: int = Field(20, ge=0)
     final_fraction: float = Field(0.02, ge=0, le=1)
     """The learning rate ends at this fraction of its peak (half a cosine)."""
@@ -71,7 +71,7 @@ class OptimizerSettings(Settings):
 
 class RunSettings(Settings):
     steps: int = Field(400, ge=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 on an accelerator that has it, fp16 with loss scaling on one that has not, fp32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -15,8 +15,8 @@ from typing import Any
 
 from wavespark.checkpoints import checkpoint_folders
 from wavespark.config import PretrainSettings, to_toml
-from wavespark.errors import CheckpointError, SettingsError
-from wavespark.prepare.publish import write_file
+from wavespark.errors import CheckpointError, SettingsError, StoreError
+from wavespark.prepare.publish import remove_unfinished, write_file, writing
 
 CHECKPOINTS, CONFIG, METRICS, VALIDATION, EXAMPLES = (
     "checkpoints",
@@ -61,11 +61,34 @@ def _holder(handle: int) -> str:
     return "another process"
 
 
+def make(run: Path) -> None:
+    """Makes the folder, if it is not there.
+
+    Raises:
+        StoreError: if that is not possible.
+    """
+    try:
+        with writing(run / CONFIG):
+            run.mkdir(parents=True, exist_ok=True)
+    except StoreError:
+        if any(p.exists() and not p.is_dir() for p in (run, *run.parents)):
+            raise StoreError(f"{run} cannot be made, because a file is in its place: use another --output") from None
+        raise
+
+
 def begin_fresh(run: Path) -> None:
-    """Moves what an earlier run left aside, to `RUN.before-XXXX`; nothing is deleted."""
-    if run.exists() and any(p.name != ".lock" for p in run.iterdir()):
-        run.rename(run.with_name(f"{run.name}.before-{secrets.token_hex(2)}"))
-    run.mkdir(parents=True, exist_ok=True)
+    """Moves what an earlier run left aside, to `RUN.before-XXXX`; nothing is deleted.
+
+    Raises:
+        CheckpointError: if another process trains there.
+        StoreError: if the folder cannot be moved.
+    """
+    make(run)
+    with hold(run), writing(run):
+        if any(p.name != ".lock" for p in run.iterdir()):
+            place = run.resolve()
+            place.rename(place.with_name(f"{place.name}.before-{secrets.token_hex(2)}"))
+            place.mkdir()
 
 
 def settle(run: Path, settings: PretrainSettings) -> None:
@@ -87,6 +110,8 @@ def settle(run: Path, settings: PretrainSettings) -> None:
             raise SettingsError(
                 f"{run} was begun with other settings: {'; '.join(changed)}. Use the same, another --output, or --fresh"
             )
+    for part in (run, run / EXAMPLES):
+        remove_unfinished(part)
     write_file(run / CONFIG, to_toml(document).encode())
 
 

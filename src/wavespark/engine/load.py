@@ -1,7 +1,7 @@
 """An encoder out of a run, and back from its export."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,18 +52,21 @@ def export_run(
     write_export(folder, Export(weights=encoder.state_dict(), config=_describe(encoder, name, preparation, provenance)))
 
 
-def export_checkpoint(run: Path, output: Path, format: str) -> int:
+def export_checkpoint(
+    run: Path, output: Path, format: str, say: Callable[[str], None] = lambda text: None
+) -> int:
     """Writes the encoder of a run's newest checkpoint and returns its step.
 
     Args:
         run: the run's folder; it may still be going.
         output: a folder for `wavespark`, a file for `safetensors`.
         format: `wavespark`, or `safetensors` (one file, the description as JSON in its header under `wavespark`).
+        say: is told of damaged checkpoints that were passed over.
 
     Raises:
         CheckpointError: if there is no checkpoint, or all are damaged.
     """
-    checkpoint = newest_checkpoint(run / "checkpoints", damaged=lambda text: None)
+    checkpoint = newest_checkpoint(run / "checkpoints", damaged=lambda text: say(f"passed over: {text}"))
     if checkpoint is None:
         raise CheckpointError(f"{run} has no checkpoint: give a folder that `wavespark pretrain` wrote")
     try:
@@ -73,16 +76,15 @@ def export_checkpoint(run: Path, output: Path, format: str) -> int:
             {name.removeprefix("encoder."): t for name, t in checkpoint.model.items() if name.startswith("encoder.")}
         )
         preparation = {"fingerprint": checkpoint.state["store"], "settings": checkpoint.state["preparation"]}
-        measure = checkpoint.state["held_out"]
+        provenance = {
+            "steps": checkpoint.step,
+            "volumes": checkpoint.state["volumes"],
+            "normalised_loss": checkpoint.state["held_out"],
+            "crop": list(settings.data.crop),
+            "hidden_ratio": settings.mask.ratio,
+        }
     except (KeyError, RuntimeError, TypeError, ValueError):
         raise CheckpointError(f"{run}: the checkpoint of step {checkpoint.step} is not of this version") from None
-    provenance = {
-        "steps": checkpoint.step,
-        "volumes": checkpoint.state["volumes"],
-        "normalised_loss": measure,
-        "crop": list(settings.data.crop),
-        "hidden_ratio": settings.mask.ratio,
-    }
     if format == "safetensors":
         config = _describe(encoder, settings.model.name, preparation, provenance)
         output.parent.mkdir(parents=True, exist_ok=True)

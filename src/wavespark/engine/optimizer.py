@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from wavespark.config.pretrain import OptimizerSettings
 from wavespark.errors import CheckpointError
 
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
 
 def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
     """Decay for weights of two or more axes; none for biases, norms and mask tokens."""
@@ -35,18 +37,17 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Puts the moments back.
+    """Puts the moments back; a parameter that was never updated has none.
 
     Raises:
         CheckpointError: if one is missing.
     """
     for name, p in model.named_parameters():
-        try:
-            moments = {key: tensors[f"{name}.{key}"] for key in ("exp_avg", "exp_avg_sq", "step")}
-        except KeyError:
-            raise CheckpointError(
-                f"the checkpoint has no optimiser state for {name}: it belongs to another model"
-            ) from None
+        moments = {key: tensors[f"{name}.{key}"] for key in _MOMENTS if f"{name}.{key}" in tensors}
+        if not moments:
+            continue
+        if len(moments) < len(_MOMENTS):
+            raise CheckpointError(f"the checkpoint's optimiser state for {name} is not whole: it belongs to another model")
         optimizer.state[p] = {
             "step": moments["step"] if not optimizer.defaults["fused"] else moments["step"].to(p.device),
             "exp_avg": moments["exp_avg"].to(p.device),

@@ -1,5 +1,9 @@
-"""A pre-training run: build, continue where it was, loop, save, export. Killed at any moment it goes on from its last checkpoint, to the bit on a CPU."""
+"""A pre-training run: build, continue where it was, loop, save, export. Killed at any moment it goes on from its last checkpoint, to the bit on a CPU.
 
+No global generator is drawn from, so there is none to save: every draw is a function of the seed, the step and the sample.
+"""
+
+import hashlib
 import json
 import math
 import os
@@ -70,10 +74,10 @@ def pretrain(
     Raises:
         SettingsError: if the folder was begun with other settings.
         StoreError: if there is nothing to train on, or the disk is full.
-        CheckpointError: if all checkpoints are damaged, or another process trains in this folder.
+        CheckpointError: if all checkpoints are damaged, they belong to another store, or another process trains in this folder.
         TrainingStopped: if `stop` asked for it (exit code 75), or losses stay non-finite (4).
     """
-    run.mkdir(parents=True, exist_ok=True)
+    folder.make(run)
     with folder.hold(run):
         folder.settle(run, settings)
         loop = _Loop(settings, store, run, say)
@@ -95,6 +99,11 @@ def stems_of(store: Store) -> dict[str, int]:
             f"{store.path} holds volumes of one modality with different numbers of channels: {sorted(kinds)}"
         )
     return stems
+
+
+def contents_of(store: Store) -> str:
+    """A hash of what the volumes of the store are, whatever their ids."""
+    return hashlib.sha256("".join(sorted(v.content for v in store)).encode()).hexdigest()
 
 
 def build_model(settings: PretrainSettings, stems: dict[str, int]) -> SparK:
@@ -142,7 +151,7 @@ class _Loop:
         self.held_out = HeldOut.of(store, self.split, settings, self.masking)
         self.optimizer = make_optimizer(self.model, settings.optimizer)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
-        self.step = 0
+        self.step, self.saved = 0, -1
         self.seconds = 0.0
         self.resumed_from: list[int] = []
         self.skipped = self.skipped_in_a_row = 0
@@ -153,7 +162,8 @@ class _Loop:
         settings, total = self.settings, self.settings.run.steps
         write_json(self.run / "environment.json", environment(self.device))
         write_json(self.run / "data.json", describe_data(self.store, self.split))
-        telemetry = Telemetry(self.run, self.step, settings.run.tensorboard)
+        # A run that starts keeps no line of an earlier try, not even that of step 0.
+        telemetry = Telemetry(self.run, self.step or -1, settings.run.tensorboard)
         try:
             if self.step == 0:
                 self._validate(telemetry)
@@ -172,7 +182,12 @@ class _Loop:
             self.model.train()
             tell(self.step, total, "")
             recent = math.nan
-            for batch in loader:
+            while self.step < total:
+                try:
+                    batch = next(loader)
+                except TrainingStopped:  # a signal to the whole group can take the loader's processes away
+                    self._stop_if(stop(), telemetry)
+                    raise
                 line = self._train(batch)
                 telemetry.metrics(line)
                 if line["normalised_loss"] is not None:
@@ -189,17 +204,20 @@ class _Loop:
                 last = self.step == total
                 if last or self.step % settings.run.validate_every == 0:
                     self._validate(telemetry)
-                stopped_by = None if last else stop()
-                if last or stopped_by or self.step % settings.run.checkpoint_every == 0:
+                if last or self.step % settings.run.checkpoint_every == 0:
                     self._save(telemetry)
-                if stopped_by:
-                    raise TrainingStopped(
-                        f"stopped by {stopped_by} after step {self.step}, which is saved: run the same command again to go on",
-                        75,
-                    )
+                self._stop_if(None if last else stop(), telemetry)
         finally:
             telemetry.close()
         return self._finish()
+
+    def _stop_if(self, asked: str | None, telemetry: Telemetry) -> None:
+        if asked:
+            if self.saved != self.step:
+                self._save(telemetry)
+            raise TrainingStopped(
+                f"stopped by {asked} after step {self.step}, which is saved: run the same command again to go on", 75
+            )
 
     def _train(self, batch: Batch) -> dict[str, Any]:
         started = time.perf_counter()
@@ -220,7 +238,7 @@ class _Loop:
         finite = math.isfinite(loss) and (math.isfinite(norm) or self.scaler.is_enabled())
         if finite:
             self.scaler.step(self.optimizer)
-            self.scaler.update()
+        self.scaler.update()
         self._count_skips(finite, batch)
         seconds = time.perf_counter() - started
         self.seconds += seconds
@@ -257,9 +275,6 @@ class _Loop:
 
     def _save(self, telemetry: Telemetry) -> None:
         telemetry.sync()
-        generators = {"rng.cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            generators["rng.cuda"] = torch.cuda.get_rng_state(self.device)
         state = {
             "settings": self.settings.model_dump(),
             "stems": self.model.encoder.stem_channels,
@@ -271,15 +286,17 @@ class _Loop:
             "store": self.store.recipe.fingerprint,
             "preparation": self.store.recipe.settings,
             "volumes": len(self.store),
+            "contents": contents_of(self.store),
             "held_out": self.measure.get("normalised_loss"),
         }
         checkpoint = Checkpoint(
             step=self.step,
             model=self.model.state_dict(),
-            optimizer=optimizer_tensors(self.model, self.optimizer) | generators,
+            optimizer=optimizer_tensors(self.model, self.optimizer),
             state=state,
         )
         write_checkpoint(self.run / folder.CHECKPOINTS, checkpoint)
+        self.saved = self.step
         prune(self.run / folder.CHECKPOINTS, self.settings.run.keep)
 
     def _restore(self) -> None:
@@ -294,11 +311,13 @@ class _Loop:
                 raise CheckpointError(
                     f"{self.run} was trained on a store of another recipe or other modalities: use that store, or another --output"
                 )
+            if found.state["contents"] != contents_of(self.store):
+                raise CheckpointError(
+                    f"{self.store.path} no longer holds the {found.state['volumes']} volumes that {self.run} was trained on, so its held-out part "
+                    "would be another one: use that store, another --output, or --fresh"
+                )
             self.model.load_state_dict(dict(found.model))
             restore_optimizer(self.model, self.optimizer, found.optimizer)
-            torch.set_rng_state(found.optimizer["rng.cpu"])
-            if self.device.type == "cuda" and "rng.cuda" in found.optimizer:
-                torch.cuda.set_rng_state(found.optimizer["rng.cuda"], self.device)
             if self.scaler.is_enabled():
                 self.scaler.load_state_dict(dict(found.state["scaler"]))
             self.step, self.seconds = found.step, float(found.state["seconds"])

@@ -10,6 +10,7 @@ from wavespark.masking import BlockMasking
 from wavespark.masking.masks import Masks
 from wavespark.models import SparK
 from wavespark.objectives import CellTargets, Score, cell_targets, reconstruction
+from wavespark.randomness import stream
 from wavespark.sampling import Batch
 from wavespark.shapes import Triple
 
@@ -29,13 +30,15 @@ class StepResult:
 def forward(
     model: SparK, batch: Batch, masking: BlockMasking, seed: int, step: int, variance_floor: float
 ) -> StepResult:
-    """The reconstruction score of a batch. The mask of a sample depends on the seed, the step and the sample's key only."""
+    """The reconstruction score of a batch. Its masks and stochastic depth depend on the seed, the step and the samples' keys only."""
     masks = masking.sample(draws=[(seed, step, key) for key in batch.mask_keys])
     masking.verify(masks)
     predicted = masks.hidden & target_cells(batch.foreground, model.encoder.cell).cpu()
     device = next(model.parameters()).device
     voxels, foreground = batch.voxels.to(device, non_blocking=True), batch.foreground.to(device, non_blocking=True)
-    prediction = model(voxels, masks.visible, predicted, batch.modality)
+    depth = stream(seed, purpose="stochastic depth", step=step, volume=batch.mask_keys[0])
+    generator = torch.Generator().manual_seed(int(depth.integers(2**63)))
+    prediction = model(voxels, masks.visible, predicted, batch.modality, generator)
     targets = cell_targets(voxels, foreground, predicted, model.encoder.cell, variance_floor)
     return StepResult(
         score=reconstruction(prediction, targets),

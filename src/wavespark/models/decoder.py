@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wavespark.errors import ModelError
-from wavespark.models.waveformer import Rotation, WaveletBlock, initialise
+from wavespark.models.waveformer import Rotation, WaveletBlock, check_heads, initialise
 from wavespark.shapes import Triple
 from wavespark.sparse import CellLayout, VisibleCells, join_blocks
 
@@ -30,6 +30,7 @@ class DecoderSettings:
             raise ModelError(
                 f"widths {self.widths}, depths {self.depths} and heads {self.heads} must name the same scales"
             )
+        check_heads(self.widths, self.heads)
 
 
 class Densify(nn.Module):

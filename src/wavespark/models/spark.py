@@ -1,5 +1,6 @@
 """Masked pre-training as one module: encode what is visible, densify, decode what is hidden."""
 
+import torch
 from torch import Tensor, nn
 
 from wavespark.models.decoder import DecoderSettings, LightDecoder
@@ -19,8 +20,21 @@ class SparK(nn.Module):
         self.encoder = encoder
         self.decoder = LightDecoder(encoder.channels, encoder.cell, encoder.stem_channels, decoder)
 
-    def forward(self, crop_BCDHW: Tensor, visible_BDHW: Tensor, predicted_BDHW: Tensor, modality: str) -> Tensor:
-        """[M, c, c, c, C]: the voxels of the predicted cells, in the order of `predicted_BDHW.nonzero()`; hidden voxels of the crop are never read."""
-        levels = self.encoder(crop_BCDHW, visible_BDHW, modality=modality)
+    def forward(
+        self,
+        crop_BCDHW: Tensor,
+        visible_BDHW: Tensor,
+        predicted_BDHW: Tensor,
+        modality: str,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """[M, c, c, c, C]: the voxels of the predicted cells, in the order of `predicted_BDHW.nonzero()`; hidden voxels of the crop are never read.
+
+        `generator` draws the stochastic depth of the encoder.
+        """
+        levels = self.encoder(crop_BCDHW, visible_BDHW, modality=modality, generator=generator)
         result: Tensor = self.decoder(levels, predicted_BDHW, modality)
+        unused = self.encoder.norms[: len(levels) - len(self.decoder.stages)]
+        for p in unused.parameters() if self.training else ():  # levels finer than the decoder join with an exact zero
+            result = result + 0 * p.sum()
         return result

@@ -34,17 +34,22 @@ class WaveFormerSettings:
             raise ModelError(
                 f"channels {self.channels}, depths {self.depths} and heads {self.heads} must name the same stages"
             )
-        for channels, heads in zip(self.channels, self.heads, strict=True):
-            if channels % heads or channels // heads < 6:
-                raise ModelError(
-                    f"{channels} channels in {heads} head(s): a head needs a whole number of channels, at least 6 for rotary positions"
-                )
+        check_heads(self.channels, self.heads)
         if not 0 <= self.drop_path < 1:
             raise ModelError(f"drop_path {self.drop_path} must be in [0, 1)")
 
     @property
     def stages(self) -> int:
         return len(self.channels)
+
+
+def check_heads(channels: tuple[int, ...], heads: tuple[int, ...]) -> None:
+    """Raises a ModelError where channels cannot be shared out to heads."""
+    for c, h in zip(channels, heads, strict=True):
+        if h < 1 or c % h or c // h < 6:
+            raise ModelError(
+                f"{c} channels in {h} head(s): a head needs a whole number of channels, at least 6 for rotary positions"
+            )
 
 
 class WaveFormer(nn.Module):

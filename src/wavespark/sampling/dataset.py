@@ -4,6 +4,8 @@ A draw is a function of (seed, draw): `Philox(key=[seed, draw])` decides volume,
 integer, and the samples do not depend on workers, on restarts, or on the order in which they are made.
 """
 
+import re
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from wavespark.errors import SettingsError, StoreError, TrainingStopped
 from wavespark.prepare import Store
 from wavespark.randomness import sample_stream, stream
 from wavespark.sampling.augment import Augmentation
@@ -35,7 +38,11 @@ class Batch:
 
 
 class CropDataset(Dataset):
-    """Draw number -> crop."""
+    """Draw number -> crop.
+
+    Raises:
+        SettingsError: if `weights` name a modality that is not there, or leave nothing to draw.
+    """
 
     def __init__(
         self,
@@ -57,7 +64,13 @@ class CropDataset(Dataset):
         for region in regions:
             self.of_modality.setdefault(store[region.volume].modality, []).append(region)
         self.modalities = sorted(self.of_modality)
-        shares = np.array([(weights or {}).get(m, len(self.of_modality[m])) for m in self.modalities], dtype=np.float64)
+        weights = weights or {}
+        shares = np.array([weights.get(m, len(self.of_modality[m])) for m in self.modalities], dtype=np.float64)
+        if not set(weights) <= set(self.modalities) or not shares.sum() > 0:
+            raise SettingsError(
+                f"data.modality_weights is {weights}, but there is {' and '.join(self.modalities)} to train on: "
+                "name only these, and give at least one a weight above 0"
+            )
         self.shares = shares / shares.sum()
 
     def modality_of(self, batch_number: int) -> str:
@@ -66,10 +79,14 @@ class CropDataset(Dataset):
             int(stream(self.seed, purpose="modality", step=batch_number).choice(len(self.modalities), p=self.shares))
         ]
 
-    def __getitem__(self, draw: int) -> tuple[int, Crop]:
+    def region_of(self, draw: int, rng: np.random.Generator) -> Region:
+        """Where the crop of a draw comes from: the first number of its stream."""
         regions = self.of_modality[self.modality_of(draw // self.batch)]
+        return regions[int(rng.integers(len(regions)))]
+
+    def __getitem__(self, draw: int) -> tuple[int, Crop]:
         rng = sample_stream(self.seed, draw)
-        region = regions[int(rng.integers(len(regions)))]
+        region = self.region_of(draw, rng)
         crop = random_crop(self.store[region.volume], region, self.crop, rng)
         return draw, self.augmentation(crop, rng)
 
@@ -101,18 +118,66 @@ class _Window:
         return self.stop - self.start
 
 
+class _Reported(Dataset):
+    """The samples of a dataset, or the error as a value: what a loader process raises would arrive as the text of a traceback."""
+
+    def __init__(self, dataset: CropDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, draw: int) -> tuple[int, Crop] | StoreError:
+        try:
+            return self.dataset[draw]
+        except StoreError as error:
+            return error
+
+
+def _collate(samples: Sequence[tuple[int, Crop] | StoreError]) -> Batch | StoreError:
+    errors = [s for s in samples if isinstance(s, StoreError)]
+    return errors[0] if errors else collate([s for s in samples if not isinstance(s, StoreError)])
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A signal to the whole group (Ctrl-C, a scheduler) must not end the loader before the run has saved; it ends when its run is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def batches(
     dataset: CropDataset, *, start: int, stop: int, workers: int, rank: int = 0, world: int = 1, pin: bool = False
 ) -> Iterator[Batch]:
-    """Batches number `start` to `stop` - 1, in order."""
+    """Batches number `start` to `stop` - 1, in order.
+
+    Raises:
+        StoreError: if a volume cannot be read.
+        TrainingStopped: if a loader process died.
+    """
+    window = _Window(start, stop, dataset.batch, rank, world)
     loader = DataLoader(
-        dataset,
-        batch_sampler=_Window(start, stop, dataset.batch, rank, world),
-        collate_fn=collate,
+        _Reported(dataset),
+        batch_sampler=window,
+        collate_fn=_collate,
         num_workers=workers,
         pin_memory=pin,
         multiprocessing_context="forkserver" if workers else None,
         persistent_workers=False,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_signals_to_the_run,
+        generator=torch.Generator(),  # which is not used, but the global one would be drawn from
     )
-    return iter(loader)
+    made = iter(loader)
+    for draws in window:
+        try:
+            batch = next(made)
+        except RuntimeError as error:
+            if not workers:
+                raise
+            volumes = {dataset.region_of(draw, sample_stream(dataset.seed, draw)).volume for draw in draws}
+            pids = ", ".join(re.findall(r"\d+", str(error))) or "unknown"
+            raise TrainingStopped(
+                f"a loader process ({pids}) died while it read volume(s) {', '.join(sorted(volumes))}: it was killed, or memory ran out. "
+                "Run the same command again to go on from the last checkpoint; fewer data.workers need less memory",
+                1,
+            ) from None
+        if isinstance(batch, StoreError):
+            raise batch
+        yield batch
