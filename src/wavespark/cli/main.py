@@ -3,6 +3,7 @@
 A verb is a module of this package with a function `command`. The modules import nothing heavy at their top, so that `wavespark --help` stays fast.
 """
 
+import os
 import sys
 from importlib import import_module
 from typing import Annotated
@@ -13,7 +14,7 @@ from wavespark import __version__
 from wavespark.cli.console import fail
 from wavespark.errors import WavesparkError
 
-VERBS = ("quickstart", "doctor", "masks", "prepare", "inspect", "pretrain", "report", "export")
+VERBS = ("quickstart", "doctor", "masks", "prepare", "inspect", "pretrain", "report", "export", "bench")
 """Every verb that is built, in the order of a first use."""
 
 app = typer.Typer(
@@ -55,6 +56,8 @@ def run(arguments: list[str] | None = None) -> None:
     """Runs one command line and exits with its code (see CONTRACT: 0, 1, 2, 4, 5 or 75)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
+    # Threads that spin while they wait make a step ten times slower on a busy machine; it is read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(args=[w for w in words if w != "--debug"], prog_name="wavespark")
     except WavesparkError as error:

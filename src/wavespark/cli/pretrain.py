@@ -58,6 +58,15 @@ def say_learning(first: dict, last: dict) -> None:
     say(
         f"Held-out normalised loss (1 = predicting the mean): from {figure(first, 'normalised_loss')} to {figure(last, 'normalised_loss')}."
     )
+    scans = last.get("per_contrast", {})
+    if len(scans) > 1:
+        say(
+            "  "
+            + "; ".join(
+                f"{kind}: {figure(m, 'normalised_loss')} (trilinear {figure(m, 'inpainting')})"
+                for kind, m in scans.items()
+            )
+        )
     say(
         f"In the same units trilinear inpainting scores {figure(last, 'inpainting')}; told the true mean of every cell, "
         f"trilinear {figure(last, 'inpainting_own_mean')} and harmonic inpainting {figure(last, 'harmonic_own_mean')}."

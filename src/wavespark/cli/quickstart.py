@@ -23,33 +23,41 @@ def command(
         list[Path] | None, typer.Option(help="Own volumes or folders beside the sample; may be given several times.")
     ] = None,
 ) -> None:
-    """Prepare, pre-train, report, export: on the MNI152 brain that comes with the `samples` extra, and on your own volumes with --data."""
+    """Prepare, pre-train, report, export: on the MNI152 brain of the `samples` extra, on synthetic heads, and on your own volumes with --data."""
     started = time.monotonic()
     from wavespark.engine import load_encoder, pretrain
     from wavespark.prepare import load_recipe, open_store, prepare
     from wavespark.report import write_report
-    from wavespark.samples import mni152_brain
+    from wavespark.samples import DAMAGED, mni152_brain, write_collection
 
     store_path, run = output / "store", output / "run"
-    sources = [str(mni152_brain()), *map(str, data or [])]
     output.mkdir(parents=True, exist_ok=True)
-    say(f"1/4  prepare: {len(sources)} source(s) -> {printable(store_path)}")
+    patients = min(6, max(2, round(1.2 * minutes)))
+    say(
+        f"1/5  samples: the MNI152 brain, and {2 * patients} synthetic CTA and MRA heads as NIfTI and DICOM -> {printable(output / 'heads')}"
+    )
+    with progress("samples") as tell:
+        heads = write_collection(output / "heads", patients, tell)
+    for sentence in DAMAGED:
+        say(f"     {sentence}")
+    sources = [str(mni152_brain()), str(heads), *map(str, data or [])]
+    say(f"2/5  prepare: {len(sources)} source(s) -> {printable(store_path)}")
     with progress("prepare") as tell:
-        prepared = prepare(sources, store_path, load_recipe("head-1mm"), workers=1, tell=tell)
+        prepared = prepare(sources, store_path, load_recipe("head-1mm"), workers=2, tell=tell)
     store = open_store(store_path)
     for refusal in store.refused:
         say(f"     left out, {refusal.reason}: {printable(refusal.sentence)} (id {refusal.source_id})")
 
     settings = _settings(run, store, minutes * 60 - (time.monotonic() - started) - RESERVE_SECONDS)
     say(
-        f"2/4  pre-train: {settings.model.name}, {settings.run.steps} steps of {settings.data.batch} crops of {_box(settings.data.crop)} voxels, "
+        f"3/5  pre-train: {settings.model.name}, {settings.run.steps} steps of {settings.data.batch} crops of {_box(settings.data.crop)} voxels, "
         f"{settings.mask.ratio:.0%} of the cells hidden -> {printable(run)}"
     )
     with stop_requests() as stop, progress("pre-train") as tell:
         summary = pretrain(settings, store, run, tell=tell, say=note, stop=stop)
-    say("3/4  report")
+    say("4/5  report")
     report = write_report(run)
-    say("4/4  export, and load it again")
+    say("5/5  export, and load it again")
     encoder = load_encoder(run / "exports" / "encoder")
 
     say()

@@ -48,12 +48,13 @@ class HeldOut:
 
     @classmethod
     def of(cls, store: Store, split: Split, settings: PretrainSettings, masking: BlockMasking) -> "HeldOut":
-        """`run.held_out_crops` crops, spread over modalities and volumes."""
-        by_modality: dict[str, list[Any]] = {}
+        """`run.held_out_crops` crops, spread over modalities, contrasts and volumes."""
+        by_kind: dict[tuple[str, str], list[Any]] = {}
         for region in split.held_out:
-            by_modality.setdefault(store[region.volume].modality, []).append(region)
+            volume = store[region.volume]
+            by_kind.setdefault((volume.modality, volume.contrast or ""), []).append(region)
         rng = stream(settings.run.seed, purpose="held-out crops")
-        queues = [[regions[i] for i in rng.permutation(len(regions))] for _, regions in sorted(by_modality.items())]
+        queues = [[regions[i] for i in rng.permutation(len(regions))] for _, regions in sorted(by_kind.items())]
         crops = []
         for k in range(settings.run.held_out_crops):
             queue = queues[k % len(queues)]
@@ -86,17 +87,15 @@ class HeldOut:
                 for batch, result in zip(self.batches(), results, strict=True)
             )
         rows = [(r.score, *baseline) for r, baseline in zip(results, self.baselines, strict=True)]
-        kinds = [crop.modality for crop in self.crops]
-        by_modality = {
-            kind: _named([r for r, k in zip(rows, kinds, strict=True) if k == kind]) for kind in sorted(set(kinds))
-        }
+        scans = [f"{crop.modality} {crop.contrast or 'unknown'}" for crop in self.crops]
         return {
             "step": step,
             **_named(rows),
             "effective_rank": effective_rank(features),
             "feature_std": float(features.std(0).mean()),
             "target_cells": sum(int(r.predicted.sum()) for r in results),
-            "per_modality": by_modality,
+            "per_modality": _by([crop.modality for crop in self.crops], rows),
+            "per_contrast": _by(scans, rows),
         }, results
 
     @staticmethod
@@ -116,6 +115,10 @@ def _named(rows: Sequence[Sequence[Score]]) -> dict[str, float | None]:
         name: _finite(reduce(add, column).normalised_loss)
         for name, column in zip(names, zip(*rows, strict=True), strict=True)
     }
+
+
+def _by(kinds: Sequence[str], rows: Sequence[Sequence[Score]]) -> dict[str, dict[str, float | None]]:
+    return {kind: _named([r for r, k in zip(rows, kinds, strict=True) if k == kind]) for kind in sorted(set(kinds))}
 
 
 def _finite(value: Tensor) -> float | None:

@@ -40,6 +40,8 @@ _TERMS = {
         in the same units: what needs no learning.""",
     "Inpainting, own mean": """The same after shifting every hidden cell to its true mean, which nobody is
         told in use: a harder baseline.""",
+    "Harmonic inpainting": """Hidden voxels such that each is the mean of its six neighbours, the smoothest
+        interpolation there is, also shifted to the true mean of every cell: the hardest baseline without learning.""",
     "Effective rank": """How many independent directions the features of held-out crops use. When it
         collapses, so has the encoder.""",
     "Visible and hidden share": """Shares of the valid cells of a batch, counted at every step.""",
@@ -100,6 +102,7 @@ def curves(record: RunRecord) -> Html:
             *with_mean("normalised_loss", "training, "),
             baseline("inpainting", "trilinear inpainting, held out", "inpainting"),
             baseline("inpainting_own_mean", "inpainting granted the true mean, held out", "third"),
+            baseline("harmonic_own_mean", "harmonic inpainting granted the true mean, held out", "third"),
             held_out("normalised_loss", "held out"),
         ],
         levels=(Level(value=1.0, label="1 = predicting the mean"),),
@@ -142,7 +145,7 @@ def definitions() -> Html:
 def limits(record: RunRecord) -> Html:
     """What nobody may conclude from this page."""
     points = list(_LIMITS)
-    if mapping(record.data, "held_out").get("kind") == "region":
+    if mapping(record.data, "held_out").get("kind") in ("region", "both"):
         points.insert(0, _SAME_PEOPLE)
     used = finite(record.data, "used")
     if used is not None and used < _FEW:

@@ -44,10 +44,14 @@ def judge(record: RunRecord) -> Verdict:
     if own_mean is not None:
         against = f"{number(own_mean)}: the network is {_against(after, own_mean)}."
         sentences.append(f"Granted the true mean of every hidden cell, inpainting gets {against}")
+    harmonic = finite(record.last, "harmonic_own_mean")
+    if harmonic is not None:
+        against = f"{number(harmonic)}: the network is {_against(after, harmonic)}."
+        sentences.append(f"The smoothest interpolation (harmonic), granted the same, gets {against}")
     sentences = [sentences[0], " ".join(sentences[1:])] if len(sentences) > 1 else sentences
     if before is None or not moved(record):
         return Verdict("unknown", "Not known yet: measured once only.", tuple(sentences), warnings)
-    return Verdict(*_answer(before, after, inpainting, own_mean, _collapsed(record)), tuple(sentences), warnings)
+    return Verdict(*_answer(before, after, inpainting, harmonic or own_mean, _collapsed(record)), tuple(sentences), warnings)
 
 
 def moved(record: RunRecord) -> bool:

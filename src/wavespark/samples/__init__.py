@@ -2,12 +2,14 @@
 
 from wavespark.samples.aneurysms import LABELS, LOCATIONS, SITES, Aneurysm
 from wavespark.samples.brain import BrainMap, mni152_brain
+from wavespark.samples.collection import DAMAGED, write_collection
 from wavespark.samples.files import write_dicom, write_nifti
 from wavespark.samples.heads import SyntheticHead, synthetic_head
 from wavespark.samples.tissues import CONTRASTS, Contrast
 
 __all__ = [
     "CONTRASTS",
+    "DAMAGED",
     "LABELS",
     "LOCATIONS",
     "SITES",
@@ -17,6 +19,7 @@ __all__ = [
     "SyntheticHead",
     "mni152_brain",
     "synthetic_head",
+    "write_collection",
     "write_dicom",
     "write_nifti",
 ]

@@ -31,6 +31,7 @@ def write_nifti(head: SyntheticHead, path: str | Path) -> Path:
     image.set_sform(head.affine, code=1)
     image.set_qform(head.affine, code=1)
     image.header.set_xyzt_units("mm")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(image, path)
     return Path(path)
 

@@ -1,4 +1,4 @@
-"""Which voxels are never trained on: whole patients where there are enough, else a slab of every volume."""
+"""Which voxels are never trained on: whole patients where a kind of scan has enough of them, else a slab of every volume of that kind."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,53 +8,76 @@ from wavespark.prepare import StoredVolume, held_out
 from wavespark.sampling.crops import Region
 from wavespark.shapes import Triple
 
-PATIENTS_FOR_A_SPLIT = 10
-"""From so many patients on, whole patients are held out."""
+PATIENTS_FOR_A_SPLIT = 5
+"""From so many patients of a modality and contrast on, whole patients are held out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
-    """Where training crops and held-out crops may lie; the two never share a voxel, nor a patient where `kind` is `patients`."""
+    """Where training crops and held-out crops may lie; the two never share a voxel."""
 
-    kind: str
-    """`patients` or `region`."""
     training: tuple[Region, ...]
     held_out: tuple[Region, ...]
 
     @property
+    def slabs(self) -> int:
+        """Volumes that are trained on behind their held-out slab."""
+        return len({r.volume for r in self.training} & {r.volume for r in self.held_out})
+
+    @property
+    def kind(self) -> str:
+        """`patients`, `region`, or `both`."""
+        whole = len(self.held_out) - self.slabs
+        return "both" if self.slabs and whole else "region" if self.slabs else "patients"
+
+    @property
     def description(self) -> str:
         """A sentence for people."""
-        if self.kind == "patients":
-            return f"{len(self.held_out)} volume(s) of patients that are never trained on"
-        return f"the anterior slab of {len(self.held_out)} volume(s), which no training crop touches"
+        whole = len(self.held_out) - self.slabs
+        parts = [f"{whole} volume(s) of patients that are never trained on"] if whole else []
+        parts += [f"the anterior slab of {self.slabs} volume(s), which no training crop touches"] if self.slabs else []
+        return "; ".join(parts)
 
 
 def split_store(volumes: Iterable[StoredVolume], crop: Triple, fraction: float, seed: int) -> Split:
-    """Held-out patients, or with fewer than `PATIENTS_FOR_A_SPLIT` the most anterior slab, one crop thick, of every volume that is long enough.
+    """The split; no patient of whom a whole volume is held out is trained on (law I27).
+
+    For each modality and contrast: with at least `PATIENTS_FOR_A_SPLIT` patients, the held-out ones among them; else, or if
+    chance held out none of them, the most anterior slab, one crop thick, of every volume that is long enough.
 
     Raises:
         StoreError: if nothing is left to train on or to hold out.
     """
     volumes = list(volumes)
-    if len({v.patient for v in volumes}) >= PATIENTS_FOR_A_SPLIT:
-        training, outside = held_out(volumes, fraction, seed)
-        if training and outside:
-            return Split(kind="patients", training=tuple(map(_whole, training)), held_out=tuple(map(_whole, outside)))
+    kinds: dict[tuple[str, str | None], list[StoredVolume]] = {}
+    for v in volumes:
+        kinds.setdefault((v.modality, v.contrast), []).append(v)
+    large = [vs for vs in kinds.values() if len({v.patient for v in vs}) >= PATIENTS_FOR_A_SPLIT]
+    by_patient = {v.patient for vs in large for v in vs}
+    _, outside = held_out([v for v in volumes if v.patient in by_patient], fraction, seed)
+    never = {v.id for v in outside}
+
     train: list[Region] = []
     out: list[Region] = []
-    for v in volumes:
-        d, h, w = v.size
-        if h >= 2 * crop[1]:
-            train.append(Region(volume=v.id, start=(0, 0, 0), size=(d, h - crop[1], w)))
-            out.append(Region(volume=v.id, start=(0, h - crop[1], 0), size=(d, crop[1], w)))
-        else:
-            train.append(_whole(v))
+    for vs in kinds.values():
+        slab = not any(v.id in never for v in vs)
+        for v in vs:
+            if v.id in never:
+                out.append(_whole(v))
+            elif slab and v.size[1] >= 2 * crop[1]:
+                (d, h, w), border = v.size, v.size[1] - crop[1]
+                train.append(Region(volume=v.id, start=(0, 0, 0), size=(d, border, w)))
+                out.append(Region(volume=v.id, start=(0, border, 0), size=(d, h - border, w)))
+            else:
+                train.append(_whole(v))
+    if not train:
+        raise StoreError("every volume is held out: lower data.held_out_fraction or add patients")
     if not out:
         raise StoreError(
-            f"no volume is at least {2 * crop[1]} voxels long from back to front, so nothing can be held out to measure on: "
-            "use a smaller crop (data.crop=...) or more patients"
+            f"no volume is at least {2 * crop[1]} voxels long from back to front, and no kind of scan has "
+            f"{PATIENTS_FOR_A_SPLIT} patients, so nothing can be held out to measure on: use a smaller crop (data.crop=...) or more patients"
         )
-    return Split(kind="region", training=tuple(train), held_out=tuple(out))
+    return Split(training=tuple(train), held_out=tuple(out))
 
 
 def _whole(volume: StoredVolume) -> Region:
