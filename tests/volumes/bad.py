@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import nrrd
 import numpy as np
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -119,7 +119,7 @@ def a_jump_in_spacing(folder: Path) -> None:
 @bad("nonuniform_spacing")
 def thin_slices_then_thick_ones(folder: Path) -> None:
     series = Series(stored=head(12))
-    place = [2.5 * k if k < 6 else 12.5 + 5 * (k - 5) for k in range(12)]
+    place = [2.5 * k if k < 8 else 17.5 + 5 * (k - 7) for k in range(12)]  # by the median, four slices seem to miss
     series.change = lambda dataset, k: setattr(dataset, "ImagePositionPatient", ["-40", "-60", str(place[k])])
     series.write(folder)
 
@@ -286,6 +286,17 @@ _spoiled("fragments_under_a_native_syntax", "corrupt", RLELossless,
 
 def _native_syntax(data: bytes) -> bytes:
     return data.replace(RLELossless.encode() + b"\x00", ExplicitVRLittleEndian.encode() + b"\x00", 1)
+
+
+@bad("decode_failed")
+def jpeg_2000_with_its_sides_swapped(folder: Path) -> None:
+    """As many pixels as the header says: a decoder alone would give a scrambled picture."""
+    Series(stored=head(7, 40, 36)).write(folder)
+    transcode(folder, JPEG2000Lossless)
+    for path in folder.iterdir():
+        dataset = dcmread(path)
+        dataset.Rows, dataset.Columns = 36, 40
+        dataset.save_as(path)
 
 
 # DICOM files that are broken as files.
@@ -560,6 +571,14 @@ def nrrd_with_a_flat_space(folder: Path) -> None:
 def mgh_with_frames(folder: Path) -> None:
     folder.mkdir()
     nib.save(nib.MGHImage(np.stack([head()] * 2, -1).astype(np.float32), np.eye(4)), folder / "a.mgz")
+
+
+@bad("unsupported_dtype")
+def mgh_of_an_unknown_type(folder: Path) -> None:
+    folder.mkdir()
+    data = bytearray(nib.MGHImage(head().astype(np.float32), np.eye(4)).to_bytes())
+    data[20:24] = struct.pack(">i", 2)
+    (folder / "a.mgh").write_bytes(data)
 
 
 @bad("truncated")

@@ -382,6 +382,11 @@ def hu_already_applied_and_an_intercept(folder: Path) -> Expected:
     return expect(series, "hu_already_applied", values=series.stored.T.astype(np.float32))
 
 
+@good(hu_already_applied=True)
+def hu_not_yet_applied_where_it_might_be(folder: Path) -> Expected:
+    return expect(Series().write(folder))
+
+
 OBLIQUE = np.array([[0.4, -0.42, 0, -20], [0.3, 0.56, 0, -30], [0, 0, 2.5, -40], [0, 0, 0, 1]])
 
 

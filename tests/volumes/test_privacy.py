@@ -18,12 +18,13 @@ CASES = {f"good {n}": (c.write, c.settings) for n, c in GOOD.items()} | {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_no_planted_identifier_is_shown(name, tmp_path, capfd, caplog):
+def test_no_planted_identifier_is_shown(name, tmp_path, capfd, caplog, recwarn):
     write, settings = CASES[name]
     write(tmp_path / "in")
     capfd.readouterr()
     with caplog.at_level(0):
         found = read_volumes(tmp_path / "in", settings=settings)
+    assert not recwarn.list
     out, err = capfd.readouterr()
     shown = [repr(found), out, err, caplog.text, *(repr(v.notes) for v in found.volumes)]
     kept = pickle.dumps((found.refused, [(v.id, v.patient, v.contrast, v.notes) for v in found.volumes]))

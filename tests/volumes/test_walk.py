@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 from collections import Counter
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from volumes.good import GOOD
 from volumes.written import Series, head, nifti, save
 from wavespark.errors import InputError, VolumeError
 from wavespark.volumes import ReadingSettings, find_sources, read_source, read_volumes, source_id
@@ -101,6 +103,18 @@ def test_links_are_not_followed_even_when_swapped_in_later(tmp_path):
     assert raised.value.reason == "not_a_regular_file"
 
 
+def test_a_pipe_swapped_in_later_is_not_waited_on(tmp_path):
+    nib.save(nifti(), tmp_path / "a.nii.gz")
+    sources, _ = find_sources(tmp_path, b"key")
+    (tmp_path / "a.nii.gz").unlink()
+    os.mkfifo(tmp_path / "a.nii.gz")
+    signal.alarm(5)  # a reader that waits is killed instead of hanging the suite
+    with pytest.raises(VolumeError) as raised:
+        read_source(sources[0], b"key")
+    signal.alarm(0)
+    assert raised.value.reason == "not_a_regular_file"
+
+
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs POSIX users")
 def test_what_may_not_be_read_is_named(tmp_path):
     nib.save(nifti(), tmp_path / "a.nii.gz")
@@ -190,9 +204,24 @@ def test_a_limit_of_voxels_is_kept_for_every_format(tmp_path):
     Series().write(tmp_path / "series")
     nib.save(nifti(), tmp_path / "a.nii.gz")
     save(Series(uid="1.2.3").enhanced(), tmp_path / "multi.dcm")
+    GOOD["minc_1"].write(tmp_path / "minc")
+    GOOD["nrrd_gzip_right-anterior-superior"].write(tmp_path / "nrrd")
+    GOOD["mgz"].write(tmp_path / "mgz")
     found = read_volumes(tmp_path, settings=ReadingSettings(max_voxels=7 * 9 * 11 - 1))
-    assert [r.reason for r in found.refused] == ["too_large"] * 3
-    assert len(read_volumes(tmp_path, settings=ReadingSettings(max_voxels=7 * 9 * 11)).volumes) == 3
+    assert [r.reason for r in found.refused] == ["too_large"] * 6
+    assert len(read_volumes(tmp_path, settings=ReadingSettings(max_voxels=7 * 9 * 11)).volumes) == 6
+
+
+def test_the_content_hash_is_of_values_and_place_and_not_of_the_file(tmp_path):
+    for name in ("a.nii", "b.nii.gz"):
+        nib.save(nifti(), tmp_path / name)
+    nib.save(nifti(head(seed=1).T.copy()), tmp_path / "other_values.nii")
+    nib.save(nifti(affine=np.diag([0.5, 0.7, 2.6, 1])), tmp_path / "other_place.nii")
+    found = read_volumes(tmp_path, secret=b"key")
+    contents = {v.id: v.content for v in found.volumes}
+    a, b, c, d = (contents[source_id(b"key", n)] for n in ("a.nii", "b.nii.gz", "other_values.nii", "other_place.nii"))
+    assert a == b
+    assert len({a, c, d}) == 3
 
 
 def test_voxels_are_finite_float32_and_laid_out_with_i_fastest(tmp_path):
