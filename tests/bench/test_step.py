@@ -1,6 +1,7 @@
 """The bench of a step: its plumbing on a tiny crop, its arithmetic on made-up costs. The figures themselves are in benchmarks/results."""
 
 import json
+import mmap
 from dataclasses import replace
 
 import pytest
@@ -85,7 +86,12 @@ def test_load_that_comes_and_goes_between_rounds_does_not_change_the_ratio():
 
 
 def test_a_cost_counts_the_time_of_the_work_and_the_pages_it_touches():
-    quiet, busy = Cost.of(lambda: None), Cost.of(lambda: [bytearray(2**20) for _ in range(64)])
+    def touch() -> None:
+        with mmap.mmap(-1, 64 * 2**20) as fresh:  # memory that nobody has touched, unlike what an allocator hands out again
+            fresh.madvise(mmap.MADV_NOHUGEPAGE)
+            fresh[:: mmap.PAGESIZE] = bytes(len(fresh) // mmap.PAGESIZE)
+
+    quiet, busy = Cost.of(lambda: None), Cost.of(touch)
     assert quiet.user < 0.01
     assert busy.faults > quiet.faults + 1000
 

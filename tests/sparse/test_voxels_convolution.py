@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse.dense_reference import coarser, gradients, relative, strided, submanifold, transposed
+from oracles.dense_reference import coarser, gradients, relative, strided, submanifold, transposed
 from wavespark.errors import ShapeError, SitesError
 from wavespark.sparse import (
     SparseBatchNorm,

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse.dense_reference import gradients, relative, strided, submanifold, transposed
+from oracles.dense_reference import gradients, relative, strided, submanifold, transposed
 from wavespark.errors import DependencyError, SettingsError
 from wavespark.sparse import SparseVoxels, SubmanifoldConv3d, current_engine, engines, set_engine
 from wavespark.sparse.conv import strided_conv, submanifold_conv, transposed_conv

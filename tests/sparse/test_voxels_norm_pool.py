@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse.dense_reference import coarser, gradients, relative
+from oracles.dense_reference import coarser, gradients, relative
 from wavespark.errors import ShapeError
 from wavespark.sparse import (
     AvgPool3d,
