@@ -52,7 +52,7 @@ def test_what_is_public_is_what_the_contract_names() -> None:
 def test_the_verbs_are_those_that_are_built() -> None:
     from wavespark.cli.main import VERBS
 
-    files = {p.stem for p in (ROOT / "src/wavespark/cli").glob("*.py")} - {"__init__", "main", "console", "signals"}
+    files = {p.stem for p in (ROOT / "src/wavespark/cli").glob("*.py")} - {"__init__", "main", "console", "signals", "inspect_run"}
     assert set(VERBS) == files
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from wavespark.cli.console import emit_json, fail, printable, progress, say
+from wavespark.cli.inspect_run import describe_export, describe_run, is_export, is_run, say_export, say_run
 from wavespark.cli.prepare import say_refusals
 from wavespark.errors import InputError
 
@@ -151,7 +152,11 @@ def _is_store(path: Path) -> bool:
     return (path / "store.json").is_file()
 
 
-KINDS: tuple[Kind, ...] = (Kind("store", _is_store, _describe_store, _say_store),)
+KINDS: tuple[Kind, ...] = (
+    Kind("store", _is_store, _describe_store, _say_store),
+    Kind("run", is_run, lambda path, options: describe_run(path, options.verify), say_run),
+    Kind("export", is_export, lambda path, options: describe_export(path), say_export),
+)
 """What can be inspected; the first that knows the path answers."""
 
 
@@ -167,7 +172,7 @@ def command(
         Path | None, typer.Option(metavar="FILE.png", help="Write a picture with a slice of each volume.")
     ] = None,
 ) -> None:
-    """Show what is in a store."""
+    """Show what is in a store, a run or an export."""
     kind = next((k for k in KINDS if k.is_it(path)), None)
     if kind is None:
         what = "there is nothing there" if not path.exists() else f"it is no {' or '.join(k.name for k in KINDS)}"
