@@ -3,6 +3,7 @@
 Both sets of sites are inserted as they are, so its rows are ours; its kernels run through the first axis fastest, the opposite of torch.
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -18,8 +19,8 @@ class MinkowskiEngine:
 
     name = "minkowski"
 
-    def __init__(self, library: Any, forward: Any, transposed: Any) -> None:
-        self._library, self._forward, self._transposed = library, forward, transposed
+    def __init__(self, library: Any, mode: Any, forward: Any, transposed: Any) -> None:
+        self._library, self._mode, self._forward, self._transposed = library, mode, forward, transposed
 
     def convolve(self, features_NC: Tensor, weight: Tensor, task: Convolution) -> Tensor:
         """See `Engine.convolve`."""
@@ -45,9 +46,8 @@ class MinkowskiEngine:
             dimension=3,
         )
         function = self._transposed if task.transposed else self._forward
-        mode = self._library.ConvolutionMode.DEFAULT
         rows = features_NC.index_select(0, read).contiguous()
-        out = function.apply(rows, kernel_KIO.contiguous(), generator, mode, source, target, manager)
+        out = function.apply(rows, kernel_KIO.contiguous(), generator, self._mode, source, target, manager)
         result: Tensor = out.new_zeros(out.shape).index_copy(0, written, out)
         return result
 
@@ -63,10 +63,15 @@ class MinkowskiEngine:
 
 def load() -> Engine:
     """The engine, if MinkowskiEngine can be imported."""
-    import MinkowskiEngine as library  # noqa: N813
-    from MinkowskiEngine.MinkowskiConvolution import (
-        MinkowskiConvolutionFunction,
-        MinkowskiConvolutionTransposeFunction,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it says at each import of a CPU build that it is one
+        import MinkowskiEngine as library  # noqa: N813
+        from MinkowskiEngine.MinkowskiConvolution import (
+            MinkowskiConvolutionFunction,
+            MinkowskiConvolutionTransposeFunction,
+        )
+        from MinkowskiEngineBackend._C import ConvolutionMode
 
-    return MinkowskiEngine(library, MinkowskiConvolutionFunction, MinkowskiConvolutionTransposeFunction)
+    return MinkowskiEngine(
+        library, ConvolutionMode.DEFAULT, MinkowskiConvolutionFunction, MinkowskiConvolutionTransposeFunction
+    )
