@@ -9,7 +9,8 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,54 +163,54 @@ class _Loop:
         settings, total = self.settings, self.settings.run.steps
         write_json(self.run / "environment.json", environment(self.device))
         write_json(self.run / "data.json", describe_data(self.store, self.split))
+        dataset = CropDataset(
+            self.store,
+            self.split.training,
+            crop=settings.data.crop,
+            batch=settings.data.batch,
+            seed=settings.run.seed,
+            augmentation=settings.data.augmentation(),
+            weights=settings.data.modality_weights,
+        )
+        loader = batches(
+            dataset, start=self.step, stop=total, workers=settings.data.workers, pin=self.device.type == "cuda"
+        )
         # A run that starts keeps no line of an earlier try, not even that of step 0.
-        telemetry = Telemetry(self.run, self.step or -1, settings.run.tensorboard)
-        try:
+        with closing(Telemetry(self.run, self.step or -1, settings.run.tensorboard)) as telemetry, closing(loader):
             if self.step == 0:
                 self._validate(telemetry)
-            dataset = CropDataset(
-                self.store,
-                self.split.training,
-                crop=settings.data.crop,
-                batch=settings.data.batch,
-                seed=settings.run.seed,
-                augmentation=settings.data.augmentation(),
-                weights=settings.data.modality_weights,
-            )
-            loader = batches(
-                dataset, start=self.step, stop=total, workers=settings.data.workers, pin=self.device.type == "cuda"
-            )
-            self.model.train()
-            tell(self.step, total, "")
-            recent = math.nan
-            while self.step < total:
-                try:
-                    batch = next(loader)
-                except TrainingStopped:  # a signal to the whole group can take the loader's processes away
-                    self._stop_if(stop(), telemetry)
-                    raise
-                line = self._train(batch)
-                telemetry.metrics(line)
-                if line["normalised_loss"] is not None:
-                    recent = (
-                        line["normalised_loss"]
-                        if math.isnan(recent)
-                        else 0.95 * recent + 0.05 * line["normalised_loss"]
-                    )
-                tell(
-                    self.step,
-                    total,
-                    f"step {self.step} of {total}, normalised loss {recent:.3f}, {self.seconds / self.step:.2f} s a step",
-                )
-                last = self.step == total
-                if last or self.step % settings.run.validate_every == 0:
-                    self._validate(telemetry)
-                if last or self.step % settings.run.checkpoint_every == 0:
-                    self._save(telemetry)
-                self._stop_if(None if last else stop(), telemetry)
-        finally:
-            telemetry.close()
+            self._all_steps(loader, telemetry, tell, stop)
         return self._finish()
+
+    def _all_steps(
+        self, loader: Iterator[Batch], telemetry: Telemetry, tell: Tell, stop: Callable[[], str | None]
+    ) -> None:
+        settings, total = self.settings, self.settings.run.steps
+        self.model.train()
+        tell(self.step, total, "")
+        recent = math.nan
+        while self.step < total:
+            try:
+                batch = next(loader)
+            except TrainingStopped:  # a signal to the whole group can take the loader's processes away
+                self._stop_if(stop(), telemetry)
+                raise
+            line = self._train(batch)
+            telemetry.metrics(line)
+            loss = line["normalised_loss"]
+            if loss is not None:
+                recent = loss if math.isnan(recent) else 0.95 * recent + 0.05 * loss
+            tell(
+                self.step,
+                total,
+                f"step {self.step} of {total}, normalised loss {recent:.3f}, {self.seconds / self.step:.2f} s a step",
+            )
+            last = self.step == total
+            if last or self.step % settings.run.validate_every == 0:
+                self._validate(telemetry)
+            if last or self.step % settings.run.checkpoint_every == 0:
+                self._save(telemetry)
+            self._stop_if(None if last else stop(), telemetry)
 
     def _stop_if(self, asked: str | None, telemetry: Telemetry) -> None:
         if asked:

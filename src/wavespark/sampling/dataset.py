@@ -6,7 +6,7 @@ integer, and the samples do not depend on workers, on restarts, or on the order 
 
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ from wavespark.randomness import sample_stream, stream
 from wavespark.sampling.augment import Augmentation
 from wavespark.sampling.crops import Crop, Region, random_crop
 from wavespark.shapes import Triple
+
+_GRACE_SECONDS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -136,16 +138,16 @@ def _collate(samples: Sequence[tuple[int, Crop] | StoreError]) -> Batch | StoreE
     return errors[0] if errors else collate([s for s in samples if not isinstance(s, StoreError)])
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
-    """A signal to the whole group (Ctrl-C, a scheduler) must not end the loader before the run has saved; it ends when its run is gone."""
+def _outlive_signals(worker: int) -> None:
+    """A signal to the whole group (Ctrl-C, a scheduler) must not end the loader before the run has saved: it goes on for some seconds."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda number, frame: signal.alarm(_GRACE_SECONDS))
 
 
 def batches(
     dataset: CropDataset, *, start: int, stop: int, workers: int, rank: int = 0, world: int = 1, pin: bool = False
-) -> Iterator[Batch]:
-    """Batches number `start` to `stop` - 1, in order.
+) -> Generator[Batch, None, None]:
+    """Batches number `start` to `stop` - 1, in order. Close it where it is not used up: that ends the loader's processes in order.
 
     Raises:
         StoreError: if a volume cannot be read.
@@ -161,23 +163,30 @@ def batches(
         multiprocessing_context="forkserver" if workers else None,
         persistent_workers=False,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_leave_signals_to_the_run,
+        worker_init_fn=_outlive_signals,
         generator=torch.Generator(),  # which is not used, but the global one would be drawn from
     )
     made = iter(loader)
-    for draws in window:
-        try:
-            batch = next(made)
-        except RuntimeError as error:
-            if not workers:
-                raise
-            volumes = {dataset.region_of(draw, sample_stream(dataset.seed, draw)).volume for draw in draws}
-            pids = ", ".join(re.findall(r"\d+", str(error))) or "unknown"
-            raise TrainingStopped(
-                f"a loader process ({pids}) died while it read volume(s) {', '.join(sorted(volumes))}: it was killed, or memory ran out. "
-                "Run the same command again to go on from the last checkpoint; fewer data.workers need less memory",
-                1,
-            ) from None
-        if isinstance(batch, StoreError):
-            raise batch
-        yield batch
+    try:
+        for draws in window:
+            try:
+                batch = next(made)
+            except RuntimeError as error:
+                if not workers:
+                    raise
+                raise _lost(dataset, draws, str(error)) from None
+            if isinstance(batch, StoreError):
+                raise batch
+            yield batch
+    finally:
+        del made  # ends the loader's processes now; left to the garbage collector it can take half a minute
+
+
+def _lost(dataset: CropDataset, draws: Sequence[int], said: str) -> TrainingStopped:
+    volumes = {dataset.region_of(draw, sample_stream(dataset.seed, draw)).volume for draw in draws}
+    pids = ", ".join(re.findall(r"\d+", said)) or "unknown"
+    return TrainingStopped(
+        f"a loader process ({pids}) died while it read volume(s) {', '.join(sorted(volumes))}: it was killed, or memory ran out. "
+        "Run the same command again to go on from the last checkpoint; fewer data.workers need less memory",
+        1,
+    )
