@@ -6,6 +6,7 @@ rules. Norms and pooling do not depend on the engine.
 """
 
 import importlib
+import warnings
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from functools import cache
@@ -71,7 +72,9 @@ class EngineMissingError(DependencyError):
 @cache
 def _load(name: str) -> Engine:
     try:
-        engine: Engine = importlib.import_module(f"wavespark.sparse.engines.{name}").load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what these libraries warn of at import is theirs to mend
+            engine: Engine = importlib.import_module(f"wavespark.sparse.engines.{name}").load()
     except ImportError as error:
         raise EngineMissingError(
             name,

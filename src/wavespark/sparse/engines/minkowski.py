@@ -3,7 +3,6 @@
 Both sets of sites are inserted as they are, so its rows are ours; its kernels run through the first axis fastest, the opposite of torch.
 """
 
-import warnings
 from typing import Any
 
 import torch
@@ -63,14 +62,12 @@ class MinkowskiEngine:
 
 def load() -> Engine:
     """The engine, if MinkowskiEngine can be imported."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it says at each import of a CPU build that it is one
-        import MinkowskiEngine as library  # noqa: N813
-        from MinkowskiEngine.MinkowskiConvolution import (
-            MinkowskiConvolutionFunction,
-            MinkowskiConvolutionTransposeFunction,
-        )
-        from MinkowskiEngineBackend._C import ConvolutionMode
+    import MinkowskiEngine as library  # noqa: N813
+    from MinkowskiEngine.MinkowskiConvolution import (
+        MinkowskiConvolutionFunction,
+        MinkowskiConvolutionTransposeFunction,
+    )
+    from MinkowskiEngineBackend._C import ConvolutionMode
 
     return MinkowskiEngine(
         library, ConvolutionMode.DEFAULT, MinkowskiConvolutionFunction, MinkowskiConvolutionTransposeFunction
