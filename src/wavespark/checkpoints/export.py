@@ -12,9 +12,10 @@ from torch import Tensor
 
 from wavespark.checkpoints.format import MANIFEST, manifest, read_checked
 from wavespark.errors import CheckpointError
-from wavespark.prepare.publish import write_folder
+from wavespark.prepare.publish import write_folder, writing
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+_NAMES = {WEIGHTS, CONFIG, CARD, MANIFEST}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -26,7 +27,15 @@ class Export:
 
 
 def write_export(folder: Path, export: Export) -> None:
-    """Publishes the folder; one that is there is replaced."""
+    """Publishes the folder; an earlier export that is there is replaced.
+
+    Raises:
+        CheckpointError: if the folder holds anything else: it is never deleted.
+        StoreError: if the disk is full or cannot be written.
+    """
+    folder = folder.resolve()
+    if folder.exists() and not (folder.is_dir() and {p.name for p in folder.iterdir()} <= _NAMES):
+        raise CheckpointError(f"{folder} is there and is no export, so it is not replaced: give a folder that is not there yet")
     files = {
         WEIGHTS: save(
             {name: t.detach().cpu().contiguous() for name, t in export.weights.items()}, metadata={"format": "pt"}
@@ -34,7 +43,8 @@ def write_export(folder: Path, export: Export) -> None:
         CONFIG: json.dumps(export.config, indent=2).encode(),
         CARD: _card(export.config).encode(),
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     write_folder(folder, files | {MANIFEST: manifest(files)})
 
 

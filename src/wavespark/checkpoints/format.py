@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from wavespark.errors import CheckpointError
-from wavespark.prepare.publish import UNFINISHED, remove_unfinished, sync_folder, write_folder
+from wavespark.prepare.publish import UNFINISHED, remove_unfinished, sync_folder, write_folder, writing
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
@@ -52,7 +52,8 @@ def write_checkpoint(checkpoints: Path, checkpoint: Checkpoint) -> Path:
     Raises:
         StoreError: if the disk is full; nothing half-written stays.
     """
-    checkpoints.mkdir(parents=True, exist_ok=True)
+    with writing(checkpoints):
+        checkpoints.mkdir(parents=True, exist_ok=True)
     remove_unfinished(checkpoints)
     files = {
         MODEL: save(_contiguous(checkpoint.model)),
@@ -85,7 +86,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         return Checkpoint(
             step=int(state.pop("step")), model=load(files[MODEL]), optimizer=load(files[OPTIMIZER]), state=state
         )
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise CheckpointError(f"{folder} was not written by this version of wavespark") from None
 
 
@@ -134,9 +135,13 @@ def newest_checkpoint(checkpoints: Path, damaged: Callable[[str], None]) -> Chec
     return None
 
 
-def prune(checkpoints: Path, keep: int) -> None:
-    """Removes all but the newest `keep`: renamed first, so that a half-deleted folder is never taken for a checkpoint."""
-    for folder in checkpoint_folders(checkpoints)[keep:]:
+def prune(checkpoints: Path, keep: int, step: int) -> None:
+    """Removes all but the newest `keep` of those up to `step`; newer ones are damaged, or the run would have gone on from them.
+
+    They are renamed first, so that a half-deleted folder is never taken for a checkpoint.
+    """
+    upto = [f for f in checkpoint_folders(checkpoints) if int(f.name.removeprefix("step_")) <= step]
+    for folder in upto[keep:]:
         gone = folder.with_name(f"{UNFINISHED}{folder.name}-{secrets.token_hex(4)}")
         folder.rename(gone)
         sync_folder(checkpoints)

@@ -27,18 +27,19 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Pre-train an encoder on a store. Killed at any moment, the same command goes on from the last checkpoint."""
-    from dataclasses import asdict
+    with stop_requests() as stop:  # before the slow imports, so that no moment is left in which a signal just kills
+        from dataclasses import asdict
 
-    from wavespark.config import load_pretraining
-    from wavespark.engine import begin_fresh, pretrain
-    from wavespark.prepare import open_store
+        from wavespark.config import load_pretraining
+        from wavespark.engine import begin_fresh, pretrain
+        from wavespark.prepare import open_store
 
-    chosen = load_pretraining(recipe, settings or [])
-    opened = open_store(store)
-    if fresh:
-        begin_fresh(output)
-    with stop_requests() as stop, progress("pretrain") as tell:
-        summary = pretrain(chosen, opened, output, tell=tell, say=note, stop=stop)
+        chosen = load_pretraining(recipe, settings or [])
+        opened = open_store(store)
+        if fresh:
+            begin_fresh(output)
+        with progress("pretrain") as tell:
+            summary = pretrain(chosen, opened, output, tell=tell, say=note, stop=stop)
     if json:
         emit_json(asdict(summary) | {"run": str(output)})
         return

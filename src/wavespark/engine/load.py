@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 
 from wavespark.checkpoints import Export, newest_checkpoint, read_export, write_export
@@ -30,17 +31,21 @@ def load_encoder(path: str | Path) -> WaveFormer:
     try:
         described = export.config["model"]["settings"]
         settings = WaveFormerSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in described.items()})  # type: ignore[arg-type]
-        encoder = WaveFormer(settings, export.config["stems"])
+        if sum(settings.depths) > len(export.weights):
+            raise ModelError("more blocks than weights")
+        with torch.device("meta"):  # no memory until the weights are seen to fit: the description may come from anyone
+            encoder = WaveFormer(settings, export.config["stems"])
         preparation = dict(export.config["preparation"])
-    except (KeyError, TypeError, ValueError, AttributeError, ModelError):
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError):
         raise CheckpointError(f"{folder}: config.json does not describe an encoder of this version") from None
     own, found = encoder.state_dict(), export.weights
-    wrong = sorted(set(own) ^ set(found)) + [k for k in own if k in found and own[k].shape != found[k].shape]
+    wrong = sorted(set(own) ^ set(found))
+    wrong += [k for k in own if k in found and (own[k].shape, own[k].dtype) != (found[k].shape, found[k].dtype)]
     if wrong:
         raise CheckpointError(
             f"{folder}: {len(wrong)} weight(s) do not fit the model of config.json: {', '.join(wrong[:8])}"
         )
-    encoder.load_state_dict(dict(found))
+    encoder.load_state_dict(dict(found), assign=True)
     encoder.preparation = preparation
     return encoder.eval()
 

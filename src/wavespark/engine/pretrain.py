@@ -188,6 +188,7 @@ class _Loop:
         settings, total = self.settings, self.settings.run.steps
         self.model.train()
         tell(self.step, total, "")
+        self._stop_if(stop() if self.step < total else None, telemetry)
         recent = math.nan
         while self.step < total:
             try:
@@ -298,7 +299,7 @@ class _Loop:
         )
         write_checkpoint(self.run / folder.CHECKPOINTS, checkpoint)
         self.saved = self.step
-        prune(self.run / folder.CHECKPOINTS, self.settings.run.keep)
+        prune(self.run / folder.CHECKPOINTS, self.settings.run.keep, self.step)
 
     def _restore(self) -> None:
         found = newest_checkpoint(self.run / folder.CHECKPOINTS, damaged=lambda text: self.say(f"passed over: {text}"))
@@ -321,7 +322,8 @@ class _Loop:
             restore_optimizer(self.model, self.optimizer, found.optimizer)
             if self.scaler.is_enabled():
                 self.scaler.load_state_dict(dict(found.state["scaler"]))
-            self.step, self.seconds = found.step, float(found.state["seconds"])
+            self.step = self.saved = found.step
+            self.seconds = float(found.state["seconds"])
             self.resumed_from = [*found.state["resumed_from"], found.step]
             self.measure = {"normalised_loss": found.state["held_out"]}
             self.skipped, self.skipped_in_a_row = int(found.state["skipped"]), int(found.state["skipped_in_a_row"])

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from wavespark import __version__
-from wavespark.prepare.publish import write_file
+from wavespark.prepare.publish import write_file, writing
 
 _PACKAGES = ("torch", "numpy", "scipy", "pydantic", "nibabel", "pydicom", "blosc2", "safetensors")
 
@@ -47,7 +47,8 @@ class Telemetry:
     """
 
     def __init__(self, run: Path, step: int, tensorboard: bool) -> None:
-        self._files = {name: _cut(run / f"{name}.jsonl", step) for name in ("metrics", "validation")}
+        self._run = run
+        self._files = {path: _cut(path, step) for path in (run / "metrics.jsonl", run / "validation.jsonl")}
         self._board: Any = None
         if tensorboard:
             try:
@@ -58,17 +59,18 @@ class Telemetry:
 
     def metrics(self, line: Mapping[str, Any]) -> None:
         """One training step."""
-        self._write("metrics", "train", line)
+        self._write(self._run / "metrics.jsonl", "train", line)
 
     def validation(self, line: Mapping[str, Any]) -> None:
         """One held-out measure."""
-        self._write("validation", "held_out", line)
+        self._write(self._run / "validation.jsonl", "held_out", line)
 
     def sync(self) -> None:
         """Waits until the disk has every line: a checkpoint must never be newer than the steps that led to it."""
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
+        for path, file in self._files.items():
+            with writing(path):
+                file.flush()
+                os.fsync(file.fileno())
 
     def close(self) -> None:
         self.sync()
@@ -77,9 +79,10 @@ class Telemetry:
         if self._board is not None:
             self._board.close()
 
-    def _write(self, name: str, tag: str, line: Mapping[str, Any]) -> None:
-        self._files[name].write(json.dumps(line, allow_nan=False) + "\n")
-        self._files[name].flush()
+    def _write(self, path: Path, tag: str, line: Mapping[str, Any]) -> None:
+        with writing(path):
+            self._files[path].write(json.dumps(line, allow_nan=False) + "\n")
+            self._files[path].flush()
         if self._board is not None:
             for key, value in line.items():
                 if key != "step" and isinstance(value, float | int):

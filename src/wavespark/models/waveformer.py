@@ -77,7 +77,7 @@ class WaveFormer(nn.Module):
         self.cell: Triple = as_triple(2**stages)
         """Voxels per hidden unit."""
         self.stems = nn.ModuleDict({name: nn.Linear(8 * count, settings.channels[0]) for name, count in stems.items()})
-        rates = torch.linspace(0, settings.drop_path, sum(settings.depths)).tolist()
+        rates = torch.linspace(0, settings.drop_path, sum(settings.depths), device="cpu").tolist()
         self.stages = nn.ModuleList()
         self.merges = nn.ModuleList()
         self.norms = nn.ModuleList()
