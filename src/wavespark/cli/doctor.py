@@ -48,7 +48,7 @@ def _as_check(c: Any) -> Any:
     return Check(
         name=f"{c.engine}: {c.test}",
         expected="passes",
-        found=f"{c.status}: {c.detail}{memory}",
+        found=f"{'failed: ' if c.status == 'failed' else ''}{c.detail}{memory}",
         ok=c.status != "failed",
         remedy="report it, with the output of `wavespark doctor --json`",
         seconds=round(c.seconds, 2),
