@@ -30,6 +30,7 @@ OPTIONAL = {
     "python-gdcm": "dicom",
     "pylibjpeg-openjpeg": "dicom",
     "pyjpegls": "dicom",
+    "pylibjpeg": "dicom",
 }
 """Packages of extras."""
 MINIMUM = {"torch": "2.10", "pydicom": "3.0.2"}
