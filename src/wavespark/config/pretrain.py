@@ -97,9 +97,11 @@ class PretrainSettings(Settings):
     run: RunSettings = RunSettings()
 
     @model_validator(mode="after")
-    def _mask_fits(self) -> Self:
-        self.masking(self.encoder({"MR": 1}).cell)
-        self.decoder.settings()
+    def _parts_fit(self) -> Self:
+        encoder, scales = self.encoder({"MR": 1}), len(self.decoder.settings().widths)
+        if scales > len(encoder.channels):
+            raise ValueError(f"the decoder names {scales} scale(s), the encoder {self.model.name} has {len(encoder.channels)}")
+        self.masking(encoder.cell)
         return self
 
     def encoder(self, stems: dict[str, int]) -> WaveFormer:

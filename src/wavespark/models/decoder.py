@@ -30,6 +30,8 @@ class DecoderSettings:
             raise ModelError(
                 f"widths {self.widths}, depths {self.depths} and heads {self.heads} must name the same scales"
             )
+        if min(self.depths) < 0:
+            raise ModelError(f"depths {self.depths} must not be negative")
         check_heads(self.widths, self.heads)
 
 
