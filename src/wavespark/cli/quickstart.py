@@ -89,7 +89,8 @@ def _settings(run: Path, store: Any, seconds: float) -> Any:
         return load_pretraining(run / "config.toml")
     recipe = load_pretraining("tiny-cpu")
     steps = max(20, int(seconds / seconds_per_step(recipe, store)))
-    return load_pretraining("tiny-cpu", [f"run.steps={steps}", f"run.validate_every={max(10, -(-steps // 4))}"])
+    words = [f"run.steps={steps}", f"run.validate_every={max(10, -(-steps // 4))}"]
+    return load_pretraining("tiny-cpu", [*words, f"run.checkpoint_every={min(50, max(5, steps // 8))}"])
 
 
 def _box(size: tuple[int, ...]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 
 from wavespark.samples.files import write_dicom, write_nifti
 from wavespark.samples.heads import synthetic_head
@@ -64,6 +65,7 @@ def _damage(folder: Path, seed: int) -> None:
     write_nifti(head, whole)
     whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     series = write_dicom(head, folder / "damaged" / "cta", "classic", identifiers={"PatientID": f"sub-{seed:03d}"})
-    slices = sorted(p for p in series.rglob("*") if p.is_file())
+    # By number, not by name: a slice that is missing at an end leaves no gap to see.
+    slices = sorted(series.iterdir(), key=lambda p: int(pydicom.dcmread(p, stop_before_pixels=True).InstanceNumber))
     for index in np.random.default_rng(seed).choice(np.arange(4, len(slices) - 4), 2, replace=False):
         slices[index].unlink()
