@@ -172,11 +172,11 @@ def test_columns_never_exceed_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, bias = s.weights(4, 3, 3, 3, 3, out=4)
     whole = submanifold_conv(s.voxels, weight, bias).features
     monkeypatch.setattr("wavespark.sparse.gather_gemm._COLUMN_BYTES_CPU", 1)
-    largest = []
-    select = torch.Tensor.index_select
-    monkeypatch.setattr(torch.Tensor, "index_select", lambda *a: largest.append(len(a[2])) or select(*a))
+    largest, select = [], torch.index_select
+    monkeypatch.setattr(torch, "index_select", lambda *a, **k: largest.append(len(a[2])) or select(*a, **k))
     assert relative(submanifold_conv(s.voxels, weight, bias).features, whole) < 1e-12
-    assert max(n for n in largest if n != 216) <= 64 * 27
+    assert largest
+    assert max(largest) <= 64 * 27
 
 
 def test_running_twice_gives_the_same_bits() -> None:

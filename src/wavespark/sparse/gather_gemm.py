@@ -42,32 +42,55 @@ class _GatherGemm(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.read, ctx.back = read, back
-        x, w = _computable(features), _computable(weight)
-        out = x.new_zeros(rows, w.shape[2])
-        for part, used, columns in _columns(x, read):
-            product = columns @ w[used].flatten(0, 1)
-            _add(out, part, product)
+        w = _computable(weight)
+        table = _table(features)
+        out = table.new_zeros(rows, w.shape[2])
+        for group in read:
+            kernel = w[list(group.offsets)].flatten(0, 1)
+            for part, columns in _columns(table, group):
+                _multiply(columns, kernel, out, part)
         return out.to(features.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         features, weight = ctx.saved_tensors
-        x, w, g = _computable(features), _computable(weight), _computable(grad)
-        sums = (
-            w.new_zeros(w.shape, dtype=torch.promote_types(w.dtype, torch.float32)) if ctx.needs_input_grad[1] else None
-        )
-        if not ctx.needs_input_grad[0]:
-            if sums is not None:
-                for part, used, columns in _columns(x, ctx.read):
-                    sums[used] += (columns.T @ _take(g, part)).unflatten(0, (-1, w.shape[1]))
-            return None, None if sums is None else sums.to(weight.dtype), None, None, None
-        out = torch.zeros_like(x, memory_format=torch.contiguous_format)
-        for part, used, columns in _columns(g, ctx.back):
-            _add(out, part, columns @ w[used].transpose(1, 2).flatten(0, 1))
-            if sums is not None:
-                sums[used] += (_take(x, part).T @ columns).unflatten(1, (-1, w.shape[2])).transpose(0, 1)
-        return out.to(features.dtype), None if sums is None else sums.to(weight.dtype), None, None, None
+        of_features, of_weight = ctx.needs_input_grad[:2]
+        if not of_features:
+            return None, _weight_gradient(features, weight, grad, ctx.read), None, None, None
+        return *_both_gradients(features, weight, grad, ctx.back, of_weight), None, None, None
+
+
+def _both_gradients(
+    features: Tensor, weight: Tensor, grad: Tensor, back: tuple[Group, ...], of_weight: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of features and weight from the same columns of the output's gradient."""
+    x, w, table = _computable(features), _computable(weight), _table(grad)
+    out = torch.zeros_like(x)
+    sums = _sums(w)
+    for group in back:
+        used = list(group.offsets)
+        kernel = w[used].transpose(1, 2).flatten(0, 1)
+        total = sums.new_zeros(x.shape[1], kernel.shape[0])
+        for part, columns in _columns(table, group):
+            _multiply(columns, kernel, out, part)
+            if of_weight:
+                _accumulate(total, _take(x, part).T, columns)
+        sums[used] += total.unflatten(1, (len(used), -1)).transpose(0, 1)
+    return out.to(features.dtype), sums.to(weight.dtype) if of_weight else None
+
+
+def _weight_gradient(features: Tensor, weight: Tensor, grad: Tensor, read: tuple[Group, ...]) -> Tensor:
+    """The gradient of the weight alone, from columns of the features: cheaper where they have few channels."""
+    table, g = _table(features), _computable(grad)
+    sums = _sums(_computable(weight))
+    for group in read:
+        used = list(group.offsets)
+        total = sums.new_zeros(len(used) * weight.shape[1], weight.shape[2])
+        for part, columns in _columns(table, group):
+            _accumulate(total, columns.T, _take(g, part))
+        sums[used] += total.unflatten(0, (len(used), -1))
+    return sums.to(weight.dtype)
 
 
 def _computable(x: Tensor) -> Tensor:
@@ -75,27 +98,46 @@ def _computable(x: Tensor) -> Tensor:
     return (x.float() if x.dtype == torch.float16 and x.device.type == "cpu" else x).contiguous()
 
 
-def _columns(x: Tensor, groups: tuple[Group, ...]) -> Iterator[tuple[slice | Tensor, list[int], Tensor]]:
-    """Output rows, offsets and columns [n, T * C] of each chunk of each group."""
-    channels = x.shape[1]
-    table = torch.cat((x, x.new_zeros(1, channels)))
-    budget = _COLUMN_BYTES_CPU if x.device.type == "cpu" else _COLUMN_BYTES_ACCELERATOR
-    for group in groups:
-        count, taps = group.index.shape
-        step = max(64, budget // max(1, taps * channels * x.element_size()))
-        for start in range(0, count, step):
-            index = group.index[start : start + step]
-            part = slice(start, start + step) if group.rows is None else group.rows[start : start + step]
-            yield part, list(group.offsets), table.index_select(0, index.reshape(-1)).view(len(index), taps * channels)
+def _table(x: Tensor) -> Tensor:
+    """[N + 1, C]: the rows and, for sites that are not active, zeros."""
+    x = _computable(x)
+    return torch.cat((x, x.new_zeros(1, x.shape[1])))
+
+
+def _sums(weight: Tensor) -> Tensor:
+    """Zeros of the weight's shape, in fp32 at least."""
+    return torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+
+
+def _columns(table: Tensor, group: Group) -> Iterator[tuple[slice | Tensor, Tensor]]:
+    """Output rows and columns [n, T * C] of each chunk; a chunk's columns are overwritten by the next."""
+    count, taps = group.index.shape
+    width = taps * table.shape[1]
+    on_cpu = table.device.type == "cpu"
+    budget = _COLUMN_BYTES_CPU * torch.get_num_threads() if on_cpu else _COLUMN_BYTES_ACCELERATOR
+    step = max(64, budget // max(1, width * table.element_size()))
+    buffer = table.new_empty(min(step, count) * taps, table.shape[1])
+    for start in range(0, count, step):
+        index = group.index[start : start + step].reshape(-1)
+        part = slice(start, start + step) if group.rows is None else group.rows[start : start + step]
+        columns = torch.index_select(table, 0, index, out=buffer[: len(index)])
+        yield part, columns.view(-1, width)
 
 
 def _take(x: Tensor, part: slice | Tensor) -> Tensor:
     return x[part] if isinstance(part, slice) else x.index_select(0, part)
 
 
-def _add(out: Tensor, part: slice | Tensor, values: Tensor) -> None:
+def _multiply(columns: Tensor, kernel: Tensor, out: Tensor, part: slice | Tensor) -> None:
     """A slice belongs to one chunk and is set; listed rows, distinct within a group, are added to."""
     if isinstance(part, slice):
-        out[part] = values
+        torch.mm(columns, kernel, out=out[part])
     else:
-        out.index_add_(0, part, values)
+        out.index_add_(0, part, columns @ kernel)
+
+
+def _accumulate(total: Tensor, a: Tensor, b: Tensor) -> None:
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
