@@ -13,7 +13,7 @@ from wavespark.prepare import Store, open_store, prepare
 
 SHAPE = (40, 72, 40)
 WORDS = (
-    "data.crop=[32, 32, 32]",
+    "data.crop=[24, 24, 24]",
     "data.batch=2",
     "data.workers=0",
     "decoder.widths=[32, 24]",

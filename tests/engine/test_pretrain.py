@@ -125,8 +125,8 @@ def test_training_draws_nothing_from_the_global_generator(mr_store, tmp_path):
 def test_metrics_hold_each_step_once_with_exact_mask_shares(whole):
     metrics = lines(whole)
     assert [line["step"] for line in metrics] == [1, 2, 3, 4, 5, 6]
-    cells = 4**3
-    assert {(line["visible_share"], line["hidden_share"]) for line in metrics} == {(26 / cells, 38 / cells)}
+    cells = 3**3
+    assert {(line["visible_share"], line["hidden_share"]) for line in metrics} == {(11 / cells, 16 / cells)}
     assert all(line["loss"] > 0 and not line["skipped"] for line in metrics)
 
 
@@ -264,7 +264,7 @@ def test_a_mask_share_that_is_wrong_is_an_error(mr_store, tmp_path, monkeypatch)
         return masks
 
     monkeypatch.setattr(BlockMasking, "draw", one_cell_less)
-    with pytest.raises(MaskError, match="sample 0 hides 37 of 64"):
+    with pytest.raises(MaskError, match="sample 0 hides 15 of 27"):
         pretrain(small_settings(), mr_store, tmp_path / "run")
 
 

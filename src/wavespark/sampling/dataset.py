@@ -7,7 +7,9 @@ integer, and the samples do not depend on workers, on restarts, or on the order 
 import re
 import signal
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from wavespark.sampling.crops import Crop, Region, random_crop
 from wavespark.shapes import Triple
 
 _GRACE_SECONDS = 8
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -138,10 +141,26 @@ def _collate(samples: Sequence[tuple[int, Crop] | StoreError]) -> Batch | StoreE
     return errors[0] if errors else collate([s for s in samples if not isinstance(s, StoreError)])
 
 
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Processes that are started within never see a signal that asks the run to stop; the run gets it afterwards.
+
+    Without this, a signal to the whole group (Ctrl-C, a scheduler) would end the loader before the run has saved.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        resource_tracker.ensure_running()  # which lifts the block
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _outlive_signals(worker: int) -> None:
-    """A signal to the whole group (Ctrl-C, a scheduler) must not end the loader before the run has saved: it goes on for some seconds."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    """A loader process goes on for some seconds after a signal: enough for its run to save, and its end if the run does not tell it to."""
+    for number in _STOPPING:
         signal.signal(number, lambda number, frame: signal.alarm(_GRACE_SECONDS))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
 
 
 def batches(
@@ -166,7 +185,8 @@ def batches(
         worker_init_fn=_outlive_signals,
         generator=torch.Generator(),  # which is not used, but the global one would be drawn from
     )
-    made = iter(loader)
+    with _signals_held_back() if workers else nullcontext():
+        made = iter(loader)
     try:
         for draws in window:
             try:
