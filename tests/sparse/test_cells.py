@@ -182,7 +182,7 @@ def test_features_that_do_not_fit_the_layout_are_refused():
         VisibleCells(features=torch.zeros(8, 3, 3, 3, 1), layout=layout_16())
 
 
-@pytest.mark.parametrize("shape", [(4, 4, 3, 3), (4, 4, 1, 1, 1), (4, 3, 3, 3, 3), (8, 1, 3, 3, 3)])
+@pytest.mark.parametrize("shape", [(4, 4, 3, 3), (4, 4, 5, 5, 5), (4, 3, 3, 3, 3), (8, 1, 3, 3, 3)])
 def test_a_weight_that_does_not_fit_is_refused(shape):
     cells = VisibleCells(features=torch.zeros(8, 2, 2, 2, 4), layout=layout_16())
     with pytest.raises(ShapeError, match="takes a weight"):

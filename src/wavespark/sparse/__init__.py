@@ -1,6 +1,13 @@
 """Operations on visible cells and sparse voxels."""
 
-from wavespark.sparse import voxel_conv, voxel_norm, voxel_pool  # noqa: F401  (they register what sparse voxels can do)
+from wavespark.sparse import (  # noqa: F401  (they register what visible cells and sparse voxels can do)
+    cell_norm,
+    cell_pool,
+    cell_strided,
+    voxel_conv,
+    voxel_norm,
+    voxel_pool,
+)
 from wavespark.sparse.cell_conv import submanifold_conv
 from wavespark.sparse.cells import CellLayout, VisibleCells, cut_cells, gather_cells
 from wavespark.sparse.conv import StridedConv3d, SubmanifoldConv3d, TransposedConv3d
