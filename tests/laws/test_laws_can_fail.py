@@ -134,11 +134,11 @@ def test_a_weight_gradient_that_loses_the_last_chunk(plant):
     right = cell_conv._weight_gradient
 
     def gradient(features, grad, weight, index, groups):
-        halos, cell_conv._halos = cell_conv._halos, shorter(cell_conv._halos)
+        halos, cell_conv.halos = cell_conv.halos, shorter(cell_conv.halos)
         try:
             return right(features, grad, weight, index, groups)
         finally:
-            cell_conv._halos = halos
+            cell_conv.halos = halos
 
     plant(cell_conv, "_weight_gradient", lambda _: gradient)
     with the_law_notices():
