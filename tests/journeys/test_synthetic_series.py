@@ -206,7 +206,7 @@ def test_a_hundred_mixed_series_some_damaged_are_prepared_and_trained_on_without
         head = small_head(i // 4, contrast, (40, 72, 36), (2.0, 2.0, 2.5))
         identity = {"PatientID": f"sub-{i // 4:02d}"}
         path = write(head, tmp_path / "data", form, f"sub-{i // 4:02d}", identity)
-        if i in (1, 40, 77):  # NIfTI, enhanced and enhanced or NIfTI: cut off
+        if i in (1, 40, 77):  # a NIfTI file and a file of two classic series: cut off
             whole = path if path.is_file() else next(path.iterdir())
             whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     wavespark("prepare", "data", "--output", "store", "--workers", "2", cwd=tmp_path)
