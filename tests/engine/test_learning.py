@@ -62,16 +62,16 @@ def test_the_normalised_loss_of_a_fresh_model_is_about_one():
 def test_one_batch_can_be_overfitted():
     """Always the same crops with the same masks: nothing but a broken path from what is visible to what is predicted can prevent it."""
     model, batch = small_model(), batch_of(torch.randn(2, 1, *SIZE, generator=torch.Generator().manual_seed(0)))
-    losses = train(model, lambda step: forward(model, batch, MASKING, 0, 1, FLOOR).score, 150, rate=4e-3)
+    losses = train(model, lambda step: forward(model, batch, MASKING, 0, 1, FLOOR).score, 60, rate=4e-3)
     assert losses[0] > 0.95
     assert losses[-1] < 0.3, losses[-1]
 
 
 @pytest.fixture(scope="module")
 def learned():
-    """A model that has seen a few hundred smooth volumes once each, and its losses."""
+    """A model that has seen some hundred smooth volumes once each, and its losses."""
     model, generator = small_model(), torch.Generator().manual_seed(1)
-    losses = train(model, lambda s: forward(model, batch_of(smooth(4, generator), f"{s}."), MASKING, 0, s, FLOOR).score, 250)
+    losses = train(model, lambda s: forward(model, batch_of(smooth(4, generator), f"{s}."), MASKING, 0, s, FLOOR).score, 110)
     return model.eval(), losses
 
 
@@ -109,5 +109,5 @@ def test_with_shuffled_targets_nothing_is_learned():
         prediction = model(voxels.roll(1, 0), masks.visible, masks.hidden, "MR")
         return reconstruction(prediction, cell_targets(voxels, batch.foreground, masks.hidden, (CELL,) * 3, FLOOR))
 
-    losses = train(model, step_score, 120)
+    losses = train(model, step_score, 80)
     assert 0.95 < sum(losses[-20:]) / 20 < 1.1

@@ -207,11 +207,10 @@ with hold(Path(sys.argv[1])):
 """
 
 
-@pytest.fixture
-def held(tmp_path):
+@pytest.fixture(scope="module")
+def held(tmp_path_factory):
     """A run's folder in the hands of another process."""
-    run = tmp_path / "run"
-    run.mkdir()
+    run = tmp_path_factory.mktemp("held")
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
