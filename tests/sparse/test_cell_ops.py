@@ -284,3 +284,10 @@ def test_what_cells_cannot_do_is_refused_in_words(case):
     attempt, words = REFUSED[case]
     with pytest.raises(ShapeError, match=words):
         attempt()
+
+
+def test_a_module_for_one_channel_does_not_pass_for_a_depthwise_one():
+    crop, visible = torch.zeros(1, 4, 8, 8, 8), torch.ones(1, 1, 1, 1, dtype=torch.bool)
+    cells = VisibleCells.from_dense(crop, visible, cell=8)
+    with pytest.raises(ShapeError, match="takes 1 input channel"):
+        SubmanifoldConv3d(1, 4)(cells)

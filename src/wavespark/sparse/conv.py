@@ -108,7 +108,15 @@ class SubmanifoldConv3d(_Conv):
         self.dilation = as_triple(dilation, "dilation")
 
     def forward(self, x: Any) -> Any:
-        """The same sites, `out_channels` channels."""
+        """The same sites, `out_channels` channels.
+
+        Raises:
+            ShapeError: if `x` has not `in_channels` channels (one input channel must not pass for a depthwise weight).
+        """
+        if x.features.shape[-1] != self.weight.shape[1]:
+            raise ShapeError(
+                f"the weight takes {self.weight.shape[1]} input channel(s), the features have {x.features.shape[-1]}"
+            )
         return submanifold_conv(x, self.weight, self.bias, self.dilation)
 
     def extra_repr(self) -> str:
