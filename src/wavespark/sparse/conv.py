@@ -113,9 +113,10 @@ class SubmanifoldConv3d(_Conv):
         Raises:
             ShapeError: if `x` has not `in_channels` channels (one input channel must not pass for a depthwise weight).
         """
-        if x.features.shape[-1] != self.weight.shape[1]:
+        features = getattr(x, "features", None)
+        if features is not None and features.shape[-1] != self.weight.shape[1]:
             raise ShapeError(
-                f"the weight takes {self.weight.shape[1]} input channel(s), the features have {x.features.shape[-1]}"
+                f"the weight takes {self.weight.shape[1]} input channel(s), the features have {features.shape[-1]}"
             )
         return submanifold_conv(x, self.weight, self.bias, self.dilation)
 
