@@ -21,8 +21,9 @@ def holes(*size, batch=2, cell=4, share=0.5, seed=0):
 @FILLS
 @pytest.mark.parametrize("size", [(16, 16, 16), (13, 9, 17), (12, 1, 12)])
 def test_visible_voxels_stay_and_hidden_ones_are_never_read(fill, size):
-    visible = holes(*size)
-    crop = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    visible = holes(*size) & (torch.rand(2, *size, generator=generator) < 0.7)
+    crop = torch.randn(2, 3, *size, generator=generator)
     filled = fill(crop, visible)
     assert filled.shape == crop.shape and torch.isfinite(filled).all()
     known = visible[:, None].expand_as(crop)
@@ -44,7 +45,7 @@ def test_a_linear_ramp_is_filled_closely(fill):
     visible = holes(24, 24, 24, batch=1, share=0.5)
     error = (fill(ramp, visible) - ramp)[~visible[:, None]]
     assert len(error) > 200
-    assert error.square().mean() < (0.02 if fill is inpaint else 1e-4) * ramp.var()
+    assert error.square().mean() < (2e-3 if fill is inpaint else 1e-6) * ramp.var()
 
 
 def test_harmonic_filling_solves_laplaces_equation_inside_the_holes():

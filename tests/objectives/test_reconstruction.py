@@ -7,7 +7,7 @@ import torch
 from wavespark.engine.step import forward, target_cells
 from wavespark.masking import BlockMasking
 from wavespark.models import DecoderSettings, SparK, WaveFormer, WaveFormerSettings
-from wavespark.objectives import Score, cell_targets, reconstruction
+from wavespark.objectives import CellTargets, Score, cell_targets, reconstruction
 from wavespark.sampling import Batch
 
 CELL = (4, 4, 4)
@@ -107,6 +107,16 @@ def test_normalised_targets_do_not_change_when_the_intensity_is_shifted_or_scale
     b = cell_targets(crop * scale + shift, foreground, chosen, CELL, 1e-2)
     assert torch.equal(a.weight, b.weight)
     assert ((a.values - b.values) * a.weight).abs().max() < 1e-5
+
+
+def test_the_mean_of_the_targets_is_taken_over_all_scored_voxels():
+    g = torch.Generator().manual_seed(0)
+    values, weight = torch.randn(5, 4, 4, 4, 2, generator=g) + 3, (torch.rand(5, 4, 4, 4, 2, generator=g) < 0.5).float()
+    targets = CellTargets(values=values, weight=weight, mean=torch.zeros(5, 1, 1, 1, 2), scale=torch.ones(5, 1, 1, 1, 2))
+    prediction = torch.randn(values.shape, generator=g)
+    t, p = (x[weight.bool()].double() for x in (values, prediction))
+    expected = float(((p - t) ** 2).sum() / ((t - t.mean()) ** 2).sum())
+    assert float(reconstruction(prediction, targets).normalised_loss) == pytest.approx(expected, rel=1e-4)
 
 
 def test_scores_of_batches_add_up_to_the_score_of_all():

@@ -155,6 +155,8 @@ def test_no_patient_of_whom_a_volume_is_held_out_whole_is_trained_on(patients, s
     assert set(trained) | whole == set(by_id)
     for r in split.held_out:
         if r.volume in trained:
+            kind = (by_id[r.volume].modality, by_id[r.volume].contrast)
+            assert kind not in {(by_id[i].modality, by_id[i].contrast) for i in whole}, "patients are enough"
             assert trained[r.volume].start[1] + trained[r.volume].size[1] <= r.start[1]
     again = split_store(list(reversed(volumes)), SIZE, 0.2, seed)
     assert set(again.held_out) == set(split.held_out) and set(again.training) == set(split.training)
