@@ -4,12 +4,12 @@ A draw is a function of (seed, draw): `Philox(key=[seed, draw])` decides volume,
 integer, and the samples do not depend on workers, on restarts, or on the order in which they are made.
 """
 
-import re
 import signal
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
+from typing import Any
 
 import numpy as np
 import torch
@@ -191,10 +191,10 @@ def batches(
         for draws in window:
             try:
                 batch = next(made)
-            except RuntimeError as error:
+            except (RuntimeError, OSError, EOFError):  # a killed process can show as a reset connection, too
                 if not workers:
                     raise
-                raise _lost(dataset, draws, str(error)) from None
+                raise _lost(dataset, draws, made) from None
             if isinstance(batch, StoreError):
                 raise batch
             yield batch
@@ -202,9 +202,12 @@ def batches(
         del made  # ends the loader's processes now; left to the garbage collector it can take half a minute
 
 
-def _lost(dataset: CropDataset, draws: Sequence[int], said: str) -> TrainingStopped:
+def _lost(dataset: CropDataset, draws: Sequence[int], loader: Any) -> TrainingStopped:
     volumes = {dataset.region_of(draw, sample_stream(dataset.seed, draw)).volume for draw in draws}
-    pids = ", ".join(re.findall(r"\d+", said)) or "unknown"
+    processes = getattr(loader, "_workers", [])
+    for process in processes:
+        process.join(0.2)  # its end may not have been noticed yet
+    pids = ", ".join(str(p.pid) for p in processes if not p.is_alive()) or "unknown"
     return TrainingStopped(
         f"a loader process ({pids}) died while it read volume(s) {', '.join(sorted(volumes))}: it was killed, or memory ran out. "
         "Run the same command again to go on from the last checkpoint; fewer data.workers need less memory",
