@@ -56,7 +56,7 @@ def run(arguments: list[str] | None = None) -> None:
     """Runs one command line and exits with its code (see CONTRACT: 0, 1, 2, 4, 5 or 75)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    # Threads that spin while they wait make a step ten times slower on a busy machine; it is read when torch is loaded.
+    # Threads that spin while they wait take the cores from everybody on a busy machine; it is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(args=[w for w in words if w != "--debug"], prog_name="wavespark")

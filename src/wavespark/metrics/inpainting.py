@@ -43,7 +43,7 @@ def harmonic(crop_BCDHW: Tensor, visible_BDHW: Tensor, sweeps: int = 60) -> Tens
     Args:
         crop_BCDHW: voxels; hidden ones are never read.
         visible_BDHW: bool, one value a voxel.
-        sweeps: over the whole crop; 60 are within 1 % of convergence for hidden regions of a few cells of 16.
+        sweeps: over the whole crop; with cells of 8 and 60 % hidden the score moves by 0.0001 from 60 to 600.
     """
     values = inpaint(crop_BCDHW, visible_BDHW)
     d, h, w = (torch.arange(n, device=values.device) for n in values.shape[2:])
