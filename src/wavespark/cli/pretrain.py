@@ -64,7 +64,7 @@ def say_learning(first: dict, last: dict) -> None:
         say(
             "  "
             + "; ".join(
-                f"{kind}: {figure(m, 'normalised_loss')} (trilinear {figure(m, 'inpainting')})"
+                f"{kind}: {figure(m, 'normalised_loss')} (trilinear {figure(m, 'inpainting')}, harmonic {figure(m, 'harmonic_own_mean')})"
                 for kind, m in scans.items()
             )
         )
