@@ -5,9 +5,10 @@ import torch
 
 from laws.tiny import SETTINGS, crop_of, ragged, tiny_encoder
 from oracles import dense_waveformer
-from wavespark.models import waveformer
-from wavespark.models.waveformer import Rotation, WaveFormer, WaveFormerSettings
-from wavespark.sparse import CellLayout
+from wavespark.models import blocks
+from wavespark.models.blocks import Rotation
+from wavespark.models.waveformer import WaveFormer, WaveFormerSettings
+from wavespark.sparse import CellLayout, VisibleCells
 
 EVEN = torch.stack([ragged(3, 2, 4, batch=1, seed=s)[0] for s in range(3)])
 RAGGED = ragged(3, 2, 4, batch=3, share=0.4)
@@ -34,7 +35,7 @@ def test_attention_over_gathered_cells_is_key_masked_attention_over_all_cells(vi
     seen = visible.flatten(1)
     q, k, v = (t.transpose(1, 2)[seen] for t in dense)
     rotation = Rotation.of(layout)
-    found = waveformer.attend(rotation.turn(q), rotation.turn(k), v, layout)
+    found = blocks.attend(rotation.turn(q), rotation.turn(k), v, layout)
     turned = [dense_waveformer.rotate(t, positions) for t in dense[:2]]
     expected = dense_waveformer.attend(*turned, dense[2], seen).transpose(1, 2)[seen]
     assert (found - expected).abs().max() <= 1e-12
@@ -100,7 +101,5 @@ def test_each_of_the_eight_tokens_of_a_merge_reaches_its_own_columns():
     for parity in range(8):
         tokens = torch.zeros(1, 8, 6, dtype=torch.float64)
         tokens[0, parity] = torch.arange(6)
-        outputs.append(
-            merge(waveformer.VisibleCells(features=tokens.view(1, 2, 2, 2, 6), layout=layout)).features.flatten()
-        )
+        outputs.append(merge(VisibleCells(features=tokens.view(1, 2, 2, 2, 6), layout=layout)).features.flatten())
     assert len(torch.unique(torch.stack(outputs).mul(1e9).round(), dim=0)) == 8

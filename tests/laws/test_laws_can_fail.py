@@ -8,8 +8,9 @@ import torch.nn.functional as F
 
 from laws import test_attention, test_equality, test_leak, test_sizes, test_wavelets
 from models import test_waveformer
-from wavespark.models import waveformer
-from wavespark.models.waveformer import CellAttention, Rotation, WaveFormer
+from wavespark.models import blocks, waveformer
+from wavespark.models.blocks import CellAttention, Rotation
+from wavespark.models.waveformer import WaveFormer
 from wavespark.sparse import CellLayout, VisibleCells, cell_conv, wavelets
 
 SIZE, BORDERED = (24, 24, 24), (19, 24, 13)
@@ -68,12 +69,12 @@ def test_a_mask_that_multiplies_everything_instead_of_choosing(plant):
 
         return with_hidden
 
-    plant(waveformer, "attend", leaky)
+    plant(blocks, "attend", leaky)
     plant(
         WaveFormer,
         "encode",
         lambda encode: (
-            lambda self, crop, *a, **k: (setattr(waveformer.attend, "crop", crop), encode(self, crop, *a, **k))[1]
+            lambda self, crop, *a, **k: (setattr(blocks.attend, "crop", crop), encode(self, crop, *a, **k))[1]
         ),
     )
     with the_law_notices():
@@ -161,7 +162,7 @@ def test_attention_over_the_batch_as_one_sequence(plant):
 
         return attend
 
-    plant(waveformer, "attend", joined)
+    plant(blocks, "attend", joined)
     with the_law_notices():
         GATHERED_ATTENTION(test_attention.EVEN)
     with the_law_notices():
@@ -237,8 +238,8 @@ def test_a_low_pass_token_that_is_not_brought_to_the_scale_of_a_token(plant):
 
 def test_a_block_that_touches_the_details(plant):
     plant(
-        waveformer,
-        "_scaled",
+        blocks,
+        "scaled",
         lambda scaled: lambda branch, keep: scaled(branch - branch.mean((1, 2, 3), keepdim=True) / 2, keep),
     )
     with the_law_notices():
@@ -297,7 +298,7 @@ def test_a_convolution_that_reads_outside_the_crop(plant):
 
         return convolve
 
-    plant(waveformer, "submanifold_conv", careless)
+    plant(blocks, "submanifold_conv", careless)
     ZERO_OUTSIDE(BORDERED, DTYPE)
     with the_law_notices():
         EVERYTHING_VISIBLE(BORDERED, DTYPE)

@@ -6,7 +6,7 @@ import torch
 
 from laws.tiny import tiny_encoder
 from wavespark.errors import ShapeError
-from wavespark.models.waveformer import WaveletBlock
+from wavespark.models.blocks import WaveletBlock
 from wavespark.sparse import CellLayout, VisibleCells, join_blocks, split_blocks, wavelets
 from wavespark.sparse.wavelets import BANDS
 

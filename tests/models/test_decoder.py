@@ -107,7 +107,9 @@ def test_shuffling_tokens_to_voxels_inverts_cutting_cells(block):
     for d in range(block):
         for h in range(block):
             for w in range(block):
-                box = cells[:, d * stride : (d + 1) * stride, h * stride : (h + 1) * stride, w * stride : (w + 1) * stride]
+                box = cells[
+                    :, d * stride : (d + 1) * stride, h * stride : (h + 1) * stride, w * stride : (w + 1) * stride
+                ]
                 tokens[:, d, h, w] = box.flatten(1)
     assert torch.equal(decoder._shuffle(tokens, 3), cells)
 

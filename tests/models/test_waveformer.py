@@ -5,7 +5,8 @@ import torch
 
 from laws.tiny import SETTINGS, crop_of, ragged, tiny_encoder
 from wavespark.errors import ModelError, ShapeError
-from wavespark.models.waveformer import WaveFormer, WaveFormerSettings, _kept_samples
+from wavespark.models.blocks import kept_samples
+from wavespark.models.waveformer import WaveFormer, WaveFormerSettings
 
 MODALITIES = {"MR": 1, "CT": 3}
 
@@ -104,7 +105,7 @@ def test_stochastic_depth_keeps_the_mean_of_a_branch():
     encoder = tiny_encoder()
     x = encoder._stem(crop_of(8, 8, 8, batch=1), encoder.layout(crop_of(8, 8, 8, batch=1), None), None)
     generator = torch.Generator().manual_seed(0)
-    kept = torch.stack([_kept_samples(x, 0.25, generator).flatten() for _ in range(4000)])
+    kept = torch.stack([kept_samples(x, 0.25, generator).flatten() for _ in range(4000)])
     assert kept.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert abs(kept.mean() - 1) < 0.03
 

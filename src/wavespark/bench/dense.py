@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wavespark.errors import ShapeError
 from wavespark.models import WaveFormer
-from wavespark.models.waveformer import Rotation, WaveletBlock
+from wavespark.models.blocks import Rotation, WaveletBlock
 
 
 class DenseWaveFormer(nn.Module):

@@ -2,23 +2,21 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save
 
 from wavespark.checkpoints import Export, newest_checkpoint, read_export, write_export
 from wavespark.config import PretrainSettings
 from wavespark.errors import CheckpointError, ModelError
-from wavespark.models import WaveFormer, WaveFormerSettings
+from wavespark.models import Encoder, describe, from_description
 from wavespark.prepare.publish import write_file
 
 FORMAT = "wavespark encoder 1"
 
 
-def load_encoder(path: str | Path) -> WaveFormer:
+def load_encoder(path: str | Path) -> Encoder:
     """The encoder of an export (or of a run, by its `exports/encoder`), in evaluation mode; `.preparation` is the recipe that its input needs.
 
     Raises:
@@ -29,15 +27,13 @@ def load_encoder(path: str | Path) -> WaveFormer:
         folder = folder / "exports" / "encoder"
     export = read_export(folder)
     try:
-        described = export.config["model"]["settings"]
-        settings = WaveFormerSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in described.items()})  # type: ignore[arg-type]
-        if sum(settings.depths) > len(export.weights):
-            raise ModelError("more blocks than weights")
-        with torch.device("meta"):  # no memory until the weights are seen to fit: the description may come from anyone
-            encoder = WaveFormer(settings, export.config["stems"])
+        described, stems = export.config["model"], export.config["stems"]
+        # No memory until the weights are seen to fit: the description may come from anyone.
+        encoder = from_description({**described, "stems": stems}, device="meta")
         preparation = dict(export.config["preparation"])
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError):
-        raise CheckpointError(f"{folder}: config.json does not describe an encoder of this version") from None
+    except (KeyError, TypeError, ValueError) as error:
+        why = f": {error}" if isinstance(error, ModelError) else ""
+        raise CheckpointError(f"{folder}: config.json does not describe an encoder of this version{why}") from None
     own, found = encoder.state_dict(), export.weights
     wrong = sorted(set(own) ^ set(found))
     wrong += [k for k in own if k in found and (own[k].shape, own[k].dtype) != (found[k].shape, found[k].dtype)]
@@ -51,15 +47,13 @@ def load_encoder(path: str | Path) -> WaveFormer:
 
 
 def export_run(
-    folder: Path, encoder: WaveFormer, *, name: str, preparation: Mapping[str, Any], provenance: Mapping[str, Any]
+    folder: Path, encoder: Encoder, *, name: str, preparation: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> None:
     """Writes the encoder with what is needed to use it."""
     write_export(folder, Export(weights=encoder.state_dict(), config=_describe(encoder, name, preparation, provenance)))
 
 
-def export_checkpoint(
-    run: Path, output: Path, format: str, say: Callable[[str], None] = lambda text: None
-) -> int:
+def export_checkpoint(run: Path, output: Path, format: str, say: Callable[[str], None] = lambda text: None) -> int:
     """Writes the encoder of a run's newest checkpoint and returns its step.
 
     Args:
@@ -106,12 +100,13 @@ def export_checkpoint(
 
 
 def _describe(
-    encoder: WaveFormer, name: str, preparation: Mapping[str, Any], provenance: Mapping[str, Any]
+    encoder: Encoder, name: str, preparation: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
+    described = describe(encoder)
     return {
         "format": FORMAT,
-        "model": {"name": name, "settings": asdict(encoder.settings)},
-        "stems": dict(encoder.stem_channels),
+        "model": {"name": name, "kind": described["kind"], "settings": described["settings"]},
+        "stems": described["stems"],
         "strides": list(encoder.strides),
         "channels": list(encoder.channels),
         "cell": list(encoder.cell),

@@ -1,17 +1,21 @@
-"""Encoders on visible cells, and the decoder of masked pre-training."""
+"""Encoders on visible cells, the decoder of masked pre-training, decoders for segmentation."""
 
-from wavespark.models.catalogue import create_model, list_models
+from wavespark.models.catalogue import create_model, describe, from_description, list_models
 from wavespark.models.decoder import DecoderSettings, Densify, LightDecoder
+from wavespark.models.encoder import Encoder
 from wavespark.models.spark import SparK
 from wavespark.models.waveformer import WaveFormer, WaveFormerSettings
 
 __all__ = [
     "DecoderSettings",
     "Densify",
+    "Encoder",
     "LightDecoder",
     "SparK",
     "WaveFormer",
     "WaveFormerSettings",
     "create_model",
+    "describe",
+    "from_description",
     "list_models",
 ]

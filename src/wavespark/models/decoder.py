@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wavespark.errors import ModelError
-from wavespark.models.waveformer import Rotation, WaveletBlock, check_heads, initialise
+from wavespark.models.blocks import Rotation, WaveletBlock, check_heads, initialise
 from wavespark.shapes import Triple
 from wavespark.sparse import CellLayout, VisibleCells, join_blocks
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from wavespark.models.decoder import DecoderSettings, LightDecoder
-from wavespark.models.waveformer import WaveFormer
+from wavespark.models.encoder import Encoder
 
 
 class SparK(nn.Module):
@@ -15,7 +15,7 @@ class SparK(nn.Module):
         decoder: settings of the light decoder.
     """
 
-    def __init__(self, encoder: WaveFormer, decoder: DecoderSettings) -> None:
+    def __init__(self, encoder: Encoder, decoder: DecoderSettings) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = LightDecoder(encoder.channels, encoder.cell, encoder.stem_channels, decoder)
@@ -34,7 +34,7 @@ class SparK(nn.Module):
         """
         levels = self.encoder(crop_BCDHW, visible_BDHW, modality=modality, generator=generator)
         result: Tensor = self.decoder(levels, predicted_BDHW, modality)
-        unused = self.encoder.norms[: len(levels) - len(self.decoder.stages)]
-        for p in unused.parameters() if self.training else ():  # levels finer than the decoder join with an exact zero
-            result = result + 0 * p.sum()
+        for level in range(len(levels) - len(self.decoder.stages)) if self.training else ():
+            for p in self.encoder.own_parameters(level):  # levels finer than the decoder join with an exact zero
+                result = result + 0 * p.sum()
         return result

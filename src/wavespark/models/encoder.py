@@ -1,0 +1,134 @@
+"""What every encoder is: voxels of visible cells in, features at every stride out. The kinds differ in `encode` alone."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wavespark.errors import ModelError, ShapeError
+from wavespark.shapes import Triple, as_triple, ceil_div
+from wavespark.sparse import CellLayout, VisibleCells
+
+
+class Encoder(nn.Module):
+    """Common to `WaveFormer`, `ResEnc` and the seed's isotropic variant.
+
+    Args:
+        settings: the frozen dataclass that describes the network.
+        stems: channels of a crop for each modality.
+        cell: voxels along each edge of a hidden unit.
+        strides: voxels per token at each level, finest first.
+        channels: of each level, finest first.
+
+    Raises:
+        ModelError: if there is no stem, or one without a channel.
+    """
+
+    def __init__(
+        self, settings: Any, stems: Mapping[str, int], *, cell: int, strides: tuple[int, ...], channels: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        if not stems:
+            raise ModelError("an encoder needs at least one stem")
+        for name, count in stems.items():
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+                raise ModelError(f"the stem {name!r} must take a whole number of channels, at least 1, got {count!r}")
+        self.settings = settings
+        self.stem_channels = dict(stems)
+        self.preparation: dict[str, Any] = {}
+        """The recipe that the input needs: fingerprint and settings; set when an export is loaded."""
+        self.cell: Triple = as_triple(cell)
+        """Voxels per hidden unit."""
+        self.strides = strides
+        """Voxels per token at each level."""
+        self.channels = channels
+        """Channels of each level, finest first."""
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """One dict a level, finest first: `num_chs`, `reduction` (voxels per token), `module`; as timm names them."""
+        return [
+            {"num_chs": c, "reduction": s, "module": f"stages.{i}"}
+            for i, (c, s) in enumerate(zip(self.channels, self.strides, strict=True))
+        ]
+
+    def forward(
+        self,
+        crop_BCDHW: Tensor,
+        visible_BDHW: Tensor | None = None,
+        *,
+        modality: str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list:
+        """Features of every level, finest first.
+
+        Args:
+            crop_BCDHW: prepared voxels; any size, also odd and anisotropic.
+            visible_BDHW: bool, one value a cell of the grid `ceil(size / cell)`, True where visible; None = all visible.
+            modality: which stem, needed where there are several.
+            generator: draws of stochastic depth in training mode.
+
+        Returns:
+            With `visible`: `VisibleCells`. Without: dense tensors [B, C, ceil(size / stride)].
+
+        Raises:
+            ShapeError: if the shapes do not fit.
+            ModelError: if there is no such stem, or the network cannot compute visible cells alone.
+        """
+        levels = self.encode(crop_BCDHW, self.layout(crop_BCDHW, visible_BDHW), modality=modality, generator=generator)
+        return levels if visible_BDHW is not None else [level.to_dense() for level in levels]
+
+    def layout(self, crop_BCDHW: Tensor, visible_BDHW: Tensor | None) -> CellLayout:
+        """Which cells of the crop are computed."""
+        if crop_BCDHW.ndim != 5:
+            raise ShapeError(f"a crop must be [B, C, D, H, W], got shape {tuple(crop_BCDHW.shape)}")
+        batch, _, d, h, w = crop_BCDHW.shape
+        if visible_BDHW is None:
+            visible_BDHW = torch.ones(batch, *ceil_div((d, h, w), self.cell), dtype=torch.bool)
+        elif visible_BDHW.shape[0] != batch:
+            raise ShapeError(f"the crop has {batch} sample(s) and `visible` {visible_BDHW.shape[0]}")
+        return CellLayout.of(visible_BDHW, size=(d, h, w), cell=self.cell, device=crop_BCDHW.device)
+
+    def encode(
+        self,
+        crop_BCDHW: Tensor,
+        layout: CellLayout,
+        *,
+        modality: str | None = None,
+        generator: torch.Generator | None = None,
+        details: list[list[Tensor]] | None = None,
+    ) -> list[VisibleCells]:
+        """The visible-only computation. To `details` are appended, stage by stage, the wavelet details that the published decoder needs."""
+        raise NotImplementedError
+
+    def own_parameters(self, level: int) -> Iterable[nn.Parameter]:
+        """Parameters that serve a level's output and nothing else."""
+        return ()
+
+    def modality_of(self, crop_BCDHW: Tensor, modality: str | None) -> str:
+        """The stem that the crop goes through; a single unnamed one (`any`) takes every modality.
+
+        Raises:
+            ModelError: if that is not decided, or there is none.
+            ShapeError: if the crop has other channels.
+        """
+        stems = self.stem_channels
+        if modality is None:
+            if len(stems) > 1:
+                raise ModelError(f"this encoder has the stems {sorted(stems)}: say which with modality=")
+            modality = next(iter(stems))
+        elif modality not in stems and set(stems) == {"any"}:
+            modality = "any"
+        if modality not in stems:
+            raise ModelError(f"no stem for modality {modality!r}; this encoder has {sorted(stems)}")
+        if crop_BCDHW.shape[1] != stems[modality]:
+            raise ShapeError(
+                f"the stem {modality!r} takes {stems[modality]} channel(s), the crop has {crop_BCDHW.shape[1]}"
+            )
+        return modality
+
+    def with_idle(self, tokens: Tensor, idle: Iterable[nn.Module]) -> Tensor:
+        """The tokens plus an exact zero of the idle stems in training, so that no rank has an unused parameter."""
+        unused = [p.sum() for module in idle for p in module.parameters()] if self.training else []
+        return tokens + 0 * sum(unused) if unused else tokens

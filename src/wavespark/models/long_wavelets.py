@@ -1,0 +1,81 @@
+"""Wavelets longer than Haar reach over the borders of cells: for whole crops only, through ptwt.
+
+Axes: B batch, C channels, D H W tokens, L low-pass tokens.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wavespark.errors import DependencyError, ModelError
+from wavespark.sparse import CellLayout, VisibleCells, gather_cells
+
+
+def check_wavelet(name: str, layout: CellLayout) -> None:
+    """Raises a ModelError where some cell is hidden and the wavelet would read it."""
+    if name != "haar" and not layout.is_full:
+        hidden = layout.batch_size * layout.grid[0] * layout.grid[1] * layout.grid[2] - len(layout)
+        raise ModelError(
+            f"the wavelet {name!r} reaches over the borders of cells, and {hidden} cell(s) are hidden: their content would leak into what is visible. "
+            "Use wavelet='haar' to pre-train, or show every cell"
+        )
+
+
+def exchange_low_pass(
+    h: VisibleCells, wavelet: str, levels: int, attention: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """[N, b, b, b, C]: h with its low-pass band replaced by attention over all its tokens, details untouched.
+
+    Args:
+        h: every cell visible.
+        wavelet: a name of PyWavelets.
+        levels: how often the band is halved.
+        attention: tokens [B, L, C] and their positions [L, 3] to tokens.
+
+    Raises:
+        DependencyError: if ptwt is not installed.
+    """
+    ptwt = _ptwt()
+    grid, block = h.grid, h.block
+    whole = h.features.unflatten(0, (h.batch_size, *grid)).permute(0, 7, 1, 4, 2, 5, 3, 6)
+    size = [g * b for g, b in zip(grid, block, strict=True)]
+    dense = whole.reshape(h.batch_size, h.channels, *size)
+    low, *details = ptwt.wavedec3(dense, wavelet, mode="zero", level=levels)
+    gain = 2 ** (1.5 * levels)  # orthonormal filters sum to sqrt(2) an axis and level
+    positions = torch.cartesian_prod(*[torch.arange(n, device=low.device) for n in low.shape[2:]])
+    tokens = attention(low.flatten(2).transpose(1, 2) / gain, positions)
+    low = gain * tokens.transpose(1, 2).unflatten(2, low.shape[2:])
+    back = ptwt.waverec3((low, *details), wavelet)[:, :, : size[0], : size[1], : size[2]]
+    short = [n - m for n, m in zip(size, back.shape[2:], strict=True)]
+    back = F.pad(back, (0, short[2], 0, short[1], 0, short[0])) if any(short) else back
+    full = CellLayout(
+        cells=h.cells,
+        grid=grid,
+        batch_size=h.batch_size,
+        size=(size[0], size[1], size[2]),
+        cell=block,
+        counts=h.layout.counts,
+    )
+    return gather_cells(back, full, block)
+
+
+def known_wavelet(name: str) -> None:
+    """Raises a ModelError if PyWavelets knows no such discrete wavelet."""
+    if name == "haar":
+        return
+    _ptwt()
+    import pywt
+
+    if name not in pywt.wavelist(kind="discrete"):
+        raise ModelError(f"there is no wavelet {name!r}; `haar`, `db2`, `sym4`, ... as PyWavelets names them")
+
+
+def _ptwt() -> Any:
+    try:
+        import ptwt
+    except ImportError:
+        raise DependencyError("ptwt", "wavelets", "a wavelet other than Haar") from None
+    return ptwt
