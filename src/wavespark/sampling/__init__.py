@@ -1,7 +1,26 @@
-"""Training crops from a store: each a function of (seed, draw), whichever process makes it."""
+"""Training crops from a store: each a function of (seed, draw), whichever process makes it; and what changes them."""
 
+from wavespark.sampling.augment import STRONG, Augmentation
 from wavespark.sampling.crops import Crop, Region, read_crop
 from wavespark.sampling.dataset import Batch, CropDataset, batches, collate
+from wavespark.sampling.lateral import NO_SIDES, Sides
+from wavespark.sampling.scene import Scene, flipped
 from wavespark.sampling.split import Split, split_store
 
-__all__ = ["Batch", "Crop", "CropDataset", "Region", "Split", "batches", "collate", "read_crop", "split_store"]
+__all__ = [
+    "NO_SIDES",
+    "STRONG",
+    "Augmentation",
+    "Batch",
+    "Crop",
+    "CropDataset",
+    "Region",
+    "Scene",
+    "Sides",
+    "Split",
+    "batches",
+    "collate",
+    "flipped",
+    "read_crop",
+    "split_store",
+]

@@ -60,6 +60,13 @@ def read_crop(volume: StoredVolume, region: Region, start: Triple, size: Triple)
     )
 
 
+def widened(volume: StoredVolume, region: Region, crop: Crop, before: Triple, after: Triple) -> Crop:
+    """A crop of the volume with that many more voxels before and after it along each axis; the region still bounds what it shows."""
+    a, b, c = (s - m for s, m in zip(crop.start, before, strict=True))
+    d, h, w = (n + m + k for n, m, k in zip(crop.foreground.shape, before, after, strict=True))
+    return read_crop(volume, region, (a, b, c), (d, h, w))
+
+
 def random_crop(volume: StoredVolume, region: Region, size: Triple, rng: np.random.Generator, tries: int = 4) -> Crop:
     """A crop at a random place of the region, the first of a few with at least a quarter foreground, else the fullest."""
     best: Crop | None = None

@@ -20,7 +20,7 @@ from wavespark.errors import SettingsError, StoreError, TrainingStopped
 from wavespark.prepare import Store
 from wavespark.randomness import sample_stream, stream
 from wavespark.sampling.augment import Augmentation
-from wavespark.sampling.crops import Crop, Region, random_crop
+from wavespark.sampling.crops import Crop, Region, random_crop, widened
 from wavespark.shapes import Triple
 
 _GRACE_SECONDS = 8
@@ -92,8 +92,9 @@ class CropDataset(Dataset):
     def __getitem__(self, draw: int) -> tuple[int, Crop]:
         rng = sample_stream(self.seed, draw)
         region = self.region_of(draw, rng)
-        crop = random_crop(self.store[region.volume], region, self.crop, rng)
-        return draw, self.augmentation(crop, rng)
+        volume = self.store[region.volume]
+        crop = random_crop(volume, region, self.crop, rng)
+        return draw, self.augmentation(crop, rng, lambda before, after: widened(volume, region, crop, before, after))
 
 
 def collate(samples: Sequence[tuple[int, Crop]]) -> Batch:
