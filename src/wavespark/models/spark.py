@@ -1,5 +1,7 @@
 """Masked pre-training as one module: encode what is visible, densify, decode what is hidden."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -27,14 +29,16 @@ class SparK(nn.Module):
         predicted_BDHW: Tensor,
         modality: str,
         generator: torch.Generator | None = None,
-    ) -> Tensor:
+        *,
+        levels_too: bool = False,
+    ) -> Any:
         """[M, c, c, c, C]: the voxels of the predicted cells, in the order of `predicted_BDHW.nonzero()`; hidden voxels of the crop are never read.
 
-        `generator` draws the stochastic depth of the encoder.
+        `generator` draws the stochastic depth of the encoder. With `levels_too` a pair: that, and the encoder's levels.
         """
         levels = self.encoder(crop_BCDHW, visible_BDHW, modality=modality, generator=generator)
         result: Tensor = self.decoder(levels, predicted_BDHW, modality)
         for level in range(len(levels) - len(self.decoder.stages)) if self.training else ():
             for p in self.encoder.own_parameters(level):  # levels finer than the decoder join with an exact zero
                 result = result + 0 * p.sum()
-        return result
+        return (result, levels) if levels_too else result
