@@ -135,13 +135,15 @@ def newest_checkpoint(checkpoints: Path, damaged: Callable[[str], None]) -> Chec
     return None
 
 
-def prune(checkpoints: Path, keep: int, step: int) -> None:
+def prune(checkpoints: Path, keep: int, step: int, keep_every: int = 0) -> None:
     """Removes all but the newest `keep` of those up to `step`; newer ones are damaged, or the run would have gone on from them.
 
-    They are renamed first, so that a half-deleted folder is never taken for a checkpoint.
+    Those of steps that are a multiple of `keep_every` stay, unless it is 0. They are renamed first, so that a half-deleted folder is never taken for a checkpoint.
     """
-    upto = [f for f in checkpoint_folders(checkpoints) if int(f.name.removeprefix("step_")) <= step]
-    for folder in upto[keep:]:
+    upto = [(int(f.name.removeprefix("step_")), f) for f in checkpoint_folders(checkpoints)]
+    for number, folder in [(n, f) for n, f in upto if n <= step][keep:]:
+        if keep_every and number % keep_every == 0:
+            continue
         gone = folder.with_name(f"{UNFINISHED}{folder.name}-{secrets.token_hex(4)}")
         folder.rename(gone)
         sync_folder(checkpoints)

@@ -4,8 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from wavespark.config.objective import HealthSettings, MaskSettings, ObjectiveSettings
 from wavespark.masking import BlockMasking
-from wavespark.models import DecoderSettings, WaveFormer, create_model
+from wavespark.models import DecoderSettings, Encoder, create_model
 from wavespark.prepare.settings import Settings
 from wavespark.sampling.augment import Augmentation
 from wavespark.shapes import Triple, ceil_div
@@ -14,6 +15,10 @@ from wavespark.shapes import Triple, ceil_div
 class ModelChoice(Settings):
     name: str = "waveformer_tiny"
     drop_path: float = Field(0.0, ge=0, lt=1)
+    init: str = ""
+    """An export, a run or a safetensors file whose encoder weights the run begins with; empty = fresh ones."""
+    init_partial: bool = False
+    """Begin also if some weights do not fit; which, is said."""
 
 
 class DecoderChoice(Settings):
@@ -41,21 +46,29 @@ class DataSettings(Settings):
     intensity_scale: float = Field(0.1, ge=0, lt=1)
     intensity_shift: float = Field(0.1, ge=0)
     noise: float = Field(0.02, ge=0)
+    rotation_degrees: float = Field(0.0, ge=0, le=180)
+    zoom: float = Field(0.0, ge=0, le=0.5)
+    elastic_mm: float = Field(0.0, ge=0, le=8)
+    low_resolution_mm: float = Field(0.0, ge=0, le=20)
+    bias_field: float = Field(0.0, ge=0, le=2)
+    gamma: float = Field(0.0, ge=0, le=2)
+    augment_share: float = Field(0.2, ge=0, le=1)
+    """Probability of each of the six above in a crop. What each means: `wavespark.sampling.augment.Augmentation`."""
 
     def augmentation(self) -> Augmentation:
-        return Augmentation(flip=self.flip, scale=self.intensity_scale, shift=self.intensity_shift, noise=self.noise)
-
-
-class MaskSettings(Settings):
-    ratio: float = Field(0.6, gt=0, lt=1)
-    """Share of cells that are hidden."""
-    block: int | Literal["adaptive"] = 1
-    """Cells along each edge of what is hidden together."""
-
-
-class ObjectiveSettings(Settings):
-    variance_floor: float = Field(1e-3, ge=0)
-    """A cell's channel that varies less (squared units of the prepared volume) is not scored."""
+        return Augmentation(
+            flip=self.flip,
+            scale=self.intensity_scale,
+            shift=self.intensity_shift,
+            noise=self.noise,
+            rotation_degrees=self.rotation_degrees,
+            zoom=self.zoom,
+            elastic_mm=self.elastic_mm,
+            low_resolution_mm=self.low_resolution_mm,
+            bias_field=self.bias_field,
+            gamma=self.gamma,
+            share=self.augment_share,
+        )
 
 
 class OptimizerSettings(Settings):
@@ -67,6 +80,8 @@ class OptimizerSettings(Settings):
     """The learning rate ends at this fraction of its peak (half a cosine)."""
     clip: float = Field(1.0, gt=0)
     """Largest gradient norm."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """The learning rate of a layer of the encoder is this times that of the layer above it; the decoder has the full one."""
 
 
 class RunSettings(Settings):
@@ -76,13 +91,33 @@ class RunSettings(Settings):
     """auto: bf16 on an accelerator that has it, fp16 with loss scaling on one that has not, fp32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(0, ge=0)
-    """Threads of the CPU; 0 = as many as there are cores."""
+    """Threads of the CPU; 0 = as many as there are cores (for each process its part)."""
+    accumulate: int = Field(1, ge=1)
+    """Parts into which a batch is cut, one after the other, where it does not fit into memory at once."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Under torchrun: every process holds the whole model (ddp), or its part of weights and optimiser (fsdp)."""
+    deterministic: bool = False
+    """Refuse operations whose result is not always the same; what a CPU computes is the same to the bit also without."""
+    compile: Literal["off", "on", "auto"] = "off"
+    """torch.compile; auto: on an accelerator. Where it fails the run goes on without, and says why."""
+    channels_last: bool = False
+    """Keep convolution weights with their channels innermost, which suits tensor cores."""
+    gradient_checkpointing: bool = False
+    """Compute the blocks of the encoder again in the backward pass instead of keeping what they computed: less memory, about a third more time."""
     checkpoint_every: int = Field(50, ge=1)
+    save_in_background: bool = True
+    """Write checkpoints while training goes on."""
     keep: int = Field(2, ge=2)
     """Newest checkpoints that are kept."""
+    keep_every: int = Field(0, ge=0)
+    """Checkpoints of steps that are a multiple of this are kept for good; 0 = none."""
     validate_every: int = Field(100, ge=1)
     held_out_crops: int = Field(8, ge=1)
     tensorboard: bool = True
+    wandb: bool = False
+    """Also log to Weights & Biases (extra `wandb`), which uses the network unless its own settings say offline."""
+    mlflow: bool = False
+    """Also log to MLflow (extra `mlflow`), wherever its own settings point."""
 
 
 class PretrainSettings(Settings):
@@ -93,6 +128,7 @@ class PretrainSettings(Settings):
     data: DataSettings = DataSettings()
     mask: MaskSettings = MaskSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
+    health: HealthSettings = HealthSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     run: RunSettings = RunSettings()
 
@@ -100,13 +136,31 @@ class PretrainSettings(Settings):
     def _parts_fit(self) -> Self:
         encoder, scales = self.encoder({"MR": 1}), len(self.decoder.settings().widths)
         if scales > len(encoder.channels):
-            raise ValueError(f"the decoder names {scales} scale(s), the encoder {self.model.name} has {len(encoder.channels)}")
-        self.masking(encoder.cell)
+            raise ValueError(
+                f"the decoder names {scales} scale(s), the encoder {self.model.name} has {len(encoder.channels)}"
+            )
+        self.mask.at(self.masking(encoder.cell), 1)
+        self.objective.check_second_view(self.data.crop, encoder.cell, self.mask)
+        if self.data.batch % self.run.accumulate:
+            raise ValueError(
+                f"data.batch {self.data.batch} cannot be cut into run.accumulate {self.run.accumulate} equal parts"
+            )
         return self
 
-    def encoder(self, stems: dict[str, int]) -> WaveFormer:
+    def encoder(self, stems: dict[str, int]) -> Encoder:
         """A fresh encoder."""
-        return create_model(self.model.name, stems=stems, drop_path=self.model.drop_path)
+        return create_model(
+            self.model.name,
+            stems=stems,
+            drop_path=self.model.drop_path,
+            **({"gradient_checkpointing": True} if self.run.gradient_checkpointing else {}),
+        )
+
+    @property
+    def box(self) -> Triple:
+        """Voxels of the store that a training sample covers along D, H, W: the crop, larger where a second view needs finer voxels."""
+        d, h, w = (c * f for c, f in zip(self.data.crop, self.objective.join, strict=True))
+        return d, h, w
 
     def masking(self, cell: Triple) -> BlockMasking:
         """The masking of a crop's grid."""

@@ -117,13 +117,26 @@ def settle(run: Path, settings: PretrainSettings) -> None:
 
 _FREE = {
     "data.workers",
+    "model.init",
+    "model.init_partial",
     "run.threads",
+    "run.accumulate",
+    "run.parallel",
+    "run.deterministic",
+    "run.compile",
+    "run.channels_last",
+    "run.gradient_checkpointing",
     "run.checkpoint_every",
+    "run.save_in_background",
     "run.keep",
+    "run.keep_every",
     "run.validate_every",
     "run.tensorboard",
+    "run.wandb",
+    "run.mlflow",
     "run.device",
 }
+"""What may change while a run goes on: it decides how, how fast or how often, and the result by rounding at most."""
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

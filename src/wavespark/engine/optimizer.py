@@ -1,24 +1,65 @@
-"""AdamW with weight decay on matrices only, and its state by parameter name."""
+"""AdamW with weight decay on matrices only and a learning rate that may fall from layer to layer; its state by parameter name."""
 
 import math
+import re
+from collections import defaultdict
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from wavespark.config.pretrain import OptimizerSettings
+from wavespark.engine.distributed import like, whole
 from wavespark.errors import CheckpointError
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """Decay for weights of two or more axes; none for biases, norms and mask tokens."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    """Decay for weights of two or more axes; none for biases, norms and mask tokens.
+
+    With `layer_decay` below 1 the learning rate falls from each layer of the encoder to the one below (Clark et al., "ELECTRA", 2020, appendix).
+    """
+    layers = layers_of(model)
+    top = max(layers.values(), default=0)
+    groups: defaultdict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            scale = settings.layer_decay ** (top - layers[name])
+            groups[settings.weight_decay if p.ndim > 1 else 0.0, scale].append(p)
     fused = all(p.is_cuda for p in model.parameters())
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=fused)
+    return torch.optim.AdamW(
+        [{"params": ps, "weight_decay": decay, "lr_scale": scale} for (decay, scale), ps in groups.items()],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        fused=fused,
+    )
+
+
+_PLACE = re.compile(r"(?:^|\.)encoder\.(stages|blocks|merges|down|norms)\.(\d+)(?:\.(\d+))?")
+
+
+def layers_of(model: nn.Module) -> dict[str, int]:
+    """The layer of each parameter: 0 = stem, then the blocks of the encoder in their order; what follows the encoder is one above its last."""
+    places: dict[str, tuple[int, int]] = {}
+    for name, _ in model.named_parameters():
+        if match := _PLACE.search(name):
+            kind, stage, block = match[1], int(match[2]), int(match[3] or 0)
+            # A merge leads to the next stage; a norm closes its own.
+            places[name] = (stage + 1, -1) if kind == "merges" else (stage, 10**6 if kind == "norms" else block)
+    blocks = sorted({p for name, p in places.items() if ".norms." not in name and ".merges." not in name})
+    rank = {place: 1 + i for i, place in enumerate(blocks)}
+    found = {}
+    for name, _ in model.named_parameters():
+        if name in places:
+            below = [r for place, r in rank.items() if place <= places[name]]
+            first = [r for place, r in rank.items() if place >= places[name]]
+            found[name] = rank.get(places[name]) or (
+                min(first) if places[name][1] < 0 and first else max(below, default=1)
+            )
+        else:
+            found[name] = 0 if re.search(r"(?:^|\.)encoder\.", name) else len(blocks) + 1
+    return found
 
 
 def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
@@ -32,8 +73,15 @@ def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """`NAME.exp_avg` and so on."""
-    return {f"{name}.{key}": value for name, p in model.named_parameters() for key, value in optimizer.state[p].items()}
+    """`NAME.exp_avg` and so on, whole; of sharded parameters all processes must ask."""
+    return {
+        f"{name}.{key}": whole(value) for name, p in trained(model) for key, value in optimizer.state.get(p, {}).items()
+    }
+
+
+def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """What is updated, by the name that a checkpoint gives it: that of the model without the objective around it."""
+    return [(name.removeprefix("model."), p) for name, p in model.named_parameters() if p.requires_grad]
 
 
 def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -42,14 +90,16 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensor
     Raises:
         CheckpointError: if one is missing.
     """
-    for name, p in model.named_parameters():
+    for name, p in trained(model):
         moments = {key: tensors[f"{name}.{key}"] for key in _MOMENTS if f"{name}.{key}" in tensors}
         if not moments:
             continue
         if len(moments) < len(_MOMENTS):
-            raise CheckpointError(f"the checkpoint's optimiser state for {name} is not whole: it belongs to another model")
+            raise CheckpointError(
+                f"the checkpoint's optimiser state for {name} is not whole: it belongs to another model"
+            )
         optimizer.state[p] = {
             "step": moments["step"] if not optimizer.defaults["fused"] else moments["step"].to(p.device),
-            "exp_avg": moments["exp_avg"].to(p.device),
-            "exp_avg_sq": moments["exp_avg_sq"].to(p.device),
+            "exp_avg": like(moments["exp_avg"], p),
+            "exp_avg_sq": like(moments["exp_avg_sq"], p),
         }

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from wavespark import __version__
+from wavespark.config.pretrain import RunSettings
+from wavespark.engine.boards import open_boards
 from wavespark.prepare.publish import write_file, writing
 
 _PACKAGES = ("torch", "numpy", "scipy", "pydantic", "nibabel", "pydicom", "blosc2", "safetensors")
@@ -43,32 +45,33 @@ class Telemetry:
     Args:
         run: the run's folder.
         step: the last step that counts; later lines, of steps that will be done again, are cut.
-        tensorboard: also write TensorBoard events, where it is installed.
+        settings: which boards to write, beside the files.
+        writes: False in all processes but the first: they write nothing.
     """
 
-    def __init__(self, run: Path, step: int, tensorboard: bool) -> None:
+    def __init__(self, run: Path, step: int, settings: RunSettings, writes: bool = True) -> None:
         self._run = run
-        self._files = {path: _cut(path, step) for path in (run / "metrics.jsonl", run / "validation.jsonl")}
-        self._board: Any = None
-        if tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                return
-            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        names = ("metrics", "validation") if writes else ()
+        self._files = {name: _cut(run / f"{name}.jsonl", step) for name in names}
+        self._boards = open_boards(run, step, settings) if writes else []
 
     def metrics(self, line: Mapping[str, Any]) -> None:
         """One training step."""
-        self._write(self._run / "metrics.jsonl", "train", line)
+        self._write("metrics", "train", line)
 
     def validation(self, line: Mapping[str, Any]) -> None:
         """One held-out measure."""
-        self._write(self._run / "validation.jsonl", "held_out", line)
+        self._write("validation", "held_out", line)
+
+    def examples(self, folder: Path, step: int) -> None:
+        """The pictures of a held-out measure, for boards that show pictures."""
+        for board in self._boards:
+            board.examples(folder / f"step_{step:08d}.safetensors", step)
 
     def sync(self) -> None:
         """Waits until the disk has every line: a checkpoint must never be newer than the steps that led to it."""
-        for path, file in self._files.items():
-            with writing(path):
+        for name, file in self._files.items():
+            with writing(self._run / f"{name}.jsonl"):
                 file.flush()
                 os.fsync(file.fileno())
 
@@ -76,17 +79,26 @@ class Telemetry:
         self.sync()
         for file in self._files.values():
             file.close()
-        if self._board is not None:
-            self._board.close()
+        for board in self._boards:
+            board.close()
 
-    def _write(self, path: Path, tag: str, line: Mapping[str, Any]) -> None:
-        with writing(path):
-            self._files[path].write(json.dumps(line, allow_nan=False) + "\n")
-            self._files[path].flush()
-        if self._board is not None:
-            for key, value in line.items():
-                if key != "step" and isinstance(value, float | int):
-                    self._board.add_scalar(f"{tag}/{key}", value, line["step"])
+    def _write(self, name: str, tag: str, line: Mapping[str, Any]) -> None:
+        if name not in self._files:
+            return
+        with writing(self._run / f"{name}.jsonl"):
+            self._files[name].write(json.dumps(line, allow_nan=False) + "\n")
+            self._files[name].flush()
+        for board in self._boards:
+            board.scalars({f"{tag}/{key}": value for key, value in _numbers("", line)}, line["step"])
+
+
+def _numbers(prefix: str, line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers of a line, also those within its groups."""
+    for key, value in line.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(f"{prefix}{key}/", value)
+        elif isinstance(value, float | int) and key != "step":
+            yield prefix + key, float(value)
 
 
 def _cut(path: Path, step: int) -> Any:

@@ -6,8 +6,8 @@ from statistics import median
 import torch
 
 from wavespark.config import PretrainSettings
+from wavespark.engine.building import build_model, choose_device, stems_of
 from wavespark.engine.optimizer import make_optimizer
-from wavespark.engine.pretrain import build_model, choose_device, stems_of
 from wavespark.engine.step import forward
 from wavespark.prepare import Store
 from wavespark.sampling import CropDataset, collate, split_store

@@ -1,0 +1,104 @@
+"""What a run is built from: the model for a store, the device, the description of the data."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from wavespark.config import PretrainSettings
+from wavespark.errors import SettingsError, StoreError
+from wavespark.models import SparK
+from wavespark.prepare import Store
+from wavespark.sampling import CropDataset, Split
+
+
+def stems_of(store: Store) -> dict[str, int]:
+    """Channels of each modality in the store.
+
+    Raises:
+        StoreError: if it is empty or a modality comes with different numbers of channels.
+    """
+    kinds = Counter((v.modality, v.channels) for v in store)
+    if not kinds:
+        raise StoreError(f"{store.path} holds no volume: look at its refusals with `wavespark inspect {store.path}`")
+    stems = dict(sorted(kinds))
+    if len(stems) != len(kinds):
+        raise StoreError(
+            f"{store.path} holds volumes of one modality with different numbers of channels: {sorted(kinds)}"
+        )
+    return stems
+
+
+def contents_of(store: Store) -> str:
+    """A hash of what the volumes of the store are, whatever their ids."""
+    return hashlib.sha256("".join(sorted(v.content for v in store)).encode()).hexdigest()
+
+
+def build_model(settings: PretrainSettings, stems: dict[str, int]) -> SparK:
+    """A fresh model; its weights depend on the seed only."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.run.seed)
+        return SparK(settings.encoder(stems), settings.decoder.settings())
+
+
+def training_crops(settings: PretrainSettings, store: Store, split: Split) -> CropDataset:
+    """The endless sequence of training crops."""
+    return CropDataset(
+        store,
+        split.training,
+        crop=settings.data.crop,
+        batch=settings.data.batch,
+        seed=settings.run.seed,
+        augmentation=settings.data.augmentation(),
+        weights=settings.data.modality_weights,
+    )
+
+
+def choose_device(settings: PretrainSettings, local_rank: int = 0) -> torch.device:
+    """The device that the settings ask for; of several of its kind, the one of this process.
+
+    Raises:
+        SettingsError: if it is not there.
+    """
+    wanted = settings.run.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(
+            "run.device=cuda, but torch sees no CUDA device: `wavespark doctor` says why; use run.device=cpu to train on the CPU"
+        )
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise SettingsError(
+            f"process {local_rank} of this machine has no CUDA device: there are {torch.cuda.device_count()}. "
+            "Start fewer processes (torchrun --nproc-per-node)"
+        )
+    return torch.device("cuda", local_rank)
+
+
+def describe_data(store: Store, split: Split) -> dict[str, Any]:
+    """RUN/data.json: what is trained on, what is held out, what was refused."""
+    volumes = list(store)
+    return {
+        "volumes": len(volumes) + len(store.refused),
+        "used": len(volumes),
+        "by_modality": dict(sorted(Counter(v.modality for v in volumes).items())),
+        "by_contrast": dict(sorted(Counter(v.contrast or "unknown" for v in volumes).items())),
+        "training": [r.volume for r in split.training],
+        "held_out": {
+            "kind": split.kind,
+            "description": split.description,
+            "volumes": [r.volume for r in split.held_out],
+        },
+        "refused": [asdict(r) for r in store.refused],
+        "store_fingerprint": store.recipe.fingerprint,
+        "recipe": json.loads(json.dumps(store.recipe.settings)),
+    }
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,40 @@
+"""torch.compile around a model, which is left out where the compiler fails."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def compile_model(model: nn.Module, wanted: str, device: torch.device, say: Callable[[str], None]) -> None:
+    """Compiles the forward pass in place; if the compiler fails the run goes on without, and why is said.
+
+    Args:
+        model: whose forward pass.
+        wanted: `on`, `off`, or `auto`: on an accelerator.
+        device: where it computes.
+        say: is told why it is not compiled.
+    """
+    if wanted == "off" or (wanted == "auto" and device.type == "cpu"):
+        return
+    plain = model.forward
+    try:
+        compiled = torch.compile(plain)
+    except RuntimeError as error:  # not on this Python or platform
+        say(f"run.compile: goes on without, because torch.compile is not possible here ({type(error).__name__})")
+        return
+
+    def forward(*arguments: Any, **named: Any) -> Any:
+        try:
+            return compiled(*arguments, **named)
+        except Exception as error:
+            if not type(error).__module__.startswith(
+                ("torch._dynamo", "torch._inductor", "torch.fx", "torch._functorch")
+            ):
+                raise
+            model.forward = plain  # type: ignore[method-assign]
+            say(f"run.compile: goes on without, because the compiler failed ({type(error).__name__})")
+            return plain(*arguments, **named)
+
+    model.forward = forward  # type: ignore[method-assign]
