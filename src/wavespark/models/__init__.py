@@ -3,6 +3,7 @@
 from wavespark.models.catalogue import create_model, describe, from_description, list_models
 from wavespark.models.decoder import DecoderSettings, Densify, LightDecoder
 from wavespark.models.encoder import Encoder
+from wavespark.models.segmentation import Segmentation, segmentation_model
 from wavespark.models.spark import SparK
 from wavespark.models.waveformer import WaveFormer, WaveFormerSettings
 
@@ -11,6 +12,7 @@ __all__ = [
     "Densify",
     "Encoder",
     "LightDecoder",
+    "Segmentation",
     "SparK",
     "WaveFormer",
     "WaveFormerSettings",
@@ -18,4 +20,5 @@ __all__ = [
     "describe",
     "from_description",
     "list_models",
+    "segmentation_model",
 ]

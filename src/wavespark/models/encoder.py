@@ -38,6 +38,8 @@ class Encoder(nn.Module):
         self.stem_channels = dict(stems)
         self.preparation: dict[str, Any] = {}
         """The recipe that the input needs: fingerprint and settings; set when an export is loaded."""
+        self.pretrained_decoder: dict[str, Tensor] = {}
+        """Weights of a segmentation decoder that was pre-trained with the encoder; set when such an export is loaded."""
         self.cell: Triple = as_triple(cell)
         """Voxels per hidden unit."""
         self.strides = strides

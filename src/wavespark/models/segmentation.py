@@ -1,0 +1,90 @@
+"""An encoder with a dense decoder on top: the published one for a WaveFormer, that of nnU-Net for a ResEnc.
+
+Axes: B batch, C channels, D H W voxels or tokens, K classes.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wavespark.errors import ModelError
+from wavespark.models.encoder import Encoder
+from wavespark.models.unet_decoder import UNetDecoder
+from wavespark.models.waveformer import WaveFormer
+from wavespark.models.wavelet_decoder import WaveletDecoder
+
+DenseDecoder = WaveletDecoder | UNetDecoder
+
+
+def dense_decoder(encoder: Encoder, outputs: int, **settings: Any) -> DenseDecoder:
+    """The decoder that belongs to an encoder, with fresh weights and so many channels out.
+
+    Raises:
+        ModelError: if a setting is not one of the decoder.
+    """
+    if outputs < 1:
+        raise ModelError(f"a decoder needs at least 1 class, got {outputs}")
+    kind = WaveletDecoder if isinstance(encoder, WaveFormer) else UNetDecoder
+    try:
+        return kind(encoder.channels, encoder.strides, encoder.stem_channels, outputs, **settings)
+    except TypeError:
+        known = "deep_supervision, convolutions" if kind is UNetDecoder else "none"
+        raise ModelError(f"{kind.__name__} has not all of the settings {sorted(settings)}; it has: {known}") from None
+
+
+class Segmentation(nn.Module):
+    """Logits of every voxel.
+
+    Args:
+        encoder: any; fine-tuned with the decoder.
+        decoder: from `dense_decoder`.
+    """
+
+    def __init__(self, encoder: Encoder, decoder: DenseDecoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def forward(
+        self, crop_BCDHW: Tensor, modality: str | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """[B, K, D, H, W].
+
+        Args:
+            crop_BCDHW: prepared voxels, any size.
+            modality: which stem, needed where there are several.
+            generator: draws of stochastic depth in training mode.
+        """
+        layout, details = self.encoder.layout(crop_BCDHW, None), []  # type: ignore[var-annotated]
+        chosen = self.encoder.modality_of(crop_BCDHW, modality)
+        levels = self.encoder.encode(crop_BCDHW, layout, modality=chosen, generator=generator, details=details)
+        logits: Tensor = self.decoder(crop_BCDHW, [level.to_dense() for level in levels], details, chosen)
+        return logits
+
+
+def segmentation_model(encoder: Encoder, classes: int, **settings: Any) -> Segmentation:
+    """The encoder with the decoder that belongs to it, ready to be fine-tuned: `model(crop, modality)` -> logits [B, classes, D, H, W].
+
+    A decoder that was pre-trained and exported with the encoder (`decoder.kind = "unet"`) gives its weights, but for the last layer.
+
+    Args:
+        encoder: from `create_model` or `load_encoder`.
+        classes: channels of the logits, background included.
+        settings: of the decoder, e.g. `convolutions=2` for a ResEnc.
+
+    Raises:
+        ModelError: if a setting is not known.
+    """
+    decoder = dense_decoder(encoder, classes, **settings)
+    take_pretrained(decoder, encoder.pretrained_decoder)
+    return Segmentation(encoder, decoder)
+
+
+def take_pretrained(decoder: nn.Module, weights: dict[str, Tensor]) -> list[str]:
+    """Copies the weights that fit and says which: those of the last layer, made for voxels, usually do not."""
+    own = decoder.state_dict()
+    fitting = {name: t for name, t in weights.items() if name in own and own[name].shape == t.shape}
+    fitting = {name: t for name, t in fitting.items() if not name.startswith(("out.", "seg_layers."))}
+    decoder.load_state_dict({**own, **fitting})
+    return sorted(fitting)
