@@ -1,6 +1,8 @@
 """One step, in the order of the paper: mask, encode what is visible, densify, decode what is hidden, score."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,16 @@ from wavespark.objectives import CellTargets, Score, cell_targets, reconstructio
 from wavespark.randomness import stream
 from wavespark.sampling import Batch
 from wavespark.shapes import Triple
+from wavespark.sparse import VisibleCells
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scoring:
+    """What the encoder is given and which hidden voxels count; see `ObjectiveSettings`."""
+
+    variance_floor: float
+    where: Literal["foreground", "everywhere"] = "foreground"
+    dense: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -25,27 +37,61 @@ class StepResult:
     """bool [B, D, H, W] on the cell grid: hidden cells with at least half foreground."""
     prediction: Tensor
     targets: CellTargets
+    levels: list[VisibleCells]
+    """What the encoder gave, finest first; empty unless asked for."""
 
 
 def forward(
-    model: SparK, batch: Batch, masking: BlockMasking, seed: int, step: int, variance_floor: float
+    model: SparK, batch: Batch, masking: BlockMasking, seed: int, step: int, scoring: Scoring | float
 ) -> StepResult:
-    """The reconstruction score of a batch. Its masks and stochastic depth depend on the seed, the step and the samples' keys only."""
-    masks = masking.sample(draws=[(seed, step, key) for key in batch.mask_keys])
+    """The reconstruction score of a batch under its own masks. They and stochastic depth depend on the seed, the step and the samples' keys only."""
+    scoring = scoring if isinstance(scoring, Scoring) else Scoring(variance_floor=scoring)
+    return reconstruct(model, batch, draw_masks(masking, batch.mask_keys, seed, step), seed, step, scoring)
+
+
+def draw_masks(
+    masking: BlockMasking, keys: Sequence[str], seed: int, step: int, weights: Tensor | None = None
+) -> Masks:
+    """Checked masks, one a key.
+
+    Raises:
+        MaskError: if one is not what the masking promises.
+    """
+    masks = masking.sample(draws=[(seed, step, key) for key in keys], weights=weights)
     masking.verify(masks)
-    predicted = masks.hidden & target_cells(batch.foreground, model.encoder.cell).cpu()
+    return masks
+
+
+def reconstruct(
+    model: SparK, batch: Batch, masks: Masks, seed: int, step: int, scoring: Scoring, *, levels_too: bool = False
+) -> StepResult:
+    """The reconstruction score of a batch under given masks; `levels_too` keeps what the encoder gave."""
     device = next(model.parameters()).device
     voxels, foreground = batch.voxels.to(device, non_blocking=True), batch.foreground.to(device, non_blocking=True)
+    predicted = masks.hidden
+    if scoring.where == "everywhere":
+        foreground = torch.ones_like(foreground)
+    else:
+        predicted = predicted & target_cells(batch.foreground, model.encoder.cell).cpu()
     depth = stream(seed, purpose="stochastic depth", step=step, volume=batch.mask_keys[0])
     generator = torch.Generator().manual_seed(int(depth.integers(2**63)))
-    prediction = model(voxels, masks.visible, predicted, batch.modality, generator)
-    targets = cell_targets(voxels, foreground, predicted, model.encoder.cell, variance_floor)
+    seen, visible = voxels, masks.visible
+    if scoring.dense:
+        seen = voxels.where(voxel_mask(masks.visible.to(device), model.encoder.cell, voxels.shape[2:])[:, None], 0)
+        visible = masks.valid
+    levels: list[VisibleCells] = []
+    if levels_too:
+        prediction, levels = model(seen, visible, predicted, batch.modality, generator, levels_too=True)
+    else:
+        prediction = model(seen, visible, predicted, batch.modality, generator)
+    targets = cell_targets(voxels, foreground, predicted, model.encoder.cell, scoring.variance_floor)
     return StepResult(
         score=reconstruction(prediction, targets),
         masks=masks,
         predicted=predicted,
         prediction=prediction,
         targets=targets,
+        levels=levels,
     )
 
 
@@ -57,3 +103,11 @@ def target_cells(foreground_BDHW: Tensor, cell: Triple) -> Tensor:
     inside = F.pad(torch.ones(1, 1, *size, device=foreground_BDHW.device), pad)
     share = F.avg_pool3d(F.pad(foreground_BDHW[:, None].float(), pad), cell) / F.avg_pool3d(inside, cell)
     return share[:, 0] >= 0.5
+
+
+def voxel_mask(cells_BDHW: Tensor, cell: Triple, size: Sequence[int]) -> Tensor:
+    """A cell mask as a voxel mask of the crop."""
+    for axis in range(3):
+        cells_BDHW = cells_BDHW.repeat_interleave(cell[axis], axis + 1)
+    d, h, w = size
+    return cells_BDHW[:, :d, :h, :w]

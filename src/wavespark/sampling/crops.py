@@ -33,6 +33,8 @@ class Crop:
     contrast: str | None
     start: Triple
     spacing: tuple[float, float, float]
+    patient: str = ""
+    """Pseudonym."""
 
 
 def read_crop(volume: StoredVolume, region: Region, start: Triple, size: Triple) -> Crop:
@@ -52,6 +54,7 @@ def read_crop(volume: StoredVolume, region: Region, start: Triple, size: Triple)
         voxels=voxels,
         foreground=foreground,
         volume=volume.id,
+        patient=volume.patient,
         content=volume.content,
         modality=volume.modality,
         contrast=volume.contrast,

@@ -40,6 +40,8 @@ class Batch:
     """Position of each sample in the sequence."""
     mask_keys: tuple[str, ...]
     """What the mask of each sample depends on: the content of its volume and its draw."""
+    patients: tuple[str, ...] = ()
+    """Whose each sample is; where it is not said, every sample counts as a patient of its own."""
 
 
 class CropDataset(Dataset):
@@ -106,6 +108,7 @@ def collate(samples: Sequence[tuple[int, Crop]]) -> Batch:
         modality=crops[0].modality,
         draws=tuple(draws),
         mask_keys=tuple(f"{c.content}:{d}" for d, c in samples),
+        patients=tuple(c.patient for c in crops),
     )
 
 
