@@ -1,5 +1,6 @@
 """`wavespark pretrain RECIPE --store STORE --output RUN`: trains, and continues by itself."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -7,8 +8,10 @@ import typer
 
 from wavespark.cli.console import emit_json, note, printable, progress, say
 from wavespark.cli.signals import stop_requests
+from wavespark.errors import TrainingStopped
 
 NO_ARGS_IS_HELP = True
+STOPPED_BY_SIGNAL = 75
 
 
 def command(
@@ -26,20 +29,34 @@ def command(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again; what is there is moved aside.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Pre-train an encoder on a store. Killed at any moment, the same command goes on from the last checkpoint."""
+    """Pre-train an encoder on a store. Killed at any moment, the same command goes on from the last checkpoint.
+
+    On several devices: torchrun --nproc-per-node N -m wavespark pretrain ... (see docs/how-to/slurm.md for several machines).
+    """
     with stop_requests() as stop:  # before the slow imports, so that no moment is left in which a signal just kills
         from dataclasses import asdict
 
         from wavespark.config import load_pretraining
-        from wavespark.engine import begin_fresh, pretrain
+        from wavespark.engine import begin_fresh, preflight, pretrain, ranks_of
         from wavespark.prepare import open_store
 
+        first = ranks_of().writes
         chosen = load_pretraining(recipe, settings or [])
         opened = open_store(store)
-        if fresh:
-            begin_fresh(output)
-        with progress("pretrain") as tell:
-            summary = pretrain(chosen, opened, output, tell=tell, say=note, stop=stop)
+        if first:
+            for line in preflight(chosen, opened, output):
+                note(printable(line))
+            if fresh and _is_first_attempt():
+                begin_fresh(output)
+        try:
+            with progress("pretrain", quiet=not first) as tell:
+                summary = pretrain(chosen, opened, output, tell=tell, say=lambda text: note(printable(text)), stop=stop)
+        except TrainingStopped as stopped:
+            if stopped.exit_code != STOPPED_BY_SIGNAL or first:
+                raise
+            raise typer.Exit(STOPPED_BY_SIGNAL) from None  # the first process says it
+    if not first:
+        return
     if json:
         emit_json(asdict(summary) | {"run": str(output)})
         return
@@ -48,6 +65,11 @@ def command(
     say(
         f"The encoder is in {printable(output)}/exports/encoder. See what it learned: wavespark report {printable(output)}"
     )
+
+
+def _is_first_attempt() -> bool:
+    """Not one that torchrun makes after a failure: it goes on where the last one was, also with --fresh."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
 
 
 def say_learning(first: dict, last: dict) -> None:

@@ -1,0 +1,102 @@
+"""What a run is about to do, checked and said before it starts: data, masks, device, room on the disk."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from wavespark.checkpoints import checkpoint_folders
+from wavespark.config import PretrainSettings
+from wavespark.engine import folder
+from wavespark.engine.building import build_model, choose_device, cores, stems_of
+from wavespark.engine.distributed import ranks_of
+from wavespark.engine.precision import Precision
+from wavespark.errors import StoreError
+from wavespark.models import SparK
+from wavespark.prepare import Store
+from wavespark.sampling import split_store
+from wavespark.shapes import Triple, ceil_div, product
+
+VERIFIED_BYTES = 2**30
+"""A larger store is not read as a whole before every run; `wavespark inspect STORE` does that."""
+_ROOM_FOR_THE_REST = 64 * 2**20
+
+
+def preflight(settings: PretrainSettings, store: Store, run: Path) -> list[str]:
+    """The lines to show before a run.
+
+    Raises:
+        StoreError: if an item of the store is damaged, or there is no room for the checkpoints.
+        SettingsError: if the settings cannot be followed here.
+    """
+    ranks = ranks_of()
+    device = choose_device(settings, ranks.local_rank)
+    with torch.device("meta"):
+        model = build_model(settings, stems_of(store))
+    split = split_store(store, settings.data.crop, settings.data.held_out_fraction, settings.run.seed)
+    kinds = Counter(f"{v.modality} {v.contrast or 'of unknown contrast'}" for v in store)
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {settings.run.threads or cores()} thread(s)"
+    )
+    processes = f", {ranks.world} processes ({settings.run.parallel})" if ranks.world > 1 else ""
+    return [
+        f"data    {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}; {_verified(store)}; held out: {split.description}",
+        f"model   {settings.model.name}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters with its decoder",
+        f"crops   {_box(settings.data.crop)} voxels, {settings.data.batch} a step; {cells_of(settings, model.encoder.cell)}",
+        f"device  {name}, {Precision(settings, device).name}{processes}",
+        f"disk    {_room(settings, model, run)}",
+    ]
+
+
+def checkpoint_bytes(model: SparK) -> int:
+    """What a checkpoint takes: weights and two moments in fp32."""
+    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    return weights + 8 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def checkpoints_kept(settings: PretrainSettings) -> int:
+    """How many are on the disk at once, at most: the newest, the one being written, and those that stay for good."""
+    run = settings.run
+    for_good = run.steps // run.keep_every if run.keep_every else 0
+    return min(run.keep + 1 + for_good, -(-run.steps // run.checkpoint_every) + 1)
+
+
+def cells_of(settings: PretrainSettings, cell: Triple) -> str:
+    """The grid of cells of a crop, and how many of them are hidden."""
+    masking = settings.masking(cell)
+    grid = ceil_div(settings.data.crop, cell)
+    return f"grid {_box(grid)} of cells of {_box(cell)}: {masking.num_hidden} of {product(grid)} hidden"
+
+
+def _verified(store: Store) -> str:
+    if store.bytes > VERIFIED_BYTES:
+        return f"{store.bytes / 2**30:.1f} GiB, not verified (`wavespark inspect` does)"
+    damaged = store.verify()
+    if damaged:
+        worst = damaged[0]
+        raise StoreError(
+            f"{store.path} is damaged in {len(damaged)} place(s): {worst.id}/{worst.file}: {worst.sentence}. "
+            "Remove these items and prepare again, or bring the store back from a backup"
+        )
+    return f"{store.bytes / 2**20:.1f} MiB, every byte verified"
+
+
+def _room(settings: PretrainSettings, model: SparK, run: Path) -> str:
+    count, each = checkpoints_kept(settings), checkpoint_bytes(model)
+    there = len(checkpoint_folders(run / folder.CHECKPOINTS))
+    needed = max(0, count - there) * each + _ROOM_FOR_THE_REST
+    place = next(p for p in (run.absolute(), *run.absolute().parents) if p.is_dir())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise StoreError(
+            f"{place} has {free / 2**20:.0f} MiB free, but {count} checkpoints of {each / 2**20:.0f} MiB and the rest need {needed / 2**20:.0f} MiB: "
+            "make room, use another --output, or keep fewer (run.keep, run.keep_every)"
+        )
+    return f"{count} checkpoints of {each / 2**20:.0f} MiB; {free / 2**30:.1f} GiB free"
+
+
+def _box(size: tuple[int, ...]) -> str:
+    return " x ".join(map(str, size))
