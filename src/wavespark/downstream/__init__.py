@@ -1,0 +1,31 @@
+"""What a pre-trained encoder is worth and what it is for: probe, fine-tune beside a scratch control, predict, evaluate."""
+
+from wavespark.downstream.classify import Classify
+from wavespark.downstream.detect import Detect
+from wavespark.downstream.fitting import Task, fit
+from wavespark.downstream.items import Labelled
+from wavespark.downstream.labels import LabelTable, read_labels
+from wavespark.downstream.probing import ProbeReport, probe_column
+from wavespark.downstream.saving import TaskModel, load_model, save_model
+from wavespark.downstream.segment import Segment
+from wavespark.downstream.sliding import sliding_window
+from wavespark.downstream.study import Plan, run_study
+
+__all__ = [
+    "Classify",
+    "Detect",
+    "LabelTable",
+    "Labelled",
+    "Plan",
+    "ProbeReport",
+    "Segment",
+    "Task",
+    "TaskModel",
+    "fit",
+    "load_model",
+    "probe_column",
+    "read_labels",
+    "run_study",
+    "save_model",
+    "sliding_window",
+]

@@ -1,0 +1,118 @@
+"""What is put on an encoder for a task. B samples, C channels, K classes, L labels, N visible cells, D H W voxels."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wavespark.models import Encoder, describe, from_description, segmentation_model
+from wavespark.sparse import VisibleCells
+
+
+class LinearSegmenter(nn.Module):
+    """Every voxel read off the features of all levels by one linear layer: what the features know, with nothing learned beside.
+
+    The layer is applied at each level and the results are interpolated, which is the same as interpolating the features first.
+    """
+
+    def __init__(self, encoder: Encoder, classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        layers = [nn.Conv3d(c, classes, 1, bias=i == 0) for i, c in enumerate(encoder.channels)]
+        for layer in layers:
+            nn.init.zeros_(layer.weight)
+        self.decoder = nn.ModuleList(layers)
+
+    def forward(self, crop_BCDHW: Tensor, modality: str | None = None) -> Tensor:
+        """Logits [B, K, D, H, W]."""
+        levels = self.encoder(crop_BCDHW, modality=modality)
+        logits: Tensor | None = None
+        for level, layer in zip(reversed(levels), reversed(self.decoder), strict=True):
+            mine = layer(per_token_norm(level))
+            logits = mine if logits is None else mine + _interpolated(logits, mine.shape[2:])
+        if logits is None:
+            return crop_BCDHW.new_zeros(0)
+        return _interpolated(logits, crop_BCDHW.shape[2:])
+
+
+def per_token_norm(level_BCDHW: Tensor) -> Tensor:
+    """Mean 0 and variance 1 over the channels of each token, so that levels and encoders are on one scale."""
+    moved = level_BCDHW.movedim(1, -1)
+    return F.layer_norm(moved, moved.shape[-1:]).movedim(-1, 1)
+
+
+def _interpolated(x: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(x, size=tuple(size), mode="trilinear", align_corners=False)
+
+
+def dense_head(encoder: Encoder, classes: int, decoder: str) -> nn.Module:
+    """An encoder with a `full` or `linear` decoder: `forward(crop, modality) -> logits [B, K, D, H, W]`, `.encoder`."""
+    return LinearSegmenter(encoder, classes) if decoder == "linear" else segmentation_model(encoder, classes)
+
+
+class CellClassifier(nn.Module):
+    """Labels of a whole volume: each visible cell has an opinion and a weight for every label; the weighted mean over the volume's cells counts.
+
+    Ilse et al., "Attention-based deep multiple instance learning" (ICML 2018), one attention a label. Only cells with foreground are computed.
+    """
+
+    def __init__(self, encoder: Encoder, labels: int, width: int = 128) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.mix = nn.Sequential(nn.Linear(sum(encoder.channels), width), nn.GELU(), nn.LayerNorm(width))
+        self.opinion = nn.Linear(width, labels)
+        self.weight = nn.Linear(width, labels)
+        self.vessel = nn.Linear(width, 1)
+        for layer in (self.opinion, self.weight, self.vessel):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    def cells(
+        self, crop_BCDHW: Tensor, visible_BDHW: Tensor, modality: str | None = None
+    ) -> tuple[VisibleCells, Tensor]:
+        """The coarsest level (for its layout), and what is known of each visible cell, [N, width]."""
+        levels = self.encoder(crop_BCDHW, visible_BDHW, modality=modality)
+        known = [F.layer_norm(m, m.shape[-1:]) for m in (level.features.mean((1, 2, 3)) for level in levels)]
+        return levels[-1], self.mix(torch.cat(known, 1))
+
+    def votes(self, known_NC: Tensor) -> tuple[Tensor, Tensor]:
+        """Opinion and weight (before the softmax over a volume's cells) of each cell, both [N, L]."""
+        return self.opinion(known_NC), self.weight(known_NC)
+
+    def forward(self, crop_BCDHW: Tensor, visible_BDHW: Tensor, modality: str | None = None) -> Tensor:
+        """Logits [B, L], each crop taken for a volume."""
+        level, known = self.cells(crop_BCDHW, visible_BDHW, modality)
+        opinion, weight = self.votes(known)
+        counts = level.layout.counts
+        pairs = zip(opinion.split(counts), weight.split(counts), strict=True)
+        return torch.stack([pooled(o, w) for o, w in pairs])
+
+
+def pooled(opinion_NL: Tensor, weight_NL: Tensor) -> Tensor:
+    """Logits [L] of the volume to which the cells belong."""
+    return (weight_NL.float().softmax(0) * opinion_NL.float()).sum(0)
+
+
+def encoder_of(model: nn.Module) -> Encoder:
+    """The encoder of a task's network."""
+    return cast(Encoder, model.encoder)
+
+
+def untrained(encoder: Encoder, seed: int) -> Encoder:
+    """The same network with fresh weights: the scratch control."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = from_description(describe(encoder), device="cpu")
+    fresh.preparation = encoder.preparation
+    return fresh
+
+
+def copied(encoder: Encoder) -> Encoder:
+    """The same network with the same weights, to be trained without touching the given one."""
+    twin = from_description(describe(encoder), device="cpu")
+    twin.load_state_dict(encoder.state_dict())
+    twin.pretrained_decoder = encoder.pretrained_decoder
+    twin.preparation = encoder.preparation
+    return twin

@@ -1,0 +1,142 @@
+"""A fine-tuned model as a folder: weights, what they are for, the preparation that the input needs, a card; checked when it is loaded."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from wavespark.checkpoints.format import MANIFEST, manifest, read_checked
+from wavespark.config.downstream import FinetuneSettings
+from wavespark.downstream.classify import Classify
+from wavespark.downstream.detect import Detect
+from wavespark.downstream.fitting import Task
+from wavespark.downstream.heads import encoder_of
+from wavespark.downstream.segment import Segment
+from wavespark.errors import CheckpointError
+from wavespark.models import describe, from_description
+from wavespark.prepare import Recipe
+from wavespark.prepare.publish import write_folder, writing
+
+FORMAT = "wavespark task 1"
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TaskModel:
+    """A fine-tuned network and what it is for."""
+
+    task: Task
+    model: nn.Module
+    config: Mapping[str, Any]
+
+    @property
+    def recipe(self) -> Recipe:
+        """How its input must be prepared."""
+        return Recipe.from_settings(self.config["preparation"]["settings"], "the model's preparation")
+
+
+def save_model(folder: Path, task: Task, model: nn.Module, provenance: Mapping[str, Any]) -> None:
+    """Publishes the folder whole; an earlier model there is replaced.
+
+    Raises:
+        StoreError: if the disk is full or cannot be written.
+    """
+    encoder = encoder_of(model)
+    config = {
+        "format": FORMAT,
+        "task": task.describe(),
+        "settings": task.settings.model_dump(mode="json"),
+        "encoder": describe(encoder),
+        "preparation": dict(encoder.preparation),
+        "provenance": dict(provenance),
+    }
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    files = {
+        WEIGHTS: save(tensors, metadata={"format": "pt"}),
+        CONFIG: json.dumps(config, indent=2).encode(),
+        CARD: _card(config).encode(),
+    }
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    write_folder(folder, files | {MANIFEST: manifest(files)})
+
+
+def load_model(path: str | Path, device: str = "auto") -> TaskModel:
+    """The model of a fine-tuning run (or of its folder `model`), in evaluation mode.
+
+    Args:
+        path: RUN or RUN/model.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        CheckpointError: if there is none, it is damaged, or a weight does not fit.
+    """
+    folder = Path(path)
+    if (folder / "model" / CONFIG).is_file():
+        folder = folder / "model"
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder} holds no fine-tuned model: give the folder that `wavespark finetune` wrote")
+    files = read_checked(folder, (WEIGHTS, CONFIG))
+    try:
+        config = json.loads(files[CONFIG])
+        if config["format"] != FORMAT:
+            raise ValueError
+        task = make_task(config["task"], FinetuneSettings.model_validate(config["settings"]))
+        encoder = from_description(config["encoder"], device="cpu")
+        encoder.preparation = dict(config["preparation"])
+        weights = load(files[WEIGHTS])
+        model = task.build(encoder)
+        model.load_state_dict(weights, strict=True)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError):
+        raise CheckpointError(
+            f"{folder} was not written by this version of wavespark, or its weights do not fit"
+        ) from None
+    there = "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
+    return TaskModel(task=task, model=model.to(there).eval(), config=config)
+
+
+def make_task(description: Mapping[str, Any], settings: FinetuneSettings) -> Task:
+    """The task that `task.describe()` told of.
+
+    Raises:
+        KeyError, TypeError, ValueError: if it is none.
+    """
+    kind = description["kind"]
+    if kind == "segment":
+        return Segment(classes=int(description["classes"]), settings=settings)
+    if kind == "detect":
+        return Detect(
+            settings=settings, sigma_mm=float(description["sigma_mm"]), apart_mm=float(description["apart_mm"])
+        )
+    if kind == "classify":
+        names, prior = tuple(map(str, description["names"])), tuple(map(float, description["prior"]))
+        if len(names) != len(prior) or not names:
+            raise ValueError("one prior a name")
+        return Classify(names=names, exclusive=bool(description["exclusive"]), prior=prior, settings=settings)
+    raise ValueError(f"no task {kind}")
+
+
+def _card(config: Mapping[str, Any]) -> str:
+    run = config["provenance"]
+    return f"""# A wavespark model for: {config["task"]["kind"]}
+
+```python
+from wavespark.downstream import load_model
+found = load_model("PATH of this folder")
+found.task.predict(found.model, volume)          # volume: of a store that was prepared with `found.recipe`
+```
+
+or, on files: `wavespark predict PATH SOURCE --output FOLDER`.
+
+- task: {json.dumps(config["task"])}
+- trained for {run.get("steps")} steps on {run.get("volumes")} labelled volume(s) of {run.get("patients")} patient(s), {run.get("start")}
+- figures on {run.get("test_volumes")} test volume(s), with those of the scratch control: `results.json` of the run
+
+Not for diagnosis. The licences of the data that the encoder and the head were trained on may restrict its use.
+"""
