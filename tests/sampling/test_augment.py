@@ -1,7 +1,7 @@
 """Augmentations of a scene: each changes the image, what belongs together stays together, millimetres are millimetres."""
 
 import itertools
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from wavespark.errors import SettingsError, ShapeError
-from wavespark.sampling import CropDataset, split_store
+from wavespark.sampling import CropDataset, Region, split_store
 from wavespark.sampling.appearance import with_bias_field, with_gamma, with_noise, with_thick_slices
 from wavespark.sampling.augment import STRONG, Augmentation
 from wavespark.sampling.deform import (
@@ -223,6 +223,16 @@ def test_thick_slices_keep_the_mean_lose_detail_and_touch_one_axis():
     assert with_thick_slices(voxels, 0, 1.0) is voxels
 
 
+def test_thick_slices_are_blurred_thinned_and_interpolated_as_scipy_does():
+    voxels = np.random.default_rng(0).standard_normal((1, 3, 4, 48)).astype(np.float32)
+    old, new = np.arange(48.0), (np.arange(12) + 0.5) * 4 - 0.5
+    sigma = np.sqrt(4**2 - 1) / np.sqrt(8 * np.log(2))
+    blurred = ndimage.gaussian_filter1d(voxels[0].astype(np.float64), sigma, axis=2, mode="nearest")
+    made = with_thick_slices(voxels, 2, 4.0)[0]
+    for line, expected in zip(made.reshape(-1, 48), blurred.reshape(-1, 48), strict=True):
+        assert np.allclose(line, np.interp(old, new, np.interp(new, old, expected)), atol=1e-5)
+
+
 def test_a_bias_field_is_a_positive_smooth_gain_above_the_lowest_value():
     voxels = smooth_noise(2, *SIZE)
     made = with_bias_field(voxels, 0.5 * np.random.default_rng(1).uniform(-1, 1, (4, 4, 4)))
@@ -271,24 +281,46 @@ def dataset(store, augmentation, seed=3):
     return CropDataset(store, training, crop=(32, 32, 32), batch=2, seed=seed, augmentation=augmentation)
 
 
-def test_a_turned_training_crop_shows_what_really_lies_around_it(mixed_store):
-    """In the middle of a volume nothing is made up: a turned crop equals the whole volume turned about the crop's middle."""
-    made = dataset(mixed_store, replace(OFF, rotation_degrees=25, share=1.0))
-    plain = dataset(mixed_store, OFF)
-    seen = 0
-    for draw in range(24):
-        (_, crop), (_, before) = made[draw], plain[draw]
-        assert crop.start == before.start
-        volume = mixed_store[crop.volume]
-        assert not np.array_equal(crop.voxels, before.voxels)
-        region = next(r for rs in made.of_modality.values() for r in rs if r.volume == crop.volume)
-        clear = [s - r >= 14 and s + 46 <= r + n for s, r, n in zip(crop.start, region.start, region.size, strict=True)]
-        if all(clear):
-            seen += 1
-            start, size = tuple(s - 14 for s in crop.start), (60, 60, 60)
-            values = volume.read(start, size)
-            assert crop.voxels.min() >= values.min() - 1e-4 and crop.voxels.max() <= values.max() + 1e-4
-    assert seen or min(min(v.size) for v in mixed_store) < 60
+@dataclass
+class Ramp:
+    """A volume whose voxels say where they lie, in three channels; stands in for a stored one."""
+
+    size: tuple[int, int, int]
+    id: str = "v"
+    patient: str = "p"
+    content: str = "c"
+    modality: str = "CT"
+    contrast: None = None
+    spacing: tuple[float, float, float] = (1.0, 0.8, 2.0)
+
+    def read(self, start, size):
+        axes = [np.arange(a, a + n, dtype=np.float32) for a, n in zip(start, size, strict=True)]
+        return np.stack(np.meshgrid(*axes, indexing="ij"))
+
+    def read_foreground(self, start, size):
+        return np.ones(size, dtype=bool)
+
+
+def test_a_turned_training_crop_shows_what_really_lies_around_it_and_stays_in_its_region():
+    """Turning a ramp gives a ramp: wherever something was made up at a border, it would have a kink."""
+    region = Region(volume="v", start=(0, 10, 0), size=(120, 80, 90))
+    turned = Augmentation(flip=0, noise=0, rotation_degrees=25, share=1.0)
+    made = CropDataset({"v": Ramp((120, 100, 90))}, [region], crop=(24, 24, 16), batch=1, seed=3, augmentation=turned)
+    inside = 0
+    for draw in range(12):
+        _, crop = made[draw]
+        index = np.stack(np.meshgrid(*(np.arange(n) for n in (24, 24, 16)), [1.0], indexing="ij"), -1).reshape(-1, 4)
+        index[:, :3] -= (11.5, 11.5, 7.5)
+        values = crop.voxels.reshape(3, -1).T
+        assert values[:, 1].min() >= 10 and values[:, 1].max() <= 89
+        if crop.foreground.all():
+            inside += 1
+            fit = np.linalg.lstsq(index, values, rcond=None)[0]
+            assert np.abs(index @ fit - values).max() < 2e-3
+            assert np.allclose(fit[3], np.add(crop.start, (11.5, 11.5, 7.5)), atol=1e-3)
+            turn_in_mm = fit[:3].T * np.array(Ramp.spacing)[:, None] / Ramp.spacing
+            assert np.allclose(turn_in_mm @ turn_in_mm.T, np.eye(3), atol=1e-3)
+    assert inside >= 4
 
 
 def test_strong_augmentation_does_not_depend_on_torchs_threads(mixed_store):

@@ -179,7 +179,9 @@ def test_a_crop_holds_the_voxels_of_its_place_and_beyond_the_region_the_smallest
 
 def test_a_crop_larger_than_its_region_is_centred():
     volume = Coordinates((10, 20, 30))
-    crop = random_crop(volume, Region(volume="v", start=(0, 0, 0), size=volume.size), (16, 20, 8), np.random.default_rng(0))
+    crop = random_crop(
+        volume, Region(volume="v", start=(0, 0, 0), size=volume.size), (16, 20, 8), np.random.default_rng(0)
+    )
     assert crop.foreground.any((1, 2)).nonzero()[0].tolist() == list(range(3, 13))
 
 
