@@ -4,7 +4,7 @@ The baselines are settings: dense MAE is `objective.dense`, SparK as published `
 idea `mask.guide = "hard"`.
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -90,6 +90,11 @@ class ObjectiveSettings(Settings):
     def join(self) -> Triple:
         """Voxels of the store in one voxel of the first view."""
         return self.second_view_factor if self.second_view else (1, 1, 1)
+
+    @property
+    def scoring(self) -> dict[str, Any]:
+        """The fields of `engine.step.Scoring`."""
+        return {"variance_floor": self.variance_floor, "where": self.where, "dense": self.dense}
 
     def check_second_view(self, crop: Triple, cell: Triple, mask: MaskSettings) -> None:
         """Raises a ValueError where no second view fits into what the masks hide."""

@@ -50,7 +50,7 @@ def training_crops(settings: PretrainSettings, store: Store, split: Split) -> Cr
     return CropDataset(
         store,
         split.training,
-        crop=settings.data.crop,
+        crop=settings.box,
         batch=settings.data.batch,
         seed=settings.run.seed,
         augmentation=settings.data.augmentation(),

@@ -12,6 +12,7 @@ import torch
 from wavespark.checkpoints import Checkpoint, newest_checkpoint
 from wavespark.config import PretrainSettings
 from wavespark.engine import folder
+from wavespark.engine.alarms import Alarms
 from wavespark.engine.building import (
     build_model,
     choose_device,
@@ -76,14 +77,16 @@ class Loop:
         if settings.run.channels_last:
             model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.masking = settings.masking(model.encoder.cell)
-        self.split = split_store(store, settings.data.crop, settings.data.held_out_fraction, settings.run.seed)
+        self.split = split_store(store, settings.box, settings.data.held_out_fraction, settings.run.seed)
         self.held_out = HeldOut.of(store, self.split, settings, self.masking)
         self.contents = contents_of(store)
         self.parameters = sum(p.numel() for p in model.parameters())
         self.model = model
-        self.objective = Objective(settings, model, self.masking).to(self.device)
+        self.objective = Objective(settings, model, self.masking, say).to(self.device)
         shard(model, ranks, settings.run.parallel)
         self.optimizer = make_optimizer(self.objective, settings.optimizer)
+        warmup = min(settings.optimizer.warmup_steps, settings.run.steps // 2)
+        self.alarms = Alarms(settings.health, warmup, say, str(run / folder.CHECKPOINTS))
         self.step = 0
         self.seconds = 0.0
         self.resumed_from: list[int] = []
@@ -198,6 +201,8 @@ class Loop:
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if line["skipped"] else 0
         self.skipped += line["skipped"]
         telemetry.metrics(line)
+        ratio = self.settings.mask.at(self.masking, line["step"]).ratio
+        self.alarms.masks(line["step"], line["hidden_share"], self.masking.num_cells, ratio)
         if line["skipped"]:
             self.say(f"step {line['step']}: loss or gradient is not finite, no update was made")
         if self.skipped_in_a_row >= NON_FINITE_IN_A_ROW:
@@ -218,6 +223,7 @@ class Loop:
         telemetry.validation(line)
         telemetry.examples(self.run / folder.EXAMPLES, self.step)
         self.objective.measured(line)
+        self.alarms.measured(line)
 
     def _save(self, telemetry: Telemetry) -> None:
         model = {name: whole(t) for name, t in self.model.state_dict().items()}
@@ -244,6 +250,7 @@ class Loop:
             "skipped_in_a_row": self.skipped_in_a_row,
             "scaler": self.precision.scaler.state_dict(),
             "objective": self.objective.extra_state(),
+            "alarms": self.alarms.state(),
             "world": self.ranks.world,
             "store": self.store.recipe.fingerprint,
             "preparation": self.store.recipe.settings,
@@ -274,6 +281,7 @@ class Loop:
             self.model.load_state_dict(weights)
             extra = {k.removeprefix(EXTRA): t for k, t in found.model.items() if k.startswith(EXTRA)}
             self.objective.restore(extra, found.state["objective"])
+            self.alarms.restore(found.state["alarms"])
             restore_optimizer(self.objective, self.optimizer, found.optimizer)
             if self.precision.scaler.is_enabled():
                 self.precision.scaler.load_state_dict(dict(found.state["scaler"]))

@@ -4,19 +4,24 @@ A loss is a weighted sum of terms, each a sum over something (voxels, queries) a
 the batch, minimise exactly what one process would.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from wavespark.config import PretrainSettings
-from wavespark.engine.step import forward
+from wavespark.engine.guidance import guide, masks_around
+from wavespark.engine.step import Scoring, StepResult, draw_masks, reconstruct
+from wavespark.engine.teacher import Teacher
 from wavespark.masking import BlockMasking
 from wavespark.masking.masks import Masks
 from wavespark.models import SparK
-from wavespark.objectives import Score
+from wavespark.objectives import Contrast, Places, Projector, Score, info_nce, pairs, places_of
 from wavespark.sampling import Batch
+from wavespark.sampling.views import Views, two_views
+from wavespark.shapes import Triple, ceil_div
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -40,42 +45,188 @@ class Terms:
     """For the normalised loss of the reconstruction."""
     masks: Masks
 
+    @property
+    def loss(self) -> Tensor:
+        """What one process minimises where this is the whole batch."""
+        losses = [t.weight * t.total / t.count.clamp(min=1) for t in self.terms.values()]
+        return torch.stack(losses).sum()
+
 
 class Objective(nn.Module):
-    """Reconstruction of hidden cells.
+    """Reconstruction of hidden cells; where asked for, also of a second, finer view, and a contrast between levels.
 
-    Its parameters (those of `model` included) are what is trained.
+    Its parameters (those of `model` included) are what is trained. The slow copy of the model, where something needs one, is not among them.
+
+    Args:
+        settings: of the run.
+        model: what is trained.
+        masking: of the crop's grid.
+        say: is told what a person should know.
     """
 
-    def __init__(self, settings: PretrainSettings, model: SparK, masking: BlockMasking) -> None:
+    def __init__(
+        self,
+        settings: PretrainSettings,
+        model: SparK,
+        masking: BlockMasking,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
         self.masking = masking
+        self.say = say
+        self.scoring = Scoring(**settings.objective.scoring)
+        chosen = settings.objective
+        self.projectors = _projectors(model.encoder.channels, settings) if chosen.contrast else None
+        needed = bool(chosen.contrast) or settings.mask.guide == "hard"
+        self.teacher = Teacher(model, chosen.teacher_momentum) if needed else None
+        self.contrast_open = False
+        """Whether the held-out loss has been below `contrast_below`."""
 
     def forward(self, batch: Batch, step: int) -> Terms:
         """The terms of a batch at a step (counted from 1); everything drawn depends on the seed, the step and the samples' keys only."""
-        floor = self.settings.objective.variance_floor
-        result = forward(self.model, batch, self.masking, self.settings.run.seed, step, floor)
-        return Terms(
-            terms={"reconstruction": Term(total=result.score.error, count=result.score.voxels)},
-            score=result.score,
-            masks=result.masks,
-        )
+        chosen, seed, cell = self.settings.objective, self.settings.run.seed, self.model.encoder.cell
+        masking = self.settings.mask.at(self.masking, step)
+        views = self._views(batch, step)
+        coarse = batch if views is None else views.coarse
+        weights = guide(coarse, self.settings, masking, cell, step, self.teacher)
+
+        def one_view() -> Masks:
+            return draw_masks(masking, coarse.mask_keys, seed, step, weights)
+
+        masks = one_view() if views is None else masks_around(views, masking, seed, step, weights, hide=True)
+        same_place = self.contrast_open and chosen.contrast_pairs == "same_location"
+        result = reconstruct(self.model, coarse, masks, seed, step, self.scoring, levels_too=same_place)
+        terms = {"reconstruction": Term(total=result.score.error, count=result.score.voxels)}
+        fine = None if views is None else self._fine(views, step)
+        if fine is not None:
+            terms["second_view"] = Term(total=fine.score.error, count=fine.score.voxels, weight=chosen.second_view)
+        if self.contrast_open:
+            contrast = self._contrast(coarse, masking, step, views, result, fine)
+            terms["contrast"] = Term(total=contrast.total, count=contrast.count, weight=chosen.contrast)
+            terms["contrast_chance"] = Term(total=contrast.chance, count=contrast.count, weight=0.0)
+        elif self.projectors is not None:  # until the contrast begins, its weights join with an exact zero
+            idle = sum(p.sum() for p in self.projectors.parameters())
+            terms["reconstruction"] = Term(total=result.score.error + 0 * idle, count=result.score.voxels)
+        return Terms(terms=terms, score=result.score, masks=masks)
 
     def after_update(self, step: int) -> None:
-        """Is told after each update of the weights (not after a skipped one), e.g. for a teacher that follows them."""
+        """Is told after each update of the weights (not after a skipped one): the slow copy follows."""
+        if self.teacher is not None:
+            self.teacher.follow(self.model, step)
 
     def measured(self, line: Mapping[str, Any]) -> None:
-        """Is told each line of validation.jsonl, e.g. for a gate that opens below a loss, or for alarms that raise `TrainingStopped(..., 4)`."""
+        """Is told each line of validation.jsonl: the contrast begins where the held-out loss is low enough."""
+        loss, below = line["normalised_loss"], self.settings.objective.contrast_below
+        if self.projectors is not None and not self.contrast_open and loss is not None and loss < below:
+            self.contrast_open = True
+            self.say(f"step {line['step']}: held-out normalised loss {loss:.3f} is below {below}, the contrast begins")
 
     def extra_tensors(self) -> dict[str, Tensor]:
         """What a checkpoint must hold beside the model's and the optimiser's state."""
-        return {}
+        kept = (
+            {} if self.projectors is None else {f"projectors.{k}": t for k, t in self.projectors.state_dict().items()}
+        )
+        if self.teacher is not None:
+            kept |= {f"teacher.{k}": t for k, t in self.teacher.tensors().items()}
+        return kept
 
     def extra_state(self) -> dict[str, Any]:
         """Numbers that a checkpoint must hold, as JSON."""
-        return {}
+        return {"contrast_open": self.contrast_open}
 
     def restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Puts back what `extra_tensors` and `extra_state` gave."""
+        """Puts back what `extra_tensors` and `extra_state` gave.
+
+        Raises:
+            KeyError, RuntimeError: if it does not fit.
+        """
+        self.contrast_open = bool(state["contrast_open"])
+        if self.projectors is not None:
+            self.projectors.load_state_dict(_part(tensors, "projectors."))
+        if self.teacher is not None:
+            self.teacher.restore(_part(tensors, "teacher."))
+
+    def _views(self, batch: Batch, step: int) -> Views | None:
+        return views_of(batch, self.settings, self.model.encoder.cell, step)
+
+    def _fine(self, views: Views, step: int) -> StepResult:
+        """The second view under a mask of its own, through the same model."""
+        masks = draw_masks(
+            fine_masking(self.settings, self.model.encoder.cell), views.fine.mask_keys, self.settings.run.seed, step
+        )
+        wanted = self.contrast_open and self.settings.objective.contrast_pairs == "second_view"
+        return reconstruct(self.model, views.fine, masks, self.settings.run.seed, step, self.scoring, levels_too=wanted)
+
+    def _contrast(
+        self,
+        coarse: Batch,
+        masking: BlockMasking,
+        step: int,
+        views: Views | None,
+        result: StepResult,
+        fine: StepResult | None,
+    ) -> Contrast:
+        """Queries of the student against keys of the slow copy, which sees the coarse view under another mask."""
+        if self.teacher is None or self.projectors is None:
+            raise RuntimeError("a contrast needs projectors and a slow copy of the model")
+        seed, device = self.settings.run.seed, result.prediction.device
+        if views is not None and fine is not None and self.settings.objective.contrast_pairs == "second_view":
+            masks = masks_around(views, masking, seed, step, None, hide=False)
+            whole = places_of(fine.levels[-1], fine.levels[-1].grid)
+            queries = Places(
+                features=whole.features, sample=whole.sample, tile=torch.tensor(views.places, device=device)
+            )
+            tile = views.tile
+        else:
+            masks = draw_masks(masking, [f"{key}:key" for key in coarse.mask_keys], seed, step)
+            queries, tile = places_of(result.levels[max(0, len(result.levels) - 2)]), (1, 1, 1)
+        with torch.no_grad():
+            levels = self.teacher.model.encoder(coarse.voxels.to(device), masks.visible, modality=coarse.modality)
+            keys = places_of(levels[-1], tile)
+        positive, negative = pairs(queries, keys, coarse.patients or coarse.mask_keys)
+        return info_nce(
+            self.projectors["query"](queries.features),
+            self.projectors["key"](keys.features),
+            positive,
+            negative,
+            self.settings.objective.contrast_temperature,
+        )
+
+
+def views_of(batch: Batch, settings: PretrainSettings, cell: Triple, step: int) -> Views | None:
+    """Both views of a batch of boxes; None where the run has one view."""
+    chosen = settings.objective
+    if not chosen.second_view:
+        return None
+    return two_views(
+        batch,
+        cell=cell,
+        factor=chosen.second_view_factor,
+        tile=chosen.second_view_cells,
+        seed=settings.run.seed,
+        step=step,
+    )
+
+
+def fine_masking(settings: PretrainSettings, cell: Triple) -> BlockMasking:
+    """The masking of the second view."""
+    chosen = settings.objective
+    grid = tuple(n * f for n, f in zip(chosen.second_view_cells, chosen.second_view_factor, strict=True))
+    return BlockMasking(grid=ceil_div(grid, (1, 1, 1)), ratio=settings.mask.ratio)
+
+
+def _projectors(channels: tuple[int, ...], settings: PretrainSettings) -> nn.ModuleDict:
+    """One for each side; fresh weights that depend on the seed only."""
+    chosen = settings.objective
+    query = channels[-1] if chosen.contrast_pairs == "second_view" else channels[max(0, len(channels) - 2)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.run.seed + 1)
+        return nn.ModuleDict(
+            {"query": Projector(query, chosen.contrast_width), "key": Projector(channels[-1], chosen.contrast_width)}
+        )
+
+
+def _part(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
+    return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}

@@ -34,7 +34,7 @@ def preflight(settings: PretrainSettings, store: Store, run: Path) -> list[str]:
     device = choose_device(settings, ranks.local_rank)
     with torch.device("meta"):
         model = build_model(settings, stems_of(store))
-    split = split_store(store, settings.data.crop, settings.data.held_out_fraction, settings.run.seed)
+    split = split_store(store, settings.box, settings.data.held_out_fraction, settings.run.seed)
     kinds = Counter(f"{v.modality} {v.contrast or 'of unknown contrast'}" for v in store)
     name = (
         torch.cuda.get_device_name(device)

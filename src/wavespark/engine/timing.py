@@ -7,8 +7,8 @@ import torch
 
 from wavespark.config import PretrainSettings
 from wavespark.engine.building import build_model, choose_device, stems_of
+from wavespark.engine.objective import Objective
 from wavespark.engine.optimizer import make_optimizer
-from wavespark.engine.step import forward
 from wavespark.prepare import Store
 from wavespark.sampling import CropDataset, collate, split_store
 
@@ -18,23 +18,21 @@ def seconds_per_step(settings: PretrainSettings, store: Store, steps: int = 4) -
     device = choose_device(settings)
     model = build_model(settings, stems_of(store)).to(device).train()
     optimizer = make_optimizer(model, settings.optimizer)
-    split = split_store(store, settings.data.crop, settings.data.held_out_fraction, settings.run.seed)
+    split = split_store(store, settings.box, settings.data.held_out_fraction, settings.run.seed)
     dataset = CropDataset(
         store,
         split.training,
-        crop=settings.data.crop,
+        crop=settings.box,
         batch=settings.data.batch,
         seed=settings.run.seed,
         augmentation=settings.data.augmentation(),
     )
-    masking = settings.masking(model.encoder.cell)
+    objective = Objective(settings, model, settings.masking(model.encoder.cell))
     seconds = []
     for number in range(steps + 1):
         batch = collate([dataset[number * settings.data.batch + i] for i in range(settings.data.batch)])
         started = time.perf_counter()
-        forward(
-            model, batch, masking, settings.run.seed, number + 1, settings.objective.variance_floor
-        ).score.loss.backward()
+        objective(batch, number + 1).loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if device.type == "cuda":

@@ -59,7 +59,7 @@ class HeldOut:
         for k in range(settings.run.held_out_crops):
             queue = queues[k % len(queues)]
             region = queue[(k // len(queues)) % len(queue)]
-            crops.append(random_crop(store[region.volume], region, settings.data.crop, rng, tries=8))
+            crops.append(random_crop(store[region.volume], region, settings.box, rng, tries=8))
         return cls(
             crops=tuple(crops),
             masking=masking,

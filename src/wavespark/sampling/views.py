@@ -5,7 +5,6 @@ coarse one, its *footprint*, so that it can be asked for exactly where the coars
 Axes: B batch, C channels, D H W voxels or cells.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -66,10 +65,11 @@ def two_views(box: Batch, *, cell: Triple, factor: Triple, tile: Triple, seed: i
     footprint = torch.zeros(len(places), *grid, dtype=torch.bool)
     voxels, foreground = [], []
     for b, place in enumerate(places):
-        footprint[(b, *_slices(place, tile))] = True
-        part = _slices(place, extent)
-        voxels.append(box.voxels[(b, slice(None), *part)])
-        foreground.append(box.foreground[(b, *part)])
+        d, h, w = _slices(place, tile)
+        footprint[b, d, h, w] = True
+        d, h, w = _slices(place, extent)
+        voxels.append(box.voxels[b, :, d, h, w])
+        foreground.append(box.foreground[b, d, h, w])
     fine = replace(
         box,
         voxels=torch.stack(voxels),
@@ -86,5 +86,6 @@ def _place(share_DHW: Tensor, seed: int, step: int, key: str) -> Triple:
     return chosen // (h * w), chosen // w % h, chosen % w
 
 
-def _slices(place: Sequence[int], edges: Sequence[int]) -> tuple[slice, ...]:
-    return tuple(slice(p * e, (p + 1) * e) for p, e in zip(place, edges, strict=True))
+def _slices(place: Triple, edges: Triple) -> tuple[slice, slice, slice]:
+    d, h, w = (slice(p * e, (p + 1) * e) for p, e in zip(place, edges, strict=True))
+    return d, h, w
