@@ -99,7 +99,7 @@ def test_predictions_come_in_the_order_of_nonzero_whichever_cells_are_asked_for(
 
 @pytest.mark.parametrize("block", [1, 2, 4])
 def test_shuffling_tokens_to_voxels_inverts_cutting_cells(block):
-    decoder = LightDecoder((12, 24, 24), (8, 8, 8), {"CT": 3}, SETTINGS)
+    decoder = LightDecoder((12, 24, 24), (2, 4, 8), (8, 8, 8), {"CT": 3}, SETTINGS)
     crop, chosen = crop_of(*SIZE, channels=3), ragged(*GRID)
     cells = cut_cells(crop, chosen, (8, 8, 8))
     stride = 8 // block
@@ -152,10 +152,12 @@ def test_settings_that_do_not_fit_are_refused():
         {"widths": (25, 12)},
         {"widths": (24, 12), "heads": (8, 1)},
         {"heads": (0, 1)},
+        {"heads": (2, -1)},
+        {"densify_kernel": 2},
         {"widths": (), "depths": (), "heads": ()},
     ):
         with pytest.raises(ModelError):
             DecoderSettings(**{"widths": (24, 12), "depths": (1, 1), "heads": (2, 1)} | wrong)
     four = DecoderSettings(widths=(12,) * 4, depths=(1,) * 4, heads=(1,) * 4)
     with pytest.raises(ModelError, match="4 scale"):
-        LightDecoder((12, 24, 24), (8, 8, 8), {"MR": 1}, four)
+        LightDecoder((12, 24, 24), (2, 4, 8), (8, 8, 8), {"MR": 1}, four)

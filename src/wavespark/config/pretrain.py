@@ -22,13 +22,17 @@ class ModelChoice(Settings):
 
 
 class DecoderChoice(Settings):
+    kind: Literal["light", "unet"] = "light"
+    """unet: the decoder that segmentation uses later, pre-trained and exported with the encoder; dense, at full resolution, and priced so."""
     widths: tuple[int, ...] = (128, 64)
     depths: tuple[int, ...] = (2, 1)
-    heads: tuple[int, ...] = (4, 2)
+    heads: tuple[int, ...] = (4, 0)
     mlp_ratio: int = Field(2, ge=1)
+    densify_kernel: Literal[1, 3] = 3
 
-    def settings(self) -> DecoderSettings:
-        return DecoderSettings(**self.model_dump())
+    def settings(self) -> DecoderSettings | Literal["unet"]:
+        """What `SparK` takes."""
+        return "unet" if self.kind == "unet" else DecoderSettings(**self.model_dump(exclude={"kind"}))
 
 
 class DataSettings(Settings):
@@ -134,8 +138,9 @@ class PretrainSettings(Settings):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        encoder, scales = self.encoder({"MR": 1}), len(self.decoder.settings().widths)
-        if scales > len(encoder.channels):
+        encoder, scales = self.encoder({"MR": 1}), len(self.decoder.widths)
+        self.decoder.settings()
+        if self.decoder.kind == "light" and scales > len(encoder.channels):
             raise ValueError(
                 f"the decoder names {scales} scale(s), the encoder {self.model.name} has {len(encoder.channels)}"
             )

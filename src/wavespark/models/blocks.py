@@ -35,6 +35,7 @@ class WaveletBlock(nn.Module):
         scales: finer low-pass scales that attend inside each cell, beside the coarsest between cells.
         wavelet: `haar`, or one that PyWavelets names, with everything visible.
         levels: of the wavelet; used by other wavelets than Haar.
+        crosses_cells: whether the feed-forward network has the depthwise convolution, which reads neighbour cells.
         recompute: compute activations again in the backward pass instead of keeping them.
     """
 
@@ -48,6 +49,7 @@ class WaveletBlock(nn.Module):
         scales: int = 0,
         wavelet: str = "haar",
         levels: int = 0,
+        crosses_cells: bool = True,
         recompute: bool = False,
     ) -> None:
         super().__init__()
@@ -56,7 +58,7 @@ class WaveletBlock(nn.Module):
         self.attention = CellAttention(channels, heads)
         self.inner = nn.ModuleList(CellAttention(channels, heads) for _ in range(scales))
         self.norm2 = nn.LayerNorm(channels)
-        self.mlp = HaloMLP(channels, mlp_ratio * channels)
+        self.mlp = (HaloMLP if crosses_cells else TokenMLP)(channels, mlp_ratio * channels)
 
     def forward(self, x: VisibleCells, rotation: "Rotation", generator: torch.Generator | None) -> VisibleCells:
         # Drawn before, not inside what may be computed twice.
@@ -183,6 +185,31 @@ class HaloMLP(nn.Module):
         h = x.with_features(F.gelu(self.norm1(self.expand(x.features))))
         h = self.depthwise(h)
         return h.with_features(self.project(F.gelu(self.norm2(h.features))))
+
+
+class TokenMLP(nn.Module):
+    """Expansion, GELU, projection of each token alone."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(channels, hidden)
+        self.project = nn.Linear(hidden, channels)
+
+    def forward(self, x: VisibleCells) -> VisibleCells:
+        return x.with_features(self.project(F.gelu(self.expand(x.features))))
+
+
+class LocalBlock(nn.Module):
+    """The feed-forward half of a `WaveletBlock`: reads neighbours, but no cell further away."""
+
+    def __init__(self, channels: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.mlp = HaloMLP(channels, mlp_ratio * channels)
+
+    def forward(self, x: VisibleCells) -> VisibleCells:
+        h = x.with_features(self.norm(x.features))
+        return x.with_features(x.features + self.mlp(h).features).zero_outside()
 
 
 class DepthwiseConv3d(nn.Module):

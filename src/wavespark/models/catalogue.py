@@ -10,16 +10,27 @@ import torch
 
 from wavespark.errors import ModelError
 from wavespark.models.encoder import Encoder
+from wavespark.models.resenc import ResEnc, ResEncSettings
+from wavespark.models.seed_waveformer import SeedWaveFormer, SeedWaveFormerSettings
 from wavespark.models.waveformer import WaveFormer, WaveFormerSettings
 
 _KINDS: dict[str, tuple[type[Encoder], type]] = {
     "waveformer": (WaveFormer, WaveFormerSettings),
+    "resenc": (ResEnc, ResEncSettings),
+    "seed_waveformer": (SeedWaveFormer, SeedWaveFormerSettings),
 }
 _MODELS: dict[str, Any] = {
     "waveformer_tiny": WaveFormerSettings(channels=(32, 64, 128), depths=(1, 1, 2), heads=(2, 4, 8)),
     "waveformer_small": WaveFormerSettings(channels=(48, 96, 192, 384), depths=(2, 2, 2, 2), heads=(3, 6, 12, 24)),
     "waveformer_base": WaveFormerSettings(channels=(64, 128, 256, 512), depths=(2, 2, 6, 2), heads=(4, 8, 16, 32)),
     "waveformer_large": WaveFormerSettings(channels=(96, 192, 384, 768), depths=(2, 2, 8, 2), heads=(6, 12, 24, 48)),
+    "resenc_tiny": ResEncSettings(channels=(16, 32, 64, 96), blocks=(1, 1, 2, 2)),
+    "resenc_small": ResEncSettings(channels=(32, 64, 128, 256, 320), blocks=(1, 2, 2, 3, 3)),
+    "resenc_l": ResEncSettings(),
+    "seed_waveformer_small": SeedWaveFormerSettings(patch=16, dim=256, depth=4, heads=8),
+    "seed_waveformer_small_8": SeedWaveFormerSettings(patch=8, dim=256, depth=4, heads=8),
+    "seed_waveformer_base": SeedWaveFormerSettings(patch=16, dim=512, depth=8, heads=16),
+    "seed_waveformer_large": SeedWaveFormerSettings(patch=16, dim=768, depth=12, heads=24),
 }
 _LARGEST, _MOST_BLOCKS = 1 << 16, 512
 """Bounds of numbers in a description: far above any model here, far below what hurts before a weight is seen."""

@@ -1,100 +1,108 @@
-"""From the features of visible cells to voxels of hidden ones: densify at every coarse scale, a few WaveFormer blocks on all cells, shuffle to voxels.
+"""From the features of visible cells to voxels of hidden ones: densify at every coarse scale, a few blocks, shuffle to voxels.
 
 After Tian et al., "Designing BERT for convolutional networks: sparse and hierarchical masked modeling" (SparK, 2023): hidden sites of every scale hold that
 scale's mask token. The decoder works at coarse strides only; no tensor of the crop's full resolution is made.
 Axes: B batch, G cells of a grid, N visible cells, M predicted cells, b tokens along an edge of a cell, C channels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavespark.errors import ModelError
-from wavespark.models.blocks import Rotation, WaveletBlock, check_heads, initialise
+from wavespark.models.blocks import LocalBlock, Rotation, WaveletBlock, check_heads, initialise
+from wavespark.models.densify import Densify
 from wavespark.shapes import Triple
 from wavespark.sparse import CellLayout, VisibleCells, join_blocks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderSettings:
-    """The light decoder; one entry a scale, coarsest (one token a cell) first, each next one at half the stride."""
+    """The light decoder; one entry a scale, coarsest first, each next one at half the stride."""
 
     widths: tuple[int, ...] = (128, 64)
     depths: tuple[int, ...] = (2, 1)
-    heads: tuple[int, ...] = (4, 2)
+    heads: tuple[int, ...] = (4, 0)
+    """0: no attention, blocks read their neighbours only. Where all scales but the coarsest have 0, they are decoded only near predicted cells."""
     mlp_ratio: int = 2
+    densify_kernel: int = 3
+    """Of the projection that densifies every scale but the coarsest: 3, or 1 where a small encoder would be outweighed by it."""
 
     def __post_init__(self) -> None:
         if not len(self.widths) == len(self.depths) == len(self.heads) >= 1:
             raise ModelError(
                 f"widths {self.widths}, depths {self.depths} and heads {self.heads} must name the same scales"
             )
-        if min(self.depths) < 0:
-            raise ModelError(f"depths {self.depths} must not be negative")
-        check_heads(self.widths, self.heads)
-
-
-class Densify(nn.Module):
-    """Visible features to all cells: norm, the mask token where hidden, projection."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(channels)
-        self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(channels), std=0.02))
-        self.project = nn.Linear(channels, width)
-
-    def spread(self, level: VisibleCells, everywhere: CellLayout) -> VisibleCells:
-        """The normed features on all cells; hidden ones hold exactly zero."""
-        zeros = level.features.new_zeros(len(everywhere), *level.features.shape[1:])
-        rows = everywhere.rows_of(level.cells)
-        return VisibleCells(
-            features=zeros.index_copy(0, rows, self.norm(level.features).to(zeros.dtype)), layout=everywhere
-        )
-
-    def forward(self, level: VisibleCells, everywhere: CellLayout) -> VisibleCells:
-        dense = self.spread(level, everywhere)
-        hidden = dense.features.new_ones(len(everywhere)).index_fill(0, everywhere.rows_of(level.cells), 0)
-        filled = dense.features + hidden[:, None, None, None, None] * self.mask_token
-        return dense.with_features(self.project(filled)).zero_outside()
+        if min(self.depths) < 0 or self.densify_kernel not in (1, 3):
+            raise ModelError(
+                f"depths {self.depths} must not be negative and densify_kernel {self.densify_kernel} must be 1 or 3"
+            )
+        if not self.heads[0]:
+            raise ModelError(
+                f"heads {self.heads}: the coarsest scale needs attention, or no cell hears of those further than its neighbours"
+            )
+        attending = [(w, h) for w, h in zip(self.widths, self.heads, strict=True) if h]
+        check_heads(tuple(w for w, _ in attending), tuple(h for _, h in attending))
 
 
 class LightDecoder(nn.Module):
     """Densified features of the coarse scales to the voxels of chosen cells.
 
+    Scales without attention are computed only for the predicted cells and the neighbours that they read, which is exact.
+
     Args:
         channels: of the encoder's levels, finest first.
+        strides: of the encoder's levels.
         cell: voxels of a cell.
         outputs: channels of the voxels for each modality.
         settings: widths and depths; as many scales are used as it names.
     """
 
     def __init__(
-        self, channels: tuple[int, ...], cell: Triple, outputs: dict[str, int], settings: DecoderSettings
+        self,
+        channels: tuple[int, ...],
+        strides: tuple[int, ...],
+        cell: Triple,
+        outputs: dict[str, int],
+        settings: DecoderSettings,
     ) -> None:
         super().__init__()
-        scales = len(settings.widths)
+        self.scales = scales = len(settings.widths)
         if scales > len(channels):
             raise ModelError(f"the decoder names {scales} scale(s), the encoder has {len(channels)}")
         self.cell = cell
         self.outputs = outputs
-        self.position = CellPosition(settings.widths[0])
+        self.reach = self._reach(settings, cell[0] // strides[-1])
+        self.position = TokenPosition(settings.widths[0])
         self.densify = nn.ModuleList(
-            Densify(c, w) for c, w in zip(reversed(channels[-scales:]), settings.widths, strict=True)
+            Densify(c, w, settings.densify_kernel if i else 1)
+            for i, (c, w) in enumerate(zip(channels[: -scales - 1 : -1], settings.widths, strict=True))
         )
-        self.upsample = nn.ModuleList(
-            nn.Linear(a, 8 * b) for a, b in zip(settings.widths, settings.widths[1:], strict=False)
-        )
+        self.upsample = nn.ModuleList(nn.Linear(a, 8 * b) for a, b in pairwise(settings.widths))
         self.stages = nn.ModuleList(
-            nn.ModuleList(WaveletBlock(w, h, settings.mlp_ratio, 0.0) for _ in range(d))
+            nn.ModuleList(
+                WaveletBlock(w, h, settings.mlp_ratio, 0.0) if h else LocalBlock(w, settings.mlp_ratio)
+                for _ in range(d)
+            )
             for w, d, h in zip(settings.widths, settings.depths, settings.heads, strict=True)
         )
         self.norm = nn.LayerNorm(settings.widths[-1])
-        self.voxels_per_token = (cell[0] * cell[1] * cell[2]) // 8 ** (scales - 1)
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(settings.widths[-1], self.voxels_per_token * count) for name, count in outputs.items()}
+            {name: nn.Linear(settings.widths[-1], strides[-scales] ** 3 * count) for name, count in outputs.items()}
         )
         self.apply(initialise)
+
+    @staticmethod
+    def _reach(settings: DecoderSettings, edge: int) -> int | None:
+        """How many cells around the predicted ones the finer scales read; None if attention reads all."""
+        if any(settings.heads[1:]):
+            return None
+        tokens = [edge * 2**i for i in range(len(settings.widths))]
+        own = settings.densify_kernel // 2
+        return sum(-(-(own + depth) // b) for depth, b in zip(settings.depths[1:], tokens[1:], strict=True))
 
     def forward(self, levels: list[VisibleCells], predicted_BDHW: Tensor, modality: str) -> Tensor:
         """The voxels of the predicted cells.
@@ -107,26 +115,33 @@ class LightDecoder(nn.Module):
         Returns:
             [M, c, c, c, channels of the modality].
         """
-        layout = levels[-1].layout
-        everywhere = layout.everywhere()
+        everywhere = levels[-1].layout.everywhere()
         rotation = Rotation.of(everywhere)
-        coarse_first = levels[::-1]
-        x = self.densify[0](coarse_first[0], everywhere)
-        x = x.with_features(x.features + self.position(everywhere)[:, None, None, None])
-        for scale, blocks in enumerate(self.stages):
-            if scale:
-                finer = join_blocks(self.upsample[scale - 1](x.features))
-                x = x.with_features(
-                    finer + self.densify[scale](coarse_first[scale], everywhere).features
-                ).zero_outside()
-            for block in blocks:  # type: ignore[union-attr, attr-defined]
-                x = block(x, rotation, None)
-        chosen = predicted_BDHW.flatten().nonzero()[:, 0].to(x.features.device)
-        tokens = self.heads[modality](self.norm(x.features[chosen]))
+        x = self.densify[0](levels[-1], everywhere)
+        x = x.with_features(x.features + self.position(everywhere, x.block)).zero_outside()
+        x = self._blocks(x, 0, rotation)
+        if self.scales > 1 and self.reach is not None:
+            near = _near(predicted_BDHW, self.reach)
+            layout = _cells(everywhere, near)
+            rows = near.flatten().nonzero()[:, 0].to(x.features.device)
+            x = VisibleCells(features=x.features[rows], layout=layout)
+            chosen = predicted_BDHW[near].nonzero()[:, 0]
+        else:
+            layout, chosen = everywhere, predicted_BDHW.flatten().nonzero()[:, 0]
+        for scale in range(1, self.scales):
+            finer = join_blocks(self.upsample[scale - 1](x.features))
+            x = x.with_features(finer + self.densify[scale](levels[-scale - 1], layout).features).zero_outside()
+            x = self._blocks(x, scale, rotation)
+        tokens = self.heads[modality](self.norm(x.features[chosen.to(x.features.device)]))
         for name, head in self.heads.items():  # an idle head joins the graph with an exact zero
             if name != modality and self.training:
                 tokens = tokens + 0 * sum(p.sum() for p in head.parameters())
         return self._shuffle(tokens, self.outputs[modality])
+
+    def _blocks(self, x: VisibleCells, scale: int, rotation: Rotation) -> VisibleCells:
+        for block in self.stages[scale]:  # type: ignore[attr-defined, union-attr]
+            x = block(x) if isinstance(block, LocalBlock) else block(x, rotation, None)
+        return x
 
     def _shuffle(self, tokens_MbbbV: Tensor, channels: int) -> Tensor:
         m, d, h, w, _ = tokens_MbbbV.shape
@@ -135,8 +150,22 @@ class LightDecoder(nn.Module):
         return voxels.reshape(m, *self.cell, channels)
 
 
-class CellPosition(nn.Module):
-    """Where a cell lies in the crop, so that mask tokens of different cells differ: fixed sines and cosines, projected; free of the crop's size."""
+def _near(chosen_BDHW: Tensor, reach: int) -> Tensor:
+    """bool [B, D, H, W]: cells at most `reach` away from a chosen one, corners included."""
+    if not reach:
+        return chosen_BDHW
+    size = 2 * reach + 1
+    return F.max_pool3d(chosen_BDHW[:, None].float(), size, stride=1, padding=reach)[:, 0] > 0
+
+
+def _cells(like: CellLayout, chosen_BDHW: Tensor) -> CellLayout:
+    """The layout of chosen cells; a sample may have none."""
+    counts = tuple(chosen_BDHW.flatten(1).sum(1).tolist())
+    return replace(like, cells=chosen_BDHW.nonzero().to(like.cells.device), counts=counts, _cache={})
+
+
+class TokenPosition(nn.Module):
+    """Where a token lies in the crop, so that mask tokens at different places differ: fixed sines and cosines, projected; free of the crop's size."""
 
     FREQUENCIES = 6
 
@@ -144,12 +173,13 @@ class CellPosition(nn.Module):
         super().__init__()
         self.project = nn.Linear(6 * self.FREQUENCIES, width)
 
-    def forward(self, layout: CellLayout) -> Tensor:
-        """[G, width] for the cells of the layout."""
-        frequency = torch.pi / 2.0 ** torch.arange(
-            1, self.FREQUENCIES + 1, device=layout.cells.device, dtype=torch.float64
-        )
-        angle = (layout.cells[:, 1:, None] * frequency).flatten(1)
-        waves = torch.cat((angle.sin(), angle.cos()), 1).to(self.project.weight.dtype)
+    def forward(self, layout: CellLayout, block: Triple) -> Tensor:
+        """[G, b, b, b, width] for the cells of the layout with `block` tokens each."""
+        device = layout.cells.device
+        local = torch.cartesian_prod(*[torch.arange(b, device=device) for b in block]).view(*block, 3)
+        tokens = layout.cells[:, None, None, None, 1:] * torch.tensor(block, device=device) + local
+        frequency = torch.pi / 2.0 ** torch.arange(1, self.FREQUENCIES + 1, device=device, dtype=torch.float64)
+        angle = (tokens[..., None] * frequency).flatten(-2)
+        waves = torch.cat((angle.sin(), angle.cos()), -1).to(self.project.weight.dtype)
         result: Tensor = self.project(waves)
         return result

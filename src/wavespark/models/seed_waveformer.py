@@ -1,0 +1,112 @@
+"""The seed's isotropic variant: one stride throughout, a one-level wavelet in every block, attention on the low-pass, details untouched.
+
+Block: layer norm, DWT of one level, attention on the low-pass tokens, inverse DWT with the details as they were, residual; then layer norm, MLP,
+residual. A cell is 2^3 tokens, so that the wavelet stays inside it; only visible cells are computed, where the seed encoded the whole volume first.
+Axes: B batch, C channels, D H W voxels, N visible cells, b = 2 tokens along an edge of a cell.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wavespark.errors import ModelError
+from wavespark.models.blocks import Rotation, WaveletBlock, check_heads, depth_rates, initialise
+from wavespark.models.encoder import Encoder
+from wavespark.models.spark_encoder import SparKEncoder
+from wavespark.sparse import CellLayout, VisibleCells, gather_cells
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeedWaveFormerSettings:
+    """The shape of the isotropic variant."""
+
+    patch: int = 16
+    """Voxels along each edge of a token."""
+    dim: int = 256
+    depth: int = 4
+    heads: int = 8
+    mlp_ratio: int = 4
+    drop_path: float = 0.0
+    """Largest probability to leave out a block for a sample; it grows linearly with depth from 0."""
+    sparse: tuple[int, ...] = ()
+    """Channels of the sparse convolutions on top, at the stride of the tokens and twice that, e.g. (128, 64); none by default."""
+    gradient_checkpointing: bool = False
+    """Whether blocks are computed again in the backward pass instead of kept: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.patch <= 64 or self.depth < 1 or self.mlp_ratio < 1:
+            raise ModelError(
+                f"patch {self.patch} must be 1 to 64 voxels, depth {self.depth} and mlp_ratio {self.mlp_ratio} at least 1"
+            )
+        check_heads((self.dim,), (self.heads,))
+        if len(self.sparse) > 2 or (self.sparse and min(self.sparse) < 1):
+            raise ModelError(
+                f"sparse {self.sparse}: a cell of 2^3 tokens has room for at most two scales of at least 1 channel"
+            )
+        if not 0 <= self.drop_path < 1:
+            raise ModelError(f"drop_path {self.drop_path} must be in [0, 1)")
+
+
+class SeedWaveFormer(Encoder):
+    """The encoder: voxels of the visible cells in, features at the stride of its patches out (with `sparse`, also at twice that).
+
+    Example:
+        >>> encoder = SeedWaveFormer(SeedWaveFormerSettings(patch=4, dim=12, depth=1, heads=2), stems={"MR": 1})
+        >>> [tuple(level.shape) for level in encoder(torch.zeros(1, 1, 16, 16, 16))]
+        [(1, 12, 4, 4, 4)]
+    """
+
+    settings: SeedWaveFormerSettings
+
+    def __init__(self, settings: SeedWaveFormerSettings, stems: Mapping[str, int]) -> None:
+        patch, dim = settings.patch, settings.dim
+        coarse = settings.sparse[1:]
+        strides = (patch, 2 * patch)[: 1 + len(coarse)]
+        super().__init__(settings, stems, cell=2 * patch, strides=strides, channels=(dim, *coarse))
+        self.stems = nn.ModuleDict({name: nn.Linear(patch**3 * count, dim) for name, count in stems.items()})
+        self.stages = nn.ModuleList(
+            WaveletBlock(
+                dim,
+                settings.heads,
+                settings.mlp_ratio,
+                rate,
+                crosses_cells=False,
+                recompute=settings.gradient_checkpointing,
+            )
+            for rate in depth_rates(settings.drop_path, settings.depth)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.sparse = SparKEncoder(dim, settings.sparse) if settings.sparse else None
+        self.apply(initialise)
+
+    def encode(
+        self,
+        crop_BCDHW: Tensor,
+        layout: CellLayout,
+        *,
+        modality: str | None = None,
+        generator: torch.Generator | None = None,
+        details: list[list[Tensor]] | None = None,
+    ) -> list[VisibleCells]:
+        """The visible-only computation: patches, blocks, a norm, the sparse convolutions if there are any."""
+        x = self._stem(crop_BCDHW, layout, modality)
+        rotation = Rotation.of(layout)
+        for block in self.stages:
+            x = block(x, rotation, generator)
+        x = x.with_features(self.norm(x.features)).zero_outside()
+        return [x] if self.sparse is None else list(self.sparse(x))
+
+    def own_parameters(self, level: int) -> Iterable[nn.Parameter]:
+        """The last convolution of the finest level, where there are two levels."""
+        return self.sparse.last.parameters() if self.sparse is not None and level == 0 else ()
+
+    def _stem(self, crop_BCDHW: Tensor, layout: CellLayout, modality: str | None) -> VisibleCells:
+        chosen, patch = self.modality_of(crop_BCDHW, modality), self.settings.patch
+        voxels = gather_cells(crop_BCDHW, layout, self.cell)
+        n, *_, channels = voxels.shape
+        patches = voxels.view(n, 2, patch, 2, patch, 2, patch, channels).permute(0, 1, 3, 5, 2, 4, 6, 7)
+        tokens = self.stems[chosen](patches.reshape(n, 2, 2, 2, patch**3 * channels))
+        tokens = self.with_idle(tokens, (stem for name, stem in self.stems.items() if name != chosen))
+        return VisibleCells(features=tokens, layout=layout).zero_outside()
