@@ -14,7 +14,7 @@ from wavespark import __version__
 from wavespark.cli.console import fail
 from wavespark.errors import WavesparkError
 
-VERBS = ("quickstart", "doctor", "masks", "prepare", "inspect", "pretrain", "report", "export", "bench")
+VERBS = ("quickstart", "doctor", "masks", "prepare", "inspect", "pretrain", "report", "export", "probe", "finetune", "predict", "evaluate", "bench")
 """Every verb that is built, in the order of a first use."""
 
 app = typer.Typer(

@@ -8,6 +8,7 @@ import pydicom
 
 from wavespark.samples.files import write_dicom, write_nifti
 from wavespark.samples.heads import synthetic_head
+from wavespark.samples.truth import Truth
 
 DAMAGED = (
     "damaged on purpose: a NIfTI file cut off in the middle",
@@ -21,7 +22,7 @@ def write_collection(
     """Writes a CTA and a TOF-MRA of each patient, and two damaged inputs; does nothing where it has been done.
 
     Every second CTA is a classic DICOM series, every third TOF-MRA an enhanced one; the others are NIfTI. Anatomy seeds are
-    the patients: `sub-000` and so on, or the DICOM PatientID.
+    the patients: `sub-000` and so on, or the DICOM PatientID. Their vessel maps and labels lie beside the folder, in `labels_of(folder)`.
 
     Args:
         folder: made if it is not there.
@@ -35,6 +36,7 @@ def write_collection(
     if done.exists():
         return folder
     total = 2 * patients + 2
+    truth = Truth(labels_of(folder))
     for seed in range(patients):
         name = f"sub-{seed:03d}"
         tell(2 * seed, total, f"head {2 * seed + 1} of {2 * patients}")
@@ -42,21 +44,29 @@ def write_collection(
             seed, "CTA", shape=(96, 112, 80), spacing=(1.5, 1.5, 1.75), aneurysm="random" if seed % 2 else None
         )
         if seed % 2:
-            write_dicom(head, folder / name / "cta", "classic", identifiers={"PatientID": name})
+            written = write_dicom(head, folder / name / "cta", "classic", identifiers={"PatientID": name})
         else:
-            write_nifti(head, folder / name / "anat" / f"{name}_cta.nii.gz")
+            written = write_nifti(head, folder / name / "anat" / f"{name}_cta.nii.gz")
+        truth.add(head, f"{name}_cta", written, folder)
         tell(2 * seed + 1, total, f"head {2 * seed + 2} of {2 * patients}")
         head = synthetic_head(
             seed, "TOF-MRA", shape=(112, 128, 72), spacing=(1.25, 1.25, 1.75), aneurysm="random" if seed % 2 else None
         )
         if seed % 3 == 2:
-            write_dicom(head, folder / name / "tof", "enhanced", identifiers={"PatientID": name})
+            written = write_dicom(head, folder / name / "tof", "enhanced", identifiers={"PatientID": name})
         else:
-            write_nifti(head, folder / name / "anat" / f"{name}_tof.nii.gz")
+            written = write_nifti(head, folder / name / "anat" / f"{name}_tof.nii.gz")
+        truth.add(head, f"{name}_tof", written, folder)
+    truth.write()
     _damage(folder, patients)
     tell(total, total, "")
     done.touch()
     return folder
+
+
+def labels_of(folder: Path) -> Path:
+    """Where `write_collection(folder)` puts what is true of its heads: see `wavespark.samples.truth`."""
+    return folder.with_name(f"{folder.name}-labels")
 
 
 def _damage(folder: Path, seed: int) -> None:

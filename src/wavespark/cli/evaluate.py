@@ -1,0 +1,41 @@
+"""`wavespark evaluate PREDICTIONS --store STORE --labels L.csv`: figures with confidence intervals."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wavespark.cli.console import emit_json, note, printable, progress, say
+from wavespark.cli.finetune import figure
+
+NO_ARGS_IS_HELP = True
+
+
+def command(
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="A folder that `wavespark predict` wrote.")
+    ],
+    labels: Annotated[Path, typer.Option(help="CSV, as for `wavespark finetune`.")],
+    store: Annotated[Path | None, typer.Option(help="The store that was predicted.  [PREDICTIONS/store]")] = None,
+    column: Annotated[str, typer.Option(help="Of a segmentation: the column with the label files.")] = "label",
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+) -> None:
+    """Dice, HD95, surface Dice; AUC and the RSNA weighted AUC; sensitivity at 0.5 false positives a scan: each with a 95 % interval over patients."""
+    from wavespark.downstream import read_labels
+    from wavespark.downstream.evaluation import evaluate
+    from wavespark.prepare import open_store
+
+    opened = open_store(store or predictions / "store")
+    table = read_labels(labels, opened)
+    if table.remark:
+        note(printable(table.remark))
+    with progress("evaluate") as tell:
+        found = evaluate(predictions, opened, table, column, tell=tell)
+    if json:
+        emit_json(found)
+        return
+    say(f"{found['volumes']} volume(s) of {found['patients']} patient(s); 95 % intervals over patients")
+    if found["not_predicted"]:
+        say(f"{found['not_predicted']} labelled volume(s) were not predicted")
+    for name, values in found["figures"].items():
+        say(f"  {printable(name):<50} {figure(values)}")

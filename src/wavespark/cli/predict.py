@@ -1,0 +1,61 @@
+"""`wavespark predict MODEL SOURCE... --output FOLDER`: a fine-tuned model applied, in the geometry of the sources."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wavespark.cli.console import emit_json, note, printable, progress, say
+from wavespark.cli.signals import stop_requests
+from wavespark.errors import SettingsError
+
+NO_ARGS_IS_HELP = True
+
+
+def command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A folder that `wavespark finetune` wrote.")],
+    output: Annotated[Path, typer.Option(help="Folder for the predictions.")],
+    source: Annotated[
+        list[str] | None, typer.Argument(metavar="[SOURCE ...]", help="Folders or files with CT or MR volumes.")
+    ] = None,
+    store: Annotated[Path | None, typer.Option(help="A store that is prepared already, instead of SOURCE.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+) -> None:
+    """Segment, classify or find points in volumes. What is written lies on the grid of each source and is called by the store's ids.
+
+    `wavespark inspect OUTPUT/store --reveal ID` tells which file an id is.
+    """
+    with stop_requests() as stop:
+        from dataclasses import asdict
+
+        from wavespark.downstream import load_model
+        from wavespark.downstream.prediction import predict_store
+        from wavespark.prepare import open_store, prepare
+
+        if device not in ("auto", "cpu", "cuda"):
+            raise SettingsError(f"--device {printable(device)} is not possible: use auto, cpu or cuda")
+        if bool(source) == (store is not None):
+            raise SettingsError("give either SOURCE (files or folders) or --store (prepared already)")
+        found = load_model(model, device)
+        if store is None:
+            store = output / "store"
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            with progress("prepare") as tell:
+                report = prepare([str(s) for s in source or ()], store, found.recipe, workers=cores, tell=tell)
+            for refusal in report.refused:
+                note(f"left out, {refusal.reason}: {printable(refusal.sentence)} (id {refusal.source_id})")
+        with progress("predict") as tell:
+            done = predict_store(found, open_store(store), output, tell=tell, stop=stop)
+    if json:
+        emit_json(asdict(done) | {"output": str(output), "store": str(store)})
+        return
+    say(f"{done.volumes} volume(s) predicted -> {printable(output)}")
+    if done.left_out:
+        say(f"{done.left_out} volume(s) left out: the model has no stem for their modality")
+    kinds = sorted({Path(f).suffix for f in done.files})
+    say(
+        f"Written: {len(done.files)} file(s) ({', '.join(kinds)}), called by id; the source of an id: wavespark inspect {printable(store)} --reveal ID"
+    )
+    say(f"With labels: wavespark evaluate {printable(output)} --store {printable(store)} --labels labels.csv")
