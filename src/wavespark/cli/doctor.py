@@ -1,61 +1,101 @@
 """`wavespark doctor`: does this machine work, and what to type where it does not."""
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wavespark.cli.console import emit_json, say
+from wavespark.cli.console import emit_json, note, printable, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from wavespark.doctor import Check
 
 
 def command(
+    profile: Annotated[
+        str,
+        typer.Option(
+            metavar="current|seed-2025-10", help="Which versions are expected: today's, or those that the seed pinned."
+        ),
+    ] = "current",
+    message: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Only say what an error message of another library means; - reads it from standard input.",
+        ),
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Versions, import health, the seven sparse tests on every engine, and self-tests: no leak, exact masks, a small model
-    that learns. Exit code 1 if anything fails.
+    """Prove that this machine works: versions, imports, GPU, resources, DICOM codecs, the seven sparse tests on every engine, no leak, exact masks, a small
+    model that learns. Exit code 1 if anything fails, with what to type.
     """
+    if message:
+        _explain(sys.stdin.read() if message == "-" else message, json)
+        return
     from dataclasses import asdict
 
-    from wavespark.doctor import examine, self_tests, sparse_suite
+    from wavespark.doctor import components, examine, loads, told
+    from wavespark.doctor import profile as profile_of
 
-    sections = {
-        "environment": ("Environment", examine),
-        "sparse": ("Sparse operations, against dense ones", lambda: [_as_check(c) for c in sparse_suite()]),
-        "self_tests": ("Self-tests (up to 20 s)", self_tests),
-    }
-    done: dict[str, list[Any]] = {}
-    for name, (title, run) in sections.items():
-        if not json:
-            say(title)
-        done[name] = run()
-        if not json:
-            _table(done[name])
-    failed = [c for checks in done.values() for c in checks if not c.ok]
+    wanted = profile_of(profile)
+    done = {"environment": _section(f"Environment, profile {wanted.name}", lambda: examine(wanted), quiet=json)}
+    if loads(done["environment"]):
+        from wavespark.doctor import self_tests, sparse_checks
+
+        done["sparse"] = _section("Sparse operations, against dense ones", sparse_checks, quiet=json)
+        done["self_tests"] = _section("Self-tests (up to 20 s)", self_tests, quiet=json)
+    elif not json:
+        say("Sparse operations and self-tests are left out: what they need does not import.")
+    checks = [c for part in done.values() for c in part]
+    states, failed = components(checks), [c for c in checks if not c.ok]
     if json:
-        emit_json({"ok": not failed} | {name: [asdict(c) for c in checks] for name, checks in done.items()})
+        parts = {name: [asdict(c) | {"state": c.state} for c in part] for name, part in done.items()}
+        emit_json({"ok": not failed, "profile": wanted.name, **parts, "components": states})
     else:
-        for check in failed:
-            say(f"{check.name}: {check.remedy}")
-        say("Everything works." if not failed else f"{len(failed)} check(s) failed.")
+        say("Components")
+        for line in told(states):
+            say(f"  {line}")
+        _what_to_do(checks)
+        say("Everything that is needed works." if not failed else f"{len(failed)} check(s) failed.")
     if failed:
         sys.exit(1)
 
 
-def _as_check(c: Any) -> Any:
-    from wavespark.doctor import Check
+def _section(title: str, run: "Callable[[], Iterable[Check]]", *, quiet: bool) -> "list[Check]":
+    """The checks of a part, each said as soon as it is done."""
+    if not quiet:
+        say(title)
+    done = []
+    for check in run():
+        done.append(check)
+        if not quiet:
+            seconds = f"  {check.seconds:.1f} s" if check.seconds >= 0.1 else ""
+            mark = {"works": "ok", "not installed": "-", "warning": "note", "fails": "FAIL"}[check.state]
+            say(printable(f"  {mark:<5} {check.name:<31} {check.found}  (expected: {check.expected}){seconds}"))
+    return done
 
-    memory = "" if c.peak_mb is None else f", {c.peak_mb:.0f} MB"
-    return Check(
-        name=f"{c.engine}: {c.test}",
-        expected="passes",
-        found=f"{'failed: ' if c.status == 'failed' else ''}{c.detail}{memory}",
-        ok=c.status != "failed",
-        remedy="report it, with the output of `wavespark doctor --json`",
-        seconds=round(c.seconds, 2),
-    )
+
+def _what_to_do(checks: "Iterable[Check]") -> None:
+    for title, state in (("What to do", "fails"), ("Notes", "warning")):
+        lines = [f"  {c.name}: {c.remedy}" for c in checks if c.state == state]
+        if lines:
+            say("\n".join([title, *(printable(line) for line in dict.fromkeys(lines))]))
 
 
-def _table(checks: list[Any]) -> None:
-    for check in checks:
-        seconds = f"  {check.seconds:.1f} s" if check.seconds else ""
-        say(f"  {'ok  ' if check.ok else 'FAIL'}  {check.name:<30} {check.found}  (expected: {check.expected}){seconds}")
+def _explain(message: str, json: bool) -> None:
+    from wavespark.doctor.messages import recognise
+
+    meaning = recognise(message)
+    if json:
+        emit_json(
+            {"known": meaning is not None} | ({"cause": meaning.cause, "remedy": meaning.remedy} if meaning else {})
+        )
+    elif meaning is None:
+        note("This message is not known. Run `wavespark doctor` to see what does not work here.")
+    else:
+        say(f"{meaning.cause}.\nWhat to do: {meaning.remedy}")
+    if meaning is None:
+        sys.exit(1)
