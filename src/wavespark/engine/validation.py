@@ -1,8 +1,7 @@
-"""The held-out measure: fixed crops with fixed masks, scored in normalised units beside trilinear inpainting; and their pictures."""
+"""The held-out measure: fixed crops with fixed masks, scored in normalised units beside inpainting; and the health of every level."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -10,29 +9,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from wavespark.config import PretrainSettings
-from wavespark.engine.step import StepResult, forward
+from wavespark.engine import examples
+from wavespark.engine.objective import fine_masking, views_of
+from wavespark.engine.online_probe import OnlineProbe
+from wavespark.engine.step import Scoring, StepResult, draw_masks, reconstruct, voxel_mask
 from wavespark.masking import BlockMasking
-from wavespark.metrics import effective_rank, harmonic, inpaint
+from wavespark.metrics import harmonic, inpaint
+from wavespark.metrics.health import level_health
 from wavespark.models import SparK
-from wavespark.objectives import Score, reconstruction
+from wavespark.objectives import Score, places_of, reconstruction
 from wavespark.prepare import Store
-from wavespark.prepare.publish import write_file
 from wavespark.randomness import stream
 from wavespark.sampling import Batch, Crop, Split, collate
 from wavespark.sampling.crops import random_crop
+from wavespark.sampling.views import Views
 from wavespark.shapes import Triple
-from wavespark.sparse import cut_cells
+from wavespark.sparse import VisibleCells, cut_cells
 
 _MASK_STEP = 0
 """Training steps count from 1, so no training mask equals a held-out one."""
-_NOTE = (
-    "Predicted cells are shown with their true mean and standard deviation: the network is asked for the shape within a cell only. "
-    "Inpainting is shown as it is."
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -41,8 +39,8 @@ class HeldOut:
 
     crops: tuple[Crop, ...]
     masking: BlockMasking
-    seed: int
-    variance_floor: float
+    settings: PretrainSettings
+    probe: OnlineProbe
     baselines: list[tuple[Score, Score, Score]] = field(default_factory=list)
     """What interpolation scores on each crop, once it is known."""
 
@@ -60,52 +58,82 @@ class HeldOut:
             queue = queues[k % len(queues)]
             region = queue[(k // len(queues)) % len(queue)]
             crops.append(random_crop(store[region.volume], region, settings.box, rng, tries=8))
-        return cls(
-            crops=tuple(crops),
-            masking=masking,
-            seed=settings.run.seed,
-            variance_floor=settings.objective.variance_floor,
-        )
+        return cls(crops=tuple(crops), masking=masking, settings=settings, probe=OnlineProbe.of(store, settings))
 
-    def batches(self) -> list[Batch]:
-        """One crop each: a score does not depend on how many are computed at once."""
-        return [collate([(-1 - k, crop)]) for k, crop in enumerate(self.crops)]
+    def batches(self, cell: Triple) -> list[tuple[Batch, Views | None]]:
+        """One crop each, and its two views where the run has two: a score does not depend on how many are computed at once."""
+        boxes = [collate([(-1 - k, crop)]) for k, crop in enumerate(self.crops)]
+        views = [views_of(box, self.settings, cell, _MASK_STEP) for box in boxes]
+        return [(box if v is None else v.coarse, v) for box, v in zip(boxes, views, strict=True)]
 
     @torch.no_grad()
     def measure(self, model: SparK, step: int) -> tuple[dict[str, Any], list[StepResult]]:
         """The line of validation.jsonl, and the results of the crops."""
         was_training = model.training
         model.eval()
-        results = [
-            forward(model, batch, self.masking, self.seed, _MASK_STEP, self.variance_floor) for batch in self.batches()
-        ]
-        features = torch.cat([self._coarsest(model, b, r) for b, r in zip(self.batches(), results, strict=True)])
+        batches = self.batches(model.encoder.cell)
+        results = [self._score(model, batch, self.masking) for batch, _ in batches]
+        others = [self._score(model, batch, self.masking, "another mask") for batch, _ in batches]
+        line: dict[str, Any] = {}
+        if self.settings.objective.second_view:
+            masking = fine_masking(self.settings, model.encoder.cell)
+            fine = [self._score(model, views.fine, masking) for _, views in batches if views is not None]
+            line["second_view"] = _finite(reduce(add, [r.score for r in fine]).normalised_loss)
         model.train(was_training)
         if not self.baselines:  # they never change: the crops and the masks are fixed
             self.baselines.extend(
                 baseline_scores(batch, result, model.encoder.cell)
-                for batch, result in zip(self.batches(), results, strict=True)
+                for (batch, _), result in zip(batches, results, strict=True)
             )
         rows = [(r.score, *baseline) for r, baseline in zip(results, self.baselines, strict=True)]
         scans = [f"{crop.modality} {crop.contrast or 'unknown'}" for crop in self.crops]
+        levels = health_of(model.encoder.strides, [r.levels for r in results], [r.levels for r in others])
+        found = self.probe.measure(model)
         return {
             "step": step,
             **_named(rows),
-            "effective_rank": effective_rank(features),
-            "feature_std": float(features.std(0).mean()),
+            **line,
+            "effective_rank": levels[-1]["effective_rank"],
+            "feature_std": levels[-1]["feature_std"],
+            "alignment": levels[-1]["alignment"],
+            "levels": levels,
+            **({} if found is None else {"probe": found}),
             "target_cells": sum(int(r.predicted.sum()) for r in results),
             "per_modality": _by([crop.modality for crop in self.crops], rows),
             "per_contrast": _by(scans, rows),
         }, results
 
-    @staticmethod
-    def _coarsest(model: SparK, batch: Batch, result: StepResult) -> Tensor:
-        device = next(model.parameters()).device
-        return (
-            model.encoder(batch.voxels.to(device), result.masks.visible, modality=batch.modality)[-1]
-            .features.flatten(0, 3)
-            .float()
-        )
+    def _score(self, model: SparK, batch: Batch, masking: BlockMasking, which: str = "") -> StepResult:
+        seed = self.settings.run.seed
+        keys = [f"{key}:{which}" if which else key for key in batch.mask_keys]
+        masks = draw_masks(masking, keys, seed, _MASK_STEP)
+        scoring = Scoring(**self.settings.objective.scoring)
+        return reconstruct(model, batch, masks, seed, _MASK_STEP, scoring, levels_too=True)
+
+
+def health_of(
+    strides: Sequence[int], ones: Sequence[list[VisibleCells]], others: Sequence[list[VisibleCells]]
+) -> list[dict[str, float | None]]:
+    """Feature spread, effective rank and alignment of every level, over the cells of all crops.
+
+    Args:
+        strides: of the levels.
+        ones: levels of each crop under one mask.
+        others: the same crops under another.
+    """
+    lines = []
+    for number, stride in enumerate(strides):
+        features, here, there = [], [], []
+        for one, other in zip(ones, others, strict=True):
+            a, b = one[number], other[number]
+            x, y = places_of(a).features, places_of(b).features
+            rows_a, rows_b = a.layout.rows_of(a.cells), b.layout.rows_of(b.cells)
+            features.append(x)
+            here.append(x[torch.isin(rows_a, rows_b)])
+            there.append(y[torch.isin(rows_b, rows_a)])
+        health = level_health(stride, torch.cat(features), torch.cat(here), torch.cat(there))
+        lines.append({k: v if np.isfinite(v) else None for k, v in asdict(health).items()})
+    return lines
 
 
 def _named(rows: Sequence[Sequence[Score]]) -> dict[str, float | None]:
@@ -141,60 +169,9 @@ def baseline_scores(batch: Batch, result: StepResult, cell: Triple) -> tuple[Sco
     return score(trilinear, False), score(trilinear, True), score(harmonic(batch.voxels, visible), True)
 
 
-def voxel_mask(cells_BDHW: Tensor, cell: Triple, size: Sequence[int]) -> Tensor:
-    """A cell mask as a voxel mask of the crop."""
-    for axis in range(3):
-        cells_BDHW = cells_BDHW.repeat_interleave(cell[axis], axis + 1)
-    d, h, w = size
-    return cells_BDHW[:, :d, :h, :w]
-
-
 def write_examples(
-    folder: Path,
-    held_out: HeldOut,
-    results: Sequence[StepResult],
-    cell: Triple,
-    step: int,
-    at_most: int = 4,
+    folder: Path, held_out: HeldOut, results: Sequence[StepResult], cell: Triple, step: int, at_most: int = 4
 ) -> None:
-    """`examples/step_XXXXXXXX.safetensors`: original, reconstruction, inpainting, visible, foreground of the first crops."""
-    tensors: dict[str, Tensor] = {}
-    cases = []
-    for k, (crop, batch, result) in enumerate(
-        list(zip(held_out.crops, held_out.batches(), results, strict=True))[:at_most]
-    ):
-        visible = voxel_mask(result.masks.visible, cell, batch.voxels.shape[2:])
-        tensors |= {
-            f"original_{k}": batch.voxels[0],
-            f"reconstruction_{k}": _reconstructed(batch, result, cell)[0],
-            f"inpainting_{k}": inpaint(batch.voxels, visible)[0],
-            f"visible_{k}": visible[0].to(torch.uint8),
-            f"foreground_{k}": batch.foreground[0].to(torch.uint8),
-        }
-        cases.append(
-            {
-                "volume": crop.volume,
-                "modality": crop.modality,
-                "contrast": crop.contrast,
-                "spacing": list(crop.spacing),
-                "start": list(crop.start),
-            }
-        )
-    content = save(
-        {name: t.contiguous() for name, t in tensors.items()}, metadata={"cases": json.dumps(cases), "note": _NOTE}
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / f"step_{step:08d}.safetensors", content)
-
-
-def _reconstructed(batch: Batch, result: StepResult, cell: Triple) -> Tensor:
-    """The crop with its predicted cells in voxel values (with each cell's true mean and scale, which the network is not asked for)."""
-    t = result.targets
-    cells = (result.prediction.float() * t.scale + t.mean).cpu()
-    full = batch.voxels.clone()
-    for (s, d, h, w), values in zip(result.predicted.nonzero().tolist(), cells, strict=True):
-        place = full[
-            s, :, d * cell[0] : (d + 1) * cell[0], h * cell[1] : (h + 1) * cell[1], w * cell[2] : (w + 1) * cell[2]
-        ]
-        place.copy_(values.permute(3, 0, 1, 2)[:, : place.shape[1], : place.shape[2], : place.shape[3]])
-    return full
+    """Pictures of the first crops; see `engine.examples`."""
+    batches = [batch for batch, _ in held_out.batches(cell)]
+    examples.write_examples(folder, held_out.crops, batches, results, cell, step, at_most)
