@@ -1,6 +1,6 @@
 """Everything that decides a pre-training run. Every key is read; an unknown one is refused (law I29)."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,8 @@ from wavespark.shapes import Triple, ceil_div
 class ModelChoice(Settings):
     name: str = "waveformer_tiny"
     drop_path: float = Field(0.0, ge=0, lt=1)
+    settings: dict[str, bool | int | float | str | list[int]] = Field(default_factory=dict)
+    """Changes to the settings that the name stands for, e.g. `{ multi_scale = true }`."""
     init: str = ""
     """An export, a run or a safetensors file whose encoder weights the run begins with; empty = fresh ones."""
     init_partial: bool = False
@@ -154,12 +156,10 @@ class PretrainSettings(Settings):
 
     def encoder(self, stems: dict[str, int]) -> Encoder:
         """A fresh encoder."""
-        return create_model(
-            self.model.name,
-            stems=stems,
-            drop_path=self.model.drop_path,
-            **({"gradient_checkpointing": True} if self.run.gradient_checkpointing else {}),
-        )
+        own: dict[str, Any] = {**self.model.settings, "drop_path": self.model.drop_path}
+        if self.run.gradient_checkpointing:
+            own["gradient_checkpointing"] = True
+        return create_model(self.model.name, stems=stems, **own)
 
     @property
     def box(self) -> Triple:

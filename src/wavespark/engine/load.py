@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
+from torch import Tensor
 
 from wavespark.checkpoints import Export, newest_checkpoint, read_export, write_export
 from wavespark.config import PretrainSettings
@@ -14,6 +15,7 @@ from wavespark.models import Encoder, describe, from_description
 from wavespark.prepare.publish import write_file
 
 FORMAT = "wavespark encoder 1"
+_DECODER = "decoder."
 
 
 def load_encoder(path: str | Path) -> Encoder:
@@ -34,14 +36,17 @@ def load_encoder(path: str | Path) -> Encoder:
     except (KeyError, TypeError, ValueError) as error:
         why = f": {error}" if isinstance(error, ModelError) else ""
         raise CheckpointError(f"{folder}: config.json does not describe an encoder of this version{why}") from None
-    own, found = encoder.state_dict(), export.weights
+    own, found = encoder.state_dict(), dict(export.weights)
+    if export.config.get("decoder") == "unet":
+        names = [name for name in found if name.startswith(_DECODER)]
+        encoder.pretrained_decoder = {name.removeprefix(_DECODER): found.pop(name) for name in names}
     wrong = sorted(set(own) ^ set(found))
     wrong += [k for k in own if k in found and (own[k].shape, own[k].dtype) != (found[k].shape, found[k].dtype)]
     if wrong:
         raise CheckpointError(
             f"{folder}: {len(wrong)} weight(s) do not fit the model of config.json: {', '.join(wrong[:8])}"
         )
-    encoder.load_state_dict(dict(found), assign=True)
+    encoder.load_state_dict(found, assign=True)
     encoder.preparation = preparation
     return encoder.eval()
 
@@ -50,7 +55,7 @@ def export_run(
     folder: Path, encoder: Encoder, *, name: str, preparation: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> None:
     """Writes the encoder with what is needed to use it."""
-    write_export(folder, Export(weights=encoder.state_dict(), config=_describe(encoder, name, preparation, provenance)))
+    write_export(folder, Export(weights=_weights(encoder), config=_describe(encoder, name, preparation, provenance)))
 
 
 def export_checkpoint(run: Path, output: Path, format: str, say: Callable[[str], None] = lambda text: None) -> int:
@@ -74,6 +79,11 @@ def export_checkpoint(run: Path, output: Path, format: str, say: Callable[[str],
         encoder.load_state_dict(
             {name.removeprefix("encoder."): t for name, t in checkpoint.model.items() if name.startswith("encoder.")}
         )
+        if settings.decoder.kind == "unet":
+            prefix = "decoder.decoder."
+            encoder.pretrained_decoder = {
+                name.removeprefix(prefix): t for name, t in checkpoint.model.items() if name.startswith(prefix)
+            }
         preparation = {"fingerprint": checkpoint.state["store"], "settings": checkpoint.state["preparation"]}
         provenance = {
             "steps": checkpoint.step,
@@ -90,13 +100,19 @@ def export_checkpoint(run: Path, output: Path, format: str, say: Callable[[str],
         write_file(
             output,
             save(
-                {name: t.contiguous() for name, t in encoder.state_dict().items()},
+                {name: t.contiguous() for name, t in _weights(encoder).items()},
                 metadata={"wavespark": json.dumps(config)},
             ),
         )
     else:
         export_run(output, encoder, name=settings.model.name, preparation=preparation, provenance=provenance)
     return checkpoint.step
+
+
+def _weights(encoder: Encoder) -> dict[str, Tensor]:
+    """Those of the encoder, and of the segmentation decoder if it was pre-trained with it."""
+    decoder = {_DECODER + name: t for name, t in encoder.pretrained_decoder.items()}
+    return {**encoder.state_dict(), **decoder}
 
 
 def _describe(
@@ -107,6 +123,7 @@ def _describe(
         "format": FORMAT,
         "model": {"name": name, "kind": described["kind"], "settings": described["settings"]},
         "stems": described["stems"],
+        **({"decoder": "unet"} if encoder.pretrained_decoder else {}),
         "strides": list(encoder.strides),
         "channels": list(encoder.channels),
         "cell": list(encoder.cell),

@@ -4,6 +4,8 @@ Where the encoder's finest level is coarser than voxels, the missing scales have
 Axes: B batch, C channels, D H W voxels or tokens.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -54,7 +56,7 @@ class UNetDecoder(nn.Module):
             {name: ResidualBlock(count, widths[-1]) for name, count in stems.items()} if self.sees_voxels else {}
         )
         self.transpconvs, self.stages, self.seg_layers = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        for below, width, skip, step in zip(widths, widths[1:], skips, self.steps, strict=True):
+        for (below, width), skip, step in zip(pairwise(widths), skips, self.steps, strict=True):
             self.transpconvs.append(nn.ConvTranspose3d(below, width, step, stride=step))
             self.stages.append(_Stage(width + skip, width, convolutions))
             self.seg_layers.append(nn.Conv3d(width, outputs, 1))
