@@ -4,7 +4,8 @@ from wavespark.prepare.recipe import Recipe, load_recipe, recipe_names
 from wavespark.prepare.report import PrepareReport
 from wavespark.prepare.run import prepare
 from wavespark.prepare.splits import held_out
-from wavespark.prepare.store import Damage, Store, StoredVolume, open_store
+from wavespark.prepare.store import Damage, Store, open_store
+from wavespark.prepare.stored import StoredVolume
 from wavespark.prepare.workers import Limits
 
 __all__ = [

@@ -9,6 +9,8 @@ from wavespark.prepare.foreground import box_around, find_foreground
 from wavespark.prepare.intensity import Encoding, encode_ct, encode_mr
 from wavespark.prepare.recipe import Recipe
 from wavespark.prepare.resample import Spacing, resample
+from wavespark.prepare.skull import shows_a_skull
+from wavespark.shapes import Triple
 from wavespark.volumes import Volume, spacing_of, to_ras
 
 
@@ -23,6 +25,12 @@ class Item:
     """bool [D, H, W]."""
     affine: np.ndarray
     """float64 [4, 4]: index of the stored grid to RAS mm."""
+
+    @property
+    def size(self) -> Triple:
+        """Voxels along D, H, W."""
+        d, h, w = self.numbers.shape
+        return d, h, w
 
 
 def target_spacing(own: Spacing, recipe: Recipe) -> Spacing:
@@ -41,13 +49,16 @@ def make_item(volume: Volume, recipe: Recipe) -> Item:
     """The volume as the recipe wants it.
 
     Raises:
-        VolumeError: `constant_volume` if nothing stands out from the background, `not_3d` if it has several channels.
+        VolumeError: `not_a_head` if the recipe wants heads only and it is none, `constant_volume` if nothing stands out from
+            the background, `not_3d` if it has several channels.
     """
     if volume.voxels.shape[0] != 1:
         raise VolumeError(
             "not_3d", f"the volume has {volume.voxels.shape[0]} channels; one is wanted. Give each as its own volume"
         )
     voxels, affine = to_ras(volume.voxels[0], volume.affine)
+    if recipe.only_heads and volume.modality == "CT" and not shows_a_skull(voxels, affine):
+        raise VolumeError("not_a_head", "no skull is to be seen, and the recipe keeps heads only (only_heads)")
     valid = None if volume.valid is None else to_ras(volume.valid, volume.affine)[0]
     if recipe.spacing_mm != "own":
         spacing = target_spacing(spacing_of(affine), recipe)

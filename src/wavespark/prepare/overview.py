@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from wavespark.prepare.store import StoredVolume
+from wavespark.prepare.stored import StoredVolume
 
 _SHADES = (0.0, 0.995)
 """Quantiles of a slice that become black and white."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from wavespark.errors import SettingsError
+from wavespark.prepare.datasets.names import DatasetName
 from wavespark.prepare.settings import Settings, build, override
 
 Positive = Annotated[float, Field(gt=0)]
@@ -93,6 +94,10 @@ class Recipe(Settings):
     ct: CTValues = CTValues()
     mr: MRValues = MRValues()
     foreground: ForegroundBox = ForegroundBox()
+    dataset: DatasetName = "auto"
+    """Whose folders the sources are, which tells what belongs together; `auto` recognises them, `plain` takes every file by itself."""
+    only_heads: bool = False
+    """Leave out CT without a skull: for data sets of the whole body."""
     leave_out: tuple[str, ...] = ()
     """Notes that keep a volume out of the store, for example `few_distinct_values` (label maps, masks)."""
     reading: dict[str, Any] = Field(default_factory=dict)
@@ -101,7 +106,10 @@ class Recipe(Settings):
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that decides what is stored, as plain JSON values."""
-        return self.model_dump(mode="json", exclude={"name"})
+        untouched = {key for key in ("dataset", "only_heads") if getattr(self, key) == Recipe.model_fields[key].default}
+        return self.model_dump(
+            mode="json", exclude={"name"} | untouched
+        )  # stores that know nothing of these stay valid
 
     @cached_property
     def fingerprint(self) -> str:

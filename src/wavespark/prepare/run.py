@@ -2,13 +2,12 @@
 
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from wavespark.errors import SettingsError, StoreError
+from wavespark.prepare.inputs import find_inputs, identity_of, split_done
 from wavespark.prepare.lock import PARTS, hold
 from wavespark.prepare.manifest import (
     MANIFEST,
@@ -17,7 +16,6 @@ from wavespark.prepare.manifest import (
     Record,
     add_lines,
     encode_line,
-    read_items,
     read_lines,
     rewrite,
     rewrite_manifest,
@@ -29,7 +27,7 @@ from wavespark.prepare.settings import reading_settings
 from wavespark.prepare.store import FORMAT, STORE_FILE, read_recipe
 from wavespark.prepare.work import Outcome, Work
 from wavespark.prepare.workers import Limits, Lost, work_through
-from wavespark.volumes import Refusal, Source, find_sources, new_secret, source_id
+from wavespark.volumes import Refusal, Source, new_secret, source_id
 
 Tell = Callable[[float, float, str], None]
 Shard = tuple[int, int]
@@ -86,9 +84,11 @@ def prepare(
     with hold(store / "private", start, stop):
         # What another shard is writing now must stay; what is a day old is nobody's.
         remove_unfinished(store / "items", 0.0 if shard == (1, 1) else 86400.0)
-        found, refused, paths = _find(roots, secret, reading, lambda name: start <= int(name[:10], 16) < stop)
-        todo, done = _split_done(store, found)
-        journal = _Journal(store, {s.id: _identity(s) for s in found} | paths)
+        found, refused, paths = find_inputs(
+            roots, secret, reading, recipe.dataset, lambda name: start <= int(name[:10], 16) < stop
+        )
+        todo, done = split_done(store, found)
+        journal = _Journal(store, secret, {s.id: identity_of(s) for s in found} | paths)
         try:
             for refusal in refused:
                 journal.refuse(refusal)
@@ -144,85 +144,6 @@ def _make_store(store: Path, recipe: Recipe) -> bytes:
         ) from None
 
 
-def _find(
-    roots: Iterable[str | Path], secret: bytes, reading: Any, mine: Callable[[str], bool]
-) -> tuple[list[Source], list[Refusal], dict[str, Record]]:
-    """Sources and refusals of this shard, each id once, and the private identity of the refused ones."""
-    found: dict[str, Source] = {}
-    refused: dict[str, Refusal] = {}
-    paths: dict[str, Record] = {}
-    for root in roots:
-        sources, refusals = find_sources(root, secret, reading)
-        for source in sources:
-            other = found.setdefault(source.id, source)
-            if other.paths != source.paths:
-                raise SettingsError(
-                    "two inputs have the same name below their SOURCE: give the folder that holds both as one SOURCE"
-                )
-        refused |= {r.source_id: r for r in refusals if r.source_id not in refused}
-        paths |= _refused_paths(root, secret, {r.source_id for r in refusals})
-    return (
-        [s for s in found.values() if mine(s.id)],
-        [r for r in refused.values() if mine(r.source_id) and r.source_id not in found],
-        paths,
-    )
-
-
-def _refused_paths(root: str | Path, secret: bytes, ids: set[str]) -> dict[str, Record]:
-    """Which files were refused without being read: their ids are keyed hashes of relative paths, so these are tried."""
-    if not ids:
-        return {}
-    top = os.path.realpath(os.fsencode(root))
-    candidates = [(b".", top), (os.path.basename(os.fsencode(root)), top)]
-    for folder, folders, files in os.walk(top):
-        candidates += [(os.path.relpath(p, top), p) for p in (os.path.join(folder, name) for name in folders + files)]
-    named = ((source_id(secret, relative), path) for relative, path in candidates)
-    return {name: {"id": name, "path": os.fsdecode(path)} for name, path in named if name in ids}
-
-
-def _identity(source: Source) -> Record:
-    """What tells later runs, and `inspect --reveal`, which files an id means. Private."""
-    path = source.paths[0] if len(source.paths) == 1 else os.path.dirname(source.paths[0])
-    try:
-        changed = max(os.stat(p).st_mtime_ns for p in source.paths)
-    except OSError:
-        changed = 0
-    return {
-        "id": source.id,
-        "path": os.fsdecode(path),
-        "files": len(source.paths),
-        "bytes": source.size,
-        "changed_ns": changed,
-    }
-
-
-def _split_done(store: Path, found: Sequence[Source]) -> tuple[list[Source], list[Source]]:
-    """Sources to work on, the largest first, and those whose volumes are all there and whose files have not changed."""
-    volumes: Counter[str] = Counter()
-    wanted: dict[str, int] = {}
-    for record in read_items(store):
-        name = str(record.get("source_id"))
-        volumes[name] += 1
-        wanted[name] = int(record.get("of", 1))
-    before = {str(r.get("id")): r for r in read_lines(store / SOURCES)}
-    todo: list[Source] = []
-    done: list[Source] = []
-    for source in found:
-        complete = volumes[source.id] > 0 and volumes[source.id] == wanted[source.id]
-        (done if complete and _same_files(before.get(source.id), source) else todo).append(source)
-    return sorted(todo, key=lambda s: (-s.size, s.id)), done
-
-
-def _same_files(before: Record | None, source: Source) -> bool:
-    """True if nothing tells that the files have changed; a folder that was moved as a whole has not."""
-    if before is None:
-        return True
-    now = _identity(source)
-    if (before.get("bytes"), before.get("files")) != (now["bytes"], now["files"]):
-        return False
-    return before.get("path") != now["path"] or before.get("changed_ns") == now["changed_ns"]
-
-
 def _work(
     todo: Sequence[Source], work: Work, workers: int, limits: Limits, tell: Tell
 ) -> Iterator[tuple[Source, Outcome | Lost]]:
@@ -245,7 +166,10 @@ class _Journal:
     """What has happened so far, on its way to the lists."""
 
     store: Path
+    secret: bytes
     identities: dict[str, Record]
+    mended: set[str] = field(default_factory=set)
+    """Label maps that were looked at again: their old refusals go."""
     refused: dict[str, Refusal] = field(default_factory=dict)
     prepared: int = 0
     _lines: dict[str, list[Record]] = field(default_factory=lambda: {MANIFEST: [], QUARANTINE: [], SOURCES: []})
@@ -267,6 +191,10 @@ class _Journal:
         else:
             self.prepared += 1
             self._lines[MANIFEST] += outcome.records
+            self.mended |= {source_id(self.secret, path) for path in source.beside.paths}
+            for map in outcome.left_out:
+                self.identities[map.id] = {"id": map.id, "path": os.fsdecode(map.path)}
+                self.refuse(Refusal(source_id=map.id, reason=map.reason, sentence=map.sentence))
             self._lines[SOURCES].append(self.identities[source.id])
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
@@ -289,7 +217,10 @@ class _Journal:
         """Writes the lists anew: sorted, each key once, without refusals of inputs that are good now."""
         rewrite_manifest(self.store)
         rewrite(
-            self.store, QUARANTINE, {s.id: None for s in found} | {name: _line(r) for name, r in self.refused.items()}
+            self.store,
+            QUARANTINE,
+            dict.fromkeys([*(s.id for s in found), *self.mended])
+            | {name: _line(r) for name, r in self.refused.items()},
         )
         known = {s.id for s in found} | set(self.refused)
         rewrite(self.store, SOURCES, {name: record for name, record in self.identities.items() if name in known})

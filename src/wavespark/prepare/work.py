@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wavespark.errors import StoreError, VolumeError
+from wavespark.prepare.beside import LeftOut, labels_on, read_beside, without_hidden
 from wavespark.prepare.item import make_item
+from wavespark.prepare.item_files import Known, item_files
 from wavespark.prepare.manifest import Record
 from wavespark.prepare.publish import write_folder
 from wavespark.prepare.recipe import Recipe
-from wavespark.prepare.store import item_files
 from wavespark.volumes import ReadingSettings, Source, Volume, read_source
 
 
@@ -24,6 +25,8 @@ class Outcome:
     reason: str | None = None
     sentence: str = ""
     """Why the input was refused."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Label maps and masks that could not be used."""
     failure: str | None = None
     """Why the whole run must stop: the disk is full."""
 
@@ -45,12 +48,18 @@ class Work:
         try:
             made = []
             volumes = read_source(source, self.secret, self.reading)
+            attached = read_beside(source, self.secret, self.reading)
+            left_out = list(attached.left_out)
             for volume in volumes:
                 _left_out(volume, self.recipe)
-                made.append(item_files(make_item(volume, self.recipe), volume, source.id, len(volumes), self.recipe))
+                item = make_item(without_hidden(volume, attached), self.recipe)
+                labels, more = labels_on(item.size, item.affine, source, attached, self.secret)
+                left_out += more
+                known = Known(labels=labels, targets=dict(source.beside.targets), marks=attached.marks)
+                made.append(item_files(item, volume, known, source.id, len(volumes), self.recipe))
             for record, files in made:
                 write_folder(self.store / "items" / record["id"], files)
-            return Outcome(tuple(record for record, _ in made))
+            return Outcome(tuple(record for record, _ in made), left_out=tuple(left_out))
         except VolumeError as error:
             return Outcome(reason=error.reason, sentence=error.sentence)
         except StoreError as error:

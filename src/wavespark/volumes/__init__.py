@@ -1,18 +1,24 @@
 """File or folder to volumes: NIfTI, DICOM and others, read safely, checked, and named only by keyed hashes."""
 
+from wavespark.volumes.dicom import mark_in_mm
 from wavespark.volumes.finding import find_sources
+from wavespark.volumes.labels import read_label_map
+from wavespark.volumes.manifest import checked_path
 from wavespark.volumes.orientation import affine_from_axes, axes_to_ras, axis_codes, is_usable, spacing_of, to_ras
 from wavespark.volumes.privacy import new_secret, patient_id, source_id
 from wavespark.volumes.reading import read_source, read_volumes
 from wavespark.volumes.settings import AssumedGeometry, ReadingSettings
-from wavespark.volumes.source import Source
+from wavespark.volumes.source import LABEL_NAME, Beside, Mark, Source
 from wavespark.volumes.volume import CONTRASTS, MODALITIES, Found, Refusal, Volume, content_hash
 
 __all__ = [
     "CONTRASTS",
+    "LABEL_NAME",
     "MODALITIES",
     "AssumedGeometry",
+    "Beside",
     "Found",
+    "Mark",
     "ReadingSettings",
     "Refusal",
     "Source",
@@ -20,11 +26,14 @@ __all__ = [
     "affine_from_axes",
     "axes_to_ras",
     "axis_codes",
+    "checked_path",
     "content_hash",
     "find_sources",
     "is_usable",
+    "mark_in_mm",
     "new_secret",
     "patient_id",
+    "read_label_map",
     "read_source",
     "read_volumes",
     "source_id",

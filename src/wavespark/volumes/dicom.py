@@ -19,7 +19,7 @@ from wavespark.volumes.naming import Kind
 from wavespark.volumes.privacy import source_id
 from wavespark.volumes.series import Slice, Stack, arrange, fill_missing
 from wavespark.volumes.settings import ReadingSettings
-from wavespark.volumes.source import Source
+from wavespark.volumes.source import Mark, Source
 from wavespark.volumes.volume import Volume
 
 _TAGS = tuple(HEADER_TAGS.values())
@@ -56,6 +56,22 @@ def read_dicom(source: Source, secret: bytes, settings: ReadingSettings) -> tupl
             )
         )
     return tuple(volumes)
+
+
+def mark_in_mm(mark: Mark) -> tuple[float, float, float] | None:
+    """Where a mark lies, RAS mm; None where its slice does not say where it lies or cannot be read (PS3.3 C.7.6.2.1.1)."""
+    try:
+        file = open_dicom(mark.file, _TAGS)
+        slices = read_slices(file, read_header(file), 0)
+    except VolumeError:
+        return None
+    found = next((s for s in slices if s.frame == mark.frame), None)
+    if found is None or found.position is None or found.orientation is None or found.spacing is None:
+        return None
+    along_row, along_column = np.array(found.orientation[:3]), np.array(found.orientation[3:])
+    place = np.array(found.position) + mark.x * found.spacing[1] * along_row + mark.y * found.spacing[0] * along_column
+    r, a, s = (place * (-1, -1, 1)).tolist()
+    return r, a, s
 
 
 def _read_headers(source: Source, settings: ReadingSettings) -> tuple[list[Header], list[Slice]]:

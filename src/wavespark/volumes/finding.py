@@ -2,13 +2,14 @@
 
 import os
 import stat
+from dataclasses import replace
 
 from wavespark.errors import InputError, VolumeError
 from wavespark.volumes.grouping import group_dicom
 from wavespark.volumes.manifest import EXTENSIONS, walk_manifest
 from wavespark.volumes.png_slices import group_png
 from wavespark.volumes.settings import ReadingSettings
-from wavespark.volumes.source import Source
+from wavespark.volumes.source import Beside, Source
 from wavespark.volumes.volume import Refusal
 from wavespark.volumes.walk import Entry, Walk
 
@@ -29,6 +30,7 @@ def find_sources(
     settings = settings or ReadingSettings()
     root = os.path.realpath(os.fsencode(path))
     walk = Walk(secret=secret)
+    besides: dict[bytes, Beside] = {}
     try:
         mode = os.stat(root).st_mode
     except OSError:
@@ -37,7 +39,7 @@ def find_sources(
         walk.folder(root)
     elif stat.S_ISREG(mode):
         if root.lower().endswith(EXTENSIONS):
-            walk_manifest(root, walk)
+            besides = walk_manifest(root, walk)
         else:
             walk.single(Entry(path=root, relative=os.path.basename(os.fsencode(path)) or os.path.basename(root)))
     else:
@@ -49,4 +51,11 @@ def find_sources(
             raise InputError("no_input", "the given folder holds no image file")
         sentence = f"{walk.others} file(s), and none is an image that can be read"
         walk.refuse(b".", VolumeError("no_readable_image", sentence))
-    return tuple(walk.sources), walk.refusals()
+    return tuple(_with_beside(walk.sources, besides)), walk.refusals()
+
+
+def _with_beside(sources: list[Source], besides: dict[bytes, Beside]) -> list[Source]:
+    """The sources with what a manifest says of them; label maps are no volumes of their own."""
+    maps = {path for beside in besides.values() for path in beside.paths}
+    named = [replace(s, beside=besides.get(os.fsencode(s.relative), s.beside)) for s in sources]
+    return [s for s in named if not (len(s.paths) == 1 and s.paths[0] in maps)]

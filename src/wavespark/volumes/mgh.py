@@ -25,7 +25,25 @@ def read_mgh(source: Source, settings: ReadingSettings) -> Volume:
     Raises:
         VolumeError: see the reason codes in the user guide.
     """
-    with open_regular(source.paths[0]) as file:
+    voxels, affine, notes = load_mgh(source.paths[0], settings)
+    return finish(
+        voxels,
+        affine,
+        kind=kind_of(source.paths[0]),
+        id=source.id,
+        patient=source.patient,
+        notes=notes | set(source.notes),
+        settings=settings,
+    )
+
+
+def load_mgh(path: bytes, settings: ReadingSettings) -> tuple[np.ndarray, np.ndarray, set[str]]:
+    """Values float32 [i, j, k], affine, and what was odd.
+
+    Raises:
+        VolumeError: as `read_mgh`.
+    """
+    with open_regular(path) as file:
         compressed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         reader: Reader = Inflated(file) if compressed else file
@@ -46,12 +64,4 @@ def read_mgh(source: Source, settings: ReadingSettings) -> Volume:
         voxels = read_voxels(reader, dtype, count).reshape(shape[:3], order="F")
         if compressed:
             drain(reader)
-    return finish(
-        voxels,
-        affine,
-        kind=kind_of(source.paths[0]),
-        id=source.id,
-        patient=source.patient,
-        notes=set(source.notes) | (set() if oriented else {"no_orientation"}),
-        settings=settings,
-    )
+    return voxels, affine, set() if oriented else {"no_orientation"}

@@ -31,7 +31,24 @@ def read_nifti(source: Source, settings: ReadingSettings) -> Volume:
     Raises:
         VolumeError: see the reason codes in the user guide.
     """
-    path = source.paths[0]
+    voxels, affine, notes = load_nifti(source.paths[0], settings)
+    return finish(
+        voxels,
+        affine,
+        kind=kind_of(source.paths[0]),
+        id=source.id,
+        patient=source.patient,
+        notes=notes | set(source.notes),
+        settings=settings,
+    )
+
+
+def load_nifti(path: bytes, settings: ReadingSettings) -> tuple[np.ndarray, np.ndarray, set[str]]:
+    """Values float32 [i, j, k], affine, and what was odd.
+
+    Raises:
+        VolumeError: as `read_nifti`.
+    """
     with open_regular(path) as file:
         compressed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
@@ -54,15 +71,7 @@ def read_nifti(source: Source, settings: ReadingSettings) -> Volume:
             drain(reader)
     if compressed != path.lower().endswith(b".gz"):
         notes.add("wrong_extension")
-    return finish(
-        voxels,
-        affine,
-        kind=kind_of(path),
-        id=source.id,
-        patient=source.patient,
-        notes=notes | set(source.notes),
-        settings=settings,
-    )
+    return voxels, affine, notes
 
 
 def _read_header(reader: Reader) -> tuple[Nifti1Header, int]:

@@ -41,7 +41,25 @@ def read_nrrd(source: Source, settings: ReadingSettings) -> Volume:
     Raises:
         VolumeError: see the reason codes in the user guide.
     """
-    with open_regular(source.paths[0]) as file:
+    voxels, affine, notes = load_nrrd(source.paths[0], settings)
+    return finish(
+        voxels,
+        affine,
+        kind=kind_of(source.paths[0]),
+        id=source.id,
+        patient=source.patient,
+        notes=notes | set(source.notes),
+        settings=settings,
+    )
+
+
+def load_nrrd(path: bytes, settings: ReadingSettings) -> tuple[np.ndarray, np.ndarray, set[str]]:
+    """Values float32 [i, j, k], affine, and what was odd.
+
+    Raises:
+        VolumeError: as `read_nrrd`.
+    """
+    with open_regular(path) as file:
         header = _read_header(file)
         shape = tuple(int(n) for n in header["sizes"])
         count = check_size(shape, settings)
@@ -52,15 +70,7 @@ def read_nrrd(source: Source, settings: ReadingSettings) -> Volume:
         voxels = read_voxels(reader, dtype, count).reshape(shape, order="F")
         if reader is not file:
             drain(reader)
-    return finish(
-        voxels,
-        affine,
-        kind=kind_of(source.paths[0]),
-        id=source.id,
-        patient=source.patient,
-        notes=notes | set(source.notes),
-        settings=settings,
-    )
+    return voxels, affine, notes
 
 
 def _read_header(file: RegularFile) -> dict[str, Any]:

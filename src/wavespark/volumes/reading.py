@@ -1,6 +1,7 @@
 """`read_volumes`: a file or folder to volumes and refusals."""
 
 import os
+from dataclasses import replace
 
 from wavespark.errors import VolumeError
 from wavespark.volumes.dicom import read_dicom
@@ -54,6 +55,12 @@ def read_source(source: Source, secret: bytes, settings: ReadingSettings | None 
         VolumeError: with a reason code; its sentence quotes nothing from the file.
     """
     settings = settings or ReadingSettings()
+    if source.beside.modality or source.beside.contrast:
+        settings = replace(
+            settings,
+            modality=settings.modality or source.beside.modality,
+            contrast=settings.contrast or source.beside.contrast,
+        )
     try:
         with unquoted("corrupt", "it cannot be read: its content contradicts its format"):
             if source.kind == "dicom":

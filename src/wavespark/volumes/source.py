@@ -1,6 +1,49 @@
-"""One thing to read: a file, a DICOM series, a folder of slices."""
+"""One thing to read: a file, a DICOM series, a folder of slices; and what is known about it from elsewhere."""
 
+import re
 from dataclasses import dataclass
+
+LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+"""What a label map may be called: nothing that could be a sentence about a patient."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """A point that somebody set in one slice."""
+
+    name: str
+    file: bytes
+    """Absolute path of the DICOM file. Private."""
+    frame: int
+    """Of a multi-frame file, from 0."""
+    x: float
+    """Column, in pixels from the middle of the first."""
+    y: float
+    """Row."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Beside:
+    """What belongs to a volume and lies in other files."""
+
+    labels: tuple[tuple[str, bytes], ...] = ()
+    """(name, absolute path) of label maps in the volume's space. Paths are private."""
+    hidden: bytes | None = None
+    """Absolute path of a map that is not 0 where voxels were made unrecognisable (defaced)."""
+    targets: tuple[tuple[str, float], ...] = ()
+    """What is known of the whole volume, by name."""
+    marks: tuple[Mark, ...] = ()
+    modality: str | None = None
+    """`MR` or `CT`, where the data set knows better than the file."""
+    contrast: str | None = None
+
+    @property
+    def paths(self) -> tuple[bytes, ...]:
+        """Every file that is meant."""
+        return tuple(path for _, path in self.labels) + (() if self.hidden is None else (self.hidden,))
+
+
+NOTHING_BESIDE = Beside()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,3 +66,4 @@ class Source:
     """Bytes to read."""
     notes: tuple[str, ...] = ()
     """Reason codes that were known before reading."""
+    beside: Beside = NOTHING_BESIDE

@@ -1,0 +1,58 @@
+"""What belongs together in the folders of public data sets: labels, masks, and what is known of each volume."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from wavespark.prepare.datasets import bids, deeplesion, openmind, rsna
+from wavespark.prepare.datasets.names import DatasetName
+from wavespark.volumes import ReadingSettings, Refusal, Source, find_sources
+
+Sources = tuple[tuple[Source, ...], tuple[Refusal, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A known layout of folders."""
+
+    name: DatasetName
+    is_it: Callable[[bytes], bool]
+    """Folder -> whether it looks like one."""
+    start: Callable[[bytes], bytes]
+    """Folder -> what to search: the folder, or a list in it."""
+    adapt: Callable[[bytes, Sources, bytes], Sources]
+    """(folder, what was found, secret) -> the same with what belongs to each volume."""
+
+
+DATASETS = (
+    Dataset("rsna-2025", rsna.is_it, lambda folder: folder, rsna.adapt),
+    Dataset("openmind", openmind.is_it, openmind.start, openmind.adapt),
+    Dataset("deeplesion", deeplesion.is_it, lambda folder: folder, deeplesion.adapt),
+    Dataset("bids", bids.is_it, lambda folder: folder, bids.adapt),
+)
+"""The first that knows a folder is taken."""
+
+
+def find_in_dataset(
+    path: str | bytes | Path, secret: bytes, settings: ReadingSettings, dataset: DatasetName = "auto"
+) -> Sources:
+    """As `find_sources`, with what belongs to each volume where the folder is of a known data set.
+
+    Args:
+        path: a file, folder or manifest.
+        secret: key of the ids.
+        settings: limits and repairs.
+        dataset: whose folder it is; `auto` looks.
+
+    Raises:
+        InputError: if the path itself cannot be used.
+    """
+    folder = os.path.realpath(os.fsencode(path))
+    known = {d.name: d for d in DATASETS}
+    if dataset == "plain" or not os.path.isdir(folder):
+        return find_sources(path, secret, settings)
+    chosen = known.get(dataset) or next((d for d in DATASETS if d.is_it(folder)), None)
+    if chosen is None:
+        return find_sources(path, secret, settings)
+    return chosen.adapt(folder, find_sources(chosen.start(folder), secret, settings), secret)
