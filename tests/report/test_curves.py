@@ -102,3 +102,16 @@ def test_numbers_for_people_never_show_a_value_that_is_not_one():
 )
 def test_numbers_keep_three_figures(value, told):
     assert numbers.number(value) == told
+
+
+def test_a_baseline_far_above_the_rest_does_not_press_the_curves_flat():
+    x = np.arange(1.0, 11)
+    own = Curve(label="held out", x=x, y=np.linspace(1.0, 0.5, 10), look="validation")
+    far = Curve(label="trilinear", x=x, y=np.full(10, 6.9), look="inpainting", guide=True)
+    near = Curve(label="harmonic", x=x, y=np.full(10, 1.4), look="third", guide=True)
+    drawn = chart("Loss", [own, far, near])
+    assert "10 values above" in drawn
+    assert "above" not in chart("Loss", [own, near])
+    heights = [int(y) for y in re.findall(r"L\d+,(\d+)", re.search(r'd="(M[^"]+)" class="curve validation"', drawn)[1])]
+    assert max(heights) - min(heights) > 400, "the curve still uses half of the height"
+    assert chart("Loss", [far]) is not None

@@ -91,9 +91,10 @@ def test_the_first_screen_answers_whether_it_learned_with_the_numbers(run):
     assert not page.unbalanced and not page.open
 
 
-def test_the_page_asks_for_nothing_outside_itself_and_runs_nothing(run):
+def test_the_page_asks_for_nothing_outside_itself_and_runs_nothing_but_its_viewer(run):
     page = read(write_report(run))
-    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {name for name, _ in page.elements}
+    assert page.of("script") == [{}]
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & {name for name, _ in page.elements}
     addresses = [
         a[key] for _, a in page.elements for key in ("src", "href", "action", "srcset", "poster", "data") if key in a
     ]
@@ -153,13 +154,13 @@ def test_hostile_words_in_any_file_stay_words(run, make_case, save_examples):
 
     def shape(p):
         return [
-            (name, {k: v for k, v in a.items() if k not in {"src", "d", "style", "alt", "aria-label"}})
+            (name, {k: v for k, v in a.items() if k not in {"src", "d", "style", "alt", "aria-label", "data-volume"}})
             for name, a in p.elements
         ]
 
     assert "alert(1)" in page.text and "alert(3)" in page.text
     raw = path.read_text(encoding="utf-8")
-    assert "<script" not in raw and "\x1b" not in raw and "\u202e" not in raw
+    assert raw.count("<script") == 1 and "\x1b" not in raw and "\u202e" not in raw
     # What is said of a known kind of held-out data falls away: one note and one limit; all else is the same.
     missing = [e for e in shape(clean) if e not in shape(page)]
     assert not missing

@@ -96,3 +96,23 @@ def test_the_window_comes_from_the_original_s_foreground_alone(cases):
     case.original[0][~case.foreground] = 1e6
     case.reconstruction[...] = -1e6
     assert window(case) == limits
+
+
+def test_every_window_of_a_ct_is_shown_in_one_plane(run, make_case, save_examples):
+    from wavespark.report import write_report
+
+    original = np.random.default_rng(0).normal(size=(3, 32, 32, 32)).astype(np.float32)
+    save_examples(run / "examples" / "step_00000300.safetensors", [make_case(original, 0.9, modality="CT")])
+    page = write_report(run).read_text(encoding="utf-8")
+    for title in (
+        "axial, channel 1",
+        "coronal, channel 1",
+        "sagittal, channel 1",
+        "axial, channel 2",
+        "axial, channel 3",
+    ):
+        assert f">{title}<" in page
+    assert "3 channels" in page
+    images = [part.split('"')[0] for part in page.split('src="data:image/png;base64,')[1:]]
+    assert len(images) == 3 + 5 * 6
+    assert len(set(images)) >= 5 * 6, "each channel is drawn from its own voxels"

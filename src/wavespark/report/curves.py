@@ -28,6 +28,8 @@ class Curve:
     look: str
     """A class of page.css: `training`, `smooth`, `validation`, `inpainting`, `second`, `third`."""
     dots: bool = False
+    guide: bool = False
+    """A baseline: it widens the vertical range at most to twice the highest of the other curves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ def chart(
     if not curves:
         return None
     values = np.concatenate([c.y[np.isfinite(c.y)] for c in curves])
-    bulk = np.concatenate([_bulk(c) for c in curves] + [np.array([level.value for level in levels])])
+    bulk = _ranged(curves, [level.value for level in levels])
     low = float(bulk.min()) if floor is None else min(float(bulk.min()), floor)
     high = float(bulk.max()) if ceiling is None else max(float(bulk.max()), ceiling)
     if high - low < 1e-9 * max(abs(high), 1e-30):
@@ -150,6 +152,13 @@ def _bulk(curve: Curve) -> Series:
     """The values that set the vertical range: all of them, but of a long series not its highest two per cent."""
     values = curve.y[np.isfinite(curve.y)]
     return values if len(values) < 50 else values[values <= np.percentile(values, 98)]
+
+
+def _ranged(curves: Sequence[Curve], levels: Sequence[float]) -> Series:
+    """The values that the vertical range holds; a baseline far above all else would press the curves flat."""
+    own = np.concatenate([_bulk(c) for c in curves if not c.guide] + [np.array(levels)])
+    guides = np.concatenate([_bulk(c) for c in curves if c.guide] or [np.array([])])
+    return np.concatenate([own, guides[guides <= 2 * own.max()]]) if own.size else guides
 
 
 def _ticks(low: float, high: float, about: int, whole: bool = False) -> list[float]:

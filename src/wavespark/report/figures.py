@@ -28,6 +28,7 @@ from wavespark.report.planes import (
 
 _PICTURE_BYTES = 2_400_000
 """What the pictures of a page may weigh; the first case is always shown."""
+_MOST_CHANNELS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,21 +42,22 @@ class Panel:
 
 
 def panels(
-    case: Case, step: int | None = None, before: Case | None = None, before_step: int | None = None
+    case: Case, step: int | None = None, before: Case | None = None, before_step: int | None = None, channel: int = 0
 ) -> tuple[list[Panel], float]:
-    """The columns of a case, and the error that the brightest error colour stands for."""
-    limits, greys, heats = window(case), grey_palette(), heat_palette()
+    """The columns of a case, one channel of it, and the error that the brightest error colour stands for."""
+    limits, greys, heats = window(case, channel), grey_palette(), heat_palette()
     predictions = [p for p in (case.reconstruction, case.inpainting) if p is not None]
-    most = max(_most(np.abs(p[0] - case.original[0])[case.scored]) for p in predictions)
+    # One scale of errors for all channels: they share the units of the prepared volume.
+    most = max(_most(np.abs(p - case.original)[:, case.scored]) for p in predictions)
 
     def shades(voxels: Voxels) -> Callable[[Plane, int], Bytes]:
-        return lambda plane, at: grey(plane.cut(voxels[0], at), limits)
+        return lambda plane, at: grey(plane.cut(voxels[channel], at), limits)
 
     def visible(plane: Plane, at: int) -> Bytes:
-        return grey(plane.cut(case.original[0], at), limits, hidden=~plane.cut(case.visible, at))
+        return grey(plane.cut(case.original[channel], at), limits, hidden=~plane.cut(case.visible, at))
 
     def errors(voxels: Voxels) -> Callable[[Plane, int], Bytes]:
-        difference = np.where(case.scored, np.abs(voxels[0] - case.original[0]), 0)
+        difference = np.where(case.scored, np.abs(voxels[channel] - case.original[channel]), 0)
         return lambda plane, at: heat(plane.cut(difference, at), most)
 
     columns = [
@@ -132,15 +134,21 @@ def _case_table(label: int, case: Case, examples: Examples) -> Html:
     before = examples.before.get(case.index)
     columns, most = panels(case, examples.step, before, examples.before_step)
     rows = []
-    for plane in PLANES:
+    shown = [(plane, 0, columns) for plane in PLANES]
+    for channel in range(1, min(len(case.original), _MOST_CHANNELS)):  # the windows of a CT, in one plane each
+        shown.append((PLANES[0], channel, panels(case, examples.step, before, examples.before_step, channel)[0]))
+    many = len(case.original) > 1
+    for plane, channel, columns in shown:
         at = position(case, plane)
+        title = f"{plane.name}, channel {channel + 1}" if many else plane.name
         sides = (("left", plane.left), ("right", plane.right), ("top", plane.top))
         marks = [tag("span", letter, class_=f"mark {side}", aria_hidden="true") for side, letter in sides]
-        images = [_image(panel, plane, at, case, f"Case {label}") for panel in columns]
+        told = f"Case {label}, channel {channel + 1}" if channel else f"Case {label}"
+        images = [_image(panel, plane, at, case, told) for panel in columns]
         cells = [
             tag("td", tag("div", image, *(marks if k == 0 else ()), class_="marked")) for k, image in enumerate(images)
         ]
-        rows.append(tag("tr", tag("th", tag("span", plane.name), scope="row"), *cells))
+        rows.append(tag("tr", tag("th", tag("span", title), scope="row"), *cells))
     head = tag("tr", tag("td"), *(tag("th", p.title, scope="col") for p in columns))
     table = tag("table", tag("thead", head), tag("tbody", *rows), class_="panels")
     scale = tag(
@@ -159,7 +167,7 @@ def _described(case: Case, before: Case | None) -> str:
     c, d, h, w = case.original.shape
     mm = " × ".join(f"{s:g}" for s in case.spacing)
     kind = " ".join(word for word in (case.modality, case.contrast) if word)
-    size = f"{f'{kind}, ' if kind else ''}{d} × {h} × {w} voxels of {mm} mm{f' (channel 1 of {c})' if c > 1 else ''}"
+    size = f"{f'{kind}, ' if kind else ''}{d} × {h} × {w} voxels of {mm} mm{f', {c} channels' if c > 1 else ''}"
     made = [
         ("before training", None if before is None else before.reconstruction),
         ("reconstruction", case.reconstruction),

@@ -1,4 +1,4 @@
-"""RUN/report.html: one file, no script, no network.
+"""RUN/report.html: one file, no network, no script but the 3-D viewer's.
 
 The first screen answers whether the run learned; the rest shows why.
 """
@@ -15,9 +15,10 @@ from wavespark.report.markup import Html, join, tag
 from wavespark.report.opening import opening
 from wavespark.report.record import RunRecord, read_run
 from wavespark.report.tables import data_tables, refusals
+from wavespark.report.viewer import script_sources
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-"""Content security policy: whatever a run's files say, the page loads and runs nothing."""
+"""Content security policy: whatever a run's files say, the page loads nothing and runs nothing but the viewer, where there is one."""
 
 
 def write_report(run: Path) -> Path:
@@ -55,6 +56,13 @@ def _publish(target: Path, content: bytes) -> None:
         raise
 
 
+def _policy(record: RunRecord) -> str:
+    if record.examples is None:
+        return _POLICY
+    # NiiVue fetches its own font from a data address.
+    return f"{_POLICY}; script-src {script_sources()}; connect-src data: blob:"
+
+
 def render(record: RunRecord) -> Html:
     """The page of a run."""
     contents = (
@@ -74,7 +82,7 @@ def render(record: RunRecord) -> Html:
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", http_equiv="Content-Security-Policy", content=_policy(record)),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("meta", name="referrer", content="no-referrer"),

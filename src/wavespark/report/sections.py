@@ -12,6 +12,7 @@ from wavespark.report.numbers import count
 from wavespark.report.record import RunRecord
 from wavespark.report.tables import by_modality, document_table, foldable, validations
 from wavespark.report.values import finite, mapping
+from wavespark.report.viewer import viewer
 
 _FEW = 20
 """With fewer volumes than this the page says that many would tell more."""
@@ -68,7 +69,7 @@ def reconstructions(record: RunRecord) -> Html:
     note = tag("p", examples.note) if examples.note else None
     some = f"{len(tables)} of {count(examples.total, 'case')} shown."
     rest = tag("p", some, class_="note") if len(tables) < examples.total else None
-    return join(tag("p", _CONVENTION), note, *tables, rest)
+    return join(tag("p", _CONVENTION), note, viewer(examples), *tables, rest)
 
 
 def curves(record: RunRecord) -> Html:
@@ -79,7 +80,7 @@ def curves(record: RunRecord) -> Html:
     def held_out(key: str, label: str, look: str = "validation") -> Curve:
         values: list[float | None] = [finite(v, key) for v in record.validations]
         y: npt.NDArray[np.float64] = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-        return Curve(label=label, x=at, y=y, look=look, dots=look == "validation")
+        return Curve(label=label, x=at, y=y, look=look, dots=look == "validation", guide=look != "validation")
 
     def baseline(key: str, label: str, look: str) -> Curve:
         measured = held_out(key, label, look)

@@ -123,7 +123,14 @@ def data_tables(data: Mapping[str, Any]) -> Html:
 
 def validations(record: RunRecord) -> Html | None:
     """Every held-out measurement as numbers."""
-    keys = ("normalised_loss", "inpainting", "inpainting_own_mean", "harmonic_own_mean", "effective_rank", "feature_std")
+    keys = (
+        "normalised_loss",
+        "inpainting",
+        "inpainting_own_mean",
+        "harmonic_own_mean",
+        "effective_rank",
+        "feature_std",
+    )
     heads = (
         "Step",
         "Normalised loss",

@@ -51,7 +51,9 @@ def judge(record: RunRecord) -> Verdict:
     sentences = [sentences[0], " ".join(sentences[1:])] if len(sentences) > 1 else sentences
     if before is None or not moved(record):
         return Verdict("unknown", "Not known yet: measured once only.", tuple(sentences), warnings)
-    return Verdict(*_answer(before, after, inpainting, harmonic or own_mean, _collapsed(record)), tuple(sentences), warnings)
+    return Verdict(
+        *_answer(before, after, inpainting, harmonic or own_mean, _collapsed(record)), tuple(sentences), warnings
+    )
 
 
 def moved(record: RunRecord) -> bool:
