@@ -59,7 +59,9 @@ def test_the_normalised_loss_is_what_the_definition_says(seed):
 def test_predicting_the_mean_scores_one_and_the_truth_zero():
     targets = cell_targets(*made(), CELL, FLOOR)
     mean = (targets.values * targets.weight).sum() / targets.weight.sum()
-    assert float(reconstruction(mean.expand(targets.values.shape), targets).normalised_loss) == pytest.approx(1, abs=1e-6)
+    assert float(reconstruction(mean.expand(targets.values.shape), targets).normalised_loss) == pytest.approx(
+        1, abs=1e-6
+    )
     assert float(reconstruction(targets.values, targets).normalised_loss) == 0
 
 
@@ -112,7 +114,9 @@ def test_normalised_targets_do_not_change_when_the_intensity_is_shifted_or_scale
 def test_the_mean_of_the_targets_is_taken_over_all_scored_voxels():
     g = torch.Generator().manual_seed(0)
     values, weight = torch.randn(5, 4, 4, 4, 2, generator=g) + 3, (torch.rand(5, 4, 4, 4, 2, generator=g) < 0.5).float()
-    targets = CellTargets(values=values, weight=weight, mean=torch.zeros(5, 1, 1, 1, 2), scale=torch.ones(5, 1, 1, 1, 2))
+    targets = CellTargets(
+        values=values, weight=weight, mean=torch.zeros(5, 1, 1, 1, 2), scale=torch.ones(5, 1, 1, 1, 2)
+    )
     prediction = torch.randn(values.shape, generator=g)
     t, p = (x[weight.bool()].double() for x in (values, prediction))
     expected = float(((p - t) ** 2).sum() / ((t - t.mean()) ** 2).sum())
