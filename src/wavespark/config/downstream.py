@@ -92,8 +92,9 @@ class FinetuneSettings(Settings):
 
     frozen: bool = False
     """The encoder stays as it is; only the head is trained."""
-    decoder: Literal["full", "linear"] = "full"
-    """Of segmentation and detection: `full` is the published decoder; `linear` reads every voxel off the features with one linear layer."""
+    decoder: Literal["light", "full", "linear"] = "light"
+    """Of segmentation and detection. `full`: the published one of the encoder, several times the work of the encoder itself. `light`: a small feature pyramid.
+    `linear`: every voxel read off the features by one linear layer."""
     data: FinetuneData = FinetuneData()
     optimizer: FinetuneOptimizer = FinetuneOptimizer()
     run: FinetuneRun = FinetuneRun()

@@ -37,6 +37,46 @@ class LinearSegmenter(nn.Module):
         return _interpolated(logits, crop_BCDHW.shape[2:])
 
 
+class LightSegmenter(nn.Module):
+    """A small feature pyramid (Lin et al., CVPR 2017) with a skip from the voxels, for machines without a GPU.
+
+    Levels are projected to one width and added from coarse to fine, with a convolution at each scale; at full resolution a thin convolution joins
+    them with the voxels.
+    """
+
+    def __init__(self, encoder: Encoder, classes: int, width: int = 32, thin: int = 8) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projections = nn.ModuleList(nn.Conv3d(c, width, 1) for c in encoder.channels)
+        self.blocks = nn.ModuleList(_block(width, width) for _ in encoder.channels)
+        self.voxels = nn.ModuleDict({name: _block(c, thin) for name, c in encoder.stem_channels.items()})
+        self.narrow = nn.Conv3d(width, thin, 1)
+        self.join = _block(2 * thin, thin)
+        self.out = nn.Conv3d(thin, classes, 1)
+
+    def forward(self, crop_BCDHW: Tensor, modality: str | None = None) -> Tensor:
+        """Logits [B, K, D, H, W]."""
+        name = self.encoder.modality_of(crop_BCDHW, modality)
+        x: Tensor | None = None
+        levels = self.encoder(crop_BCDHW, modality=name)
+        for level, project, block in zip(
+            reversed(levels), reversed(self.projections), reversed(self.blocks), strict=True
+        ):
+            mine = project(per_token_norm(level))
+            x = block(mine if x is None else mine + _interpolated(x, mine.shape[2:]))
+        fine = self.voxels[name](crop_BCDHW)
+        coarse = fine if x is None else _interpolated(self.narrow(x), crop_BCDHW.shape[2:])
+        logits: Tensor = self.out(self.join(torch.cat((fine, coarse), 1)))
+        return logits
+
+
+def _block(channels: int, width: int) -> nn.Sequential:
+    """3^3 convolution, norm of each sample's channels in groups, activation."""
+    return nn.Sequential(
+        nn.Conv3d(channels, width, 3, padding=1, bias=False), nn.GroupNorm(min(8, width), width), nn.LeakyReLU(0.01)
+    )
+
+
 def per_token_norm(level_BCDHW: Tensor) -> Tensor:
     """Mean 0 and variance 1 over the channels of each token, so that levels and encoders are on one scale."""
     moved = level_BCDHW.movedim(1, -1)
@@ -48,8 +88,10 @@ def _interpolated(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def dense_head(encoder: Encoder, classes: int, decoder: str) -> nn.Module:
-    """An encoder with a `full` or `linear` decoder: `forward(crop, modality) -> logits [B, K, D, H, W]`, `.encoder`."""
-    return LinearSegmenter(encoder, classes) if decoder == "linear" else segmentation_model(encoder, classes)
+    """An encoder with a `full`, `light` or `linear` decoder: `forward(crop, modality) -> logits [B, K, D, H, W]`, `.encoder`."""
+    if decoder == "linear":
+        return LinearSegmenter(encoder, classes)
+    return LightSegmenter(encoder, classes) if decoder == "light" else segmentation_model(encoder, classes)
 
 
 class CellClassifier(nn.Module):
