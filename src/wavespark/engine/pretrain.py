@@ -3,6 +3,7 @@
 No global generator is drawn from, so there is none to save: every draw is a function of the seed, the step and the sample.
 """
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -86,6 +87,9 @@ def pretrain(
             write_json(run / "summary.json", asdict(summary))
             export_checkpoint(run, run / "exports" / "encoder", "wavespark")
         ranks.wait()
+        # What holds the processes together (DDP's buckets) must be gone before they part, or its destructor waits for ever.
+        del loop
+        gc.collect()
         return summary
 
 
