@@ -6,7 +6,7 @@ A verb is a module of this package with a function `command`. The modules import
 import os
 import sys
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -14,7 +14,21 @@ from wavespark import __version__
 from wavespark.cli.console import fail
 from wavespark.errors import WavesparkError
 
-VERBS = ("quickstart", "doctor", "masks", "prepare", "inspect", "pretrain", "report", "export", "probe", "finetune", "predict", "evaluate", "bench")
+VERBS = (
+    "quickstart",
+    "doctor",
+    "masks",
+    "prepare",
+    "inspect",
+    "pretrain",
+    "report",
+    "export",
+    "probe",
+    "finetune",
+    "predict",
+    "evaluate",
+    "bench",
+)
 """Every verb that is built, in the order of a first use."""
 
 app = typer.Typer(
@@ -52,6 +66,21 @@ for _verb in VERBS:
     app.command(_verb, no_args_is_help=getattr(_module, "NO_ARGS_IS_HELP", False))(_module.command)
 
 
+_UsageError: Any = typer.BadParameter.__base__
+"""What typer raises for a wrong command line; its own name has moved between versions."""
+
+
+def _refuse(error: Any) -> NoReturn:
+    """A wrong command line in one line, with where the right ones are told."""
+    context = error.ctx
+    path = context.command_path if context is not None else "wavespark"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(context.get_help(), err=True)
+        sys.exit(2)
+    sentence = " ".join(error.format_message().split()).rstrip(".")
+    fail(f"{sentence}. See: {path} --help", 2)
+
+
 def run(arguments: list[str] | None = None) -> None:
     """Runs one command line and exits with its code (see CONTRACT: 0, 1, 2, 4, 5 or 75)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -59,7 +88,16 @@ def run(arguments: list[str] | None = None) -> None:
     # Threads that spin while they wait take the cores from everybody on a busy machine; it is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app(args=[w for w in words if w != "--debug"], prog_name="wavespark")
+        # Not standalone: typer would print a wrong option in several lines with its usage.
+        code = app(args=[w for w in words if w != "--debug"], prog_name="wavespark", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except _UsageError as error:
+        _refuse(error)
+    except BrokenPipeError:  # the reader has gone (`| head`): nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except typer.Abort:
+        fail("stopped from the keyboard", 130)
     except WavesparkError as error:
         if debug:
             raise
