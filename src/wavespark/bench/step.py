@@ -115,7 +115,7 @@ def measure_step(bench: StepBench, tell: Callable[[int, int], None] = lambda don
         "forms": {form: _as_json(Cost.median(kept)) for form, kept in costs.items()},
         "dense_copy_differs_by": _difference(encoder, dense, crop),
         "rounds": bench.rounds,
-        "environment": _environment(),
+        "environment": describe_environment(),
     }
 
 
@@ -155,7 +155,8 @@ def _difference(encoder: nn.Module, dense: nn.Module, crop: Tensor) -> float:
     return max((level - copy.permute(0, 4, 1, 2, 3)).abs().max().item() for level, copy in pairs)
 
 
-def _environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
+    """What the figures depend on: versions, processor, threads."""
     return {
         "wavespark": __version__,
         "torch": torch.__version__,
