@@ -11,7 +11,7 @@ from models import test_waveformer
 from wavespark.models import blocks, waveformer
 from wavespark.models.blocks import CellAttention, Rotation
 from wavespark.models.waveformer import WaveFormer
-from wavespark.sparse import CellLayout, VisibleCells, cell_conv, wavelets
+from wavespark.sparse import CellLayout, VisibleCells, cell_halo, wavelets
 
 SIZE, BORDERED = (24, 24, 24), (19, 24, 13)
 DTYPE = torch.float64
@@ -131,17 +131,17 @@ def test_a_weight_gradient_that_loses_the_last_chunk(plant):
     def shorter(halos):
         return lambda features, index: list(halos(features, index))[:-1]
 
-    plant(cell_conv, "_CHUNK_BYTES", lambda _: {"cpu": 1})
-    right = cell_conv._weight_gradient
+    plant(cell_halo, "_CHUNK_BYTES", lambda _: {"cpu": 1})
+    right = cell_halo._weight_gradient
 
     def gradient(features, grad, weight, index, groups):
-        halos, cell_conv.halos = cell_conv.halos, shorter(cell_conv.halos)
+        halos, cell_halo.halos = cell_halo.halos, shorter(cell_halo.halos)
         try:
             return right(features, grad, weight, index, groups)
         finally:
-            cell_conv.halos = halos
+            cell_halo.halos = halos
 
-    plant(cell_conv, "_weight_gradient", lambda _: gradient)
+    plant(cell_halo, "_weight_gradient", lambda _: gradient)
     with the_law_notices():
         SOME_HIDDEN(SIZE, DTYPE)
 

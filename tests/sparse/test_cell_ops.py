@@ -23,7 +23,7 @@ from wavespark.sparse import (
     SumPool3d,
     TransposedConv3d,
     VisibleCells,
-    cell_conv,
+    cell_halo,
     submanifold_conv,
 )
 from wavespark.sparse.conv import strided_conv
@@ -42,7 +42,7 @@ def size(request):
 
 @pytest.fixture(params=[1, 2**22], ids=["a cell at a time", "all at once"])
 def _chunk(request, monkeypatch):
-    monkeypatch.setattr(cell_conv, "_CHUNK_BYTES", {"cpu": request.param})
+    monkeypatch.setattr(cell_halo, "_CHUNK_BYTES", {"cpu": request.param})
 
 
 def scene(size, batch=3, share=0.5):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from laws.tiny import PRECISIONS, crop_of, grid_of, ragged, voxels_of
 from wavespark.errors import ShapeError
-from wavespark.sparse import CellLayout, VisibleCells, cell_conv, gather_cells, submanifold_conv
+from wavespark.sparse import CellLayout, VisibleCells, cell_halo, gather_cells, submanifold_conv
 
 SIZES = [(24, 16, 32), (19, 24, 13)]
 
@@ -63,7 +63,7 @@ def test_the_sparse_form_holds_the_same_values_at_the_same_voxels(size):
 def test_a_convolution_equals_the_dense_one_times_the_mask_and_so_do_all_gradients(
     monkeypatch, dtype, size, kind, chunk
 ):
-    monkeypatch.setattr(cell_conv, "_CHUNK_BYTES", {"cpu": chunk})
+    monkeypatch.setattr(cell_halo, "_CHUNK_BYTES", {"cpu": chunk})
     into, out, groups = {
         "full": (6, 6, 1),
         "wider": (6, 10, 1),
@@ -128,7 +128,7 @@ def test_the_gradient_of_a_weight_does_not_lose_precision_with_the_number_of_chu
     layout = CellLayout.of(torch.ones(1, 16, 16, 2, dtype=torch.bool), size=(32, 32, 4), cell=(2, 2, 2))
     features = torch.ones(512, 2, 2, 2, 4, dtype=torch.bfloat16)
     weight = torch.ones(4, 1, 3, 3, 3, dtype=torch.bfloat16, requires_grad=True)
-    monkeypatch.setattr(cell_conv, "_CHUNK_BYTES", {"cpu": 1})
+    monkeypatch.setattr(cell_halo, "_CHUNK_BYTES", {"cpu": 1})
     submanifold_conv(VisibleCells(features=features, layout=layout), weight).features.sum().backward()
     assert weight.grad.dtype == torch.bfloat16
     assert abs(weight.grad[0, 0, 1, 1, 1].item() / 4096 - 1) <= 0.01

@@ -8,7 +8,7 @@ from wavespark.sparse import (  # noqa: F401  (they register what visible cells 
     voxel_norm,
     voxel_pool,
 )
-from wavespark.sparse.cell_conv import submanifold_conv
+from wavespark.sparse.cell_conv import ConvolutionPlan, convolution_plan, submanifold_conv
 from wavespark.sparse.cells import CellLayout, VisibleCells, cut_cells, gather_cells
 from wavespark.sparse.conv import StridedConv3d, SubmanifoldConv3d, TransposedConv3d
 from wavespark.sparse.engines import current_engine, engines, set_engine
@@ -20,6 +20,7 @@ from wavespark.sparse.wavelets import haar_dwt, haar_idwt, join_blocks, split_bl
 __all__ = [
     "AvgPool3d",
     "CellLayout",
+    "ConvolutionPlan",
     "GlobalAvgPool",
     "GlobalMaxPool",
     "MaxPool3d",
@@ -35,6 +36,7 @@ __all__ = [
     "TransposedConv3d",
     "VisibleCells",
     "cat",
+    "convolution_plan",
     "current_engine",
     "cut_cells",
     "engines",

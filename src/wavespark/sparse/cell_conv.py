@@ -1,27 +1,68 @@
-"""Convolutions of stride 1 on visible cells.
+"""Convolutions of stride 1 on visible cells, and which of their equal forms computes one.
 
-Kernel 1 acts on each token alone. Kernel 3 crosses cells: gather a one-token halo, run an ordinary convolution without padding, chunk by chunk.
-A submanifold convolution (Graham et al., "3D semantic segmentation with submanifold sparse convolutional networks", CVPR 2018) reads zero
-wherever a neighbour is hidden or outside. Its gradient with respect to the features is the same operation with flipped weights, and its gradient
-with respect to the weights gathers the halo again: nothing is scattered, no halo is kept between forward and backward, and the result does not
-depend on the order of threads. Halos are made in chunks that stay in the processor's cache, which is what makes this faster than a dense convolution.
+A submanifold convolution (Graham et al., "3D semantic segmentation with submanifold sparse convolutional networks", CVPR 2018) reads zero wherever a
+neighbour is hidden or outside. Kernel 1 acts on each token alone. Kernel 3 crosses cells and has four exact forms, all deterministic; which is the
+cheapest was measured (docs/LEDGER.md) and is decided by `convolution_plan`.
 """
 
-from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
 
 from wavespark.errors import ShapeError
 from wavespark.shapes import Triple, as_triple, product
 from wavespark.sparse import conv
+from wavespark.sparse.cell_borders import borders
+from wavespark.sparse.cell_faces import FacesConv
+from wavespark.sparse.cell_halo import HaloConv
 from wavespark.sparse.cells import VisibleCells
+from wavespark.sparse.gather_gemm import gather_gemm
+from wavespark.sparse.kernel_map import Group
 
-_CHUNK_BYTES = {"cpu": 3 * 2**20}
-"""Bytes of halo at a time: about the second-level cache of a processor, and large enough on an accelerator to be one chunk in most steps."""
-_CHUNK_BYTES_ACCELERATOR = 2**29
+Form = Literal["pointwise", "whole", "faces", "columns", "halo"]
+
+_FORMS: dict[Form, str] = {
+    "pointwise": "each token alone",
+    "whole": "nothing is hidden: one dense convolution",
+    "faces": "each cell alone, then what visible neighbours add to its faces, edges and corners",
+    "columns": "27 rows gathered for each token, one matrix product",
+    "halo": "a one-token halo gathered around each cell, a convolution without padding",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ConvolutionPlan:
+    """How a convolution of visible cells will be computed; every form gives the same values."""
+
+    form: Form
+
+    def __repr__(self) -> str:
+        return f"ConvolutionPlan({self.form!r}: {_FORMS[self.form]})"
+
+
+def convolution_plan(x: VisibleCells, weight: Tensor) -> ConvolutionPlan:
+    """The form that computes `submanifold_conv(x, weight)`: the cheapest that was measured for such cells.
+
+    >>> layout = CellLayout.of(torch.ones(1, 2, 2, 2).tril() > 0, size=(32, 32, 32), cell=(16, 16, 16))
+    >>> convolution_plan(VisibleCells(features=torch.zeros(len(layout), 8, 8, 8, 4), layout=layout), torch.zeros(4, 4, 3, 3, 3))
+    ConvolutionPlan('faces': each cell alone, then what visible neighbours add to its faces, edges and corners)
+    """
+    if tuple(weight.shape[2:]) == (1, 1, 1):
+        return ConvolutionPlan("pointwise")
+    if _groups(x, weight) > 1:
+        return ConvolutionPlan("halo")
+    if x.layout.is_full:
+        return ConvolutionPlan("whole")
+    if x.features.device.type != "cpu":
+        return ConvolutionPlan("halo")  # lists of neighbours would have to be waited for
+    if min(x.block) <= 2:
+        return ConvolutionPlan("columns")
+    # Half precision: the faces would be rounded once for every neighbour.
+    exact = _precision(x.features) in (torch.float32, torch.float64)
+    return ConvolutionPlan("faces" if exact else "halo")
 
 
 @conv.submanifold_conv.register
@@ -40,7 +81,7 @@ def submanifold_conv(
         ShapeError: if the weight does not fit.
     """
     channels = x.channels
-    groups = channels if weight.ndim == 5 and weight.shape[1] == 1 and channels > 1 else 1
+    groups = _groups(x, weight)
     if (
         tuple(weight.shape[2:]) not in ((1, 1, 1), (3, 3, 3))
         or weight.shape[1] * groups != channels
@@ -56,11 +97,59 @@ def submanifold_conv(
         )
     x = x.zero_outside()
     features, weight = operands(x.features, weight)
-    if weight.shape[2] == 3:
-        out: Tensor = _HaloConv.apply(features, weight, x.layout.halo(x.block, 1, 1), groups)
-    else:
-        out = features * weight.flatten() if groups > 1 else F.linear(features, weight.flatten(1))
+    out = _compute(convolution_plan(x, weight).form, x.with_features(features), weight, groups)
     return x.with_features(out if bias is None else out + bias.to(out.dtype))
+
+
+def _groups(x: VisibleCells, weight: Tensor) -> int:
+    return x.channels if weight.ndim == 5 and weight.shape[1] == 1 and x.channels > 1 else 1
+
+
+def _compute(form: Form, x: VisibleCells, weight: Tensor, groups: int) -> Tensor:
+    features = x.features
+    if form == "pointwise":
+        return features * weight.flatten() if groups > 1 else F.linear(features, weight.flatten(1))
+    if form == "whole":
+        return _whole(x, weight)
+    if form == "columns":
+        return _columns(x, weight)
+    if form == "faces":
+        faces: Tensor = FacesConv.apply(features, weight, borders(x.layout, x.block))
+        return faces
+    halo: Tensor = HaloConv.apply(features, weight, x.layout.halo(x.block, 1, 1), groups)
+    return halo
+
+
+def _whole(x: VisibleCells, weight: Tensor) -> Tensor:
+    """Where every cell is visible, cutting the crop into cells again is a change of axes: its gradient gathers too."""
+    (gd, gh, gw), (bd, bh, bw) = x.grid, x.block
+    dense = F.conv3d(x.to_dense(), weight, padding=1)
+    d, h, w = (g * b - have for g, b, have in zip(x.grid, x.block, dense.shape[2:], strict=True))
+    blocks = F.pad(dense, (0, w, 0, h, 0, d)).reshape(x.batch_size, -1, gd, bd, gh, bh, gw, bw)
+    return blocks.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(len(x), bd, bh, bw, -1)
+
+
+def _columns(x: VisibleCells, weight: Tensor) -> Tensor:
+    taps = tuple(range(27))
+    index = x.layout.kept(("columns", x.block), lambda: _column_index(x))
+    # The token that is read at a tap reads back at the mirrored one.
+    read, back = Group(None, taps, index), Group(None, taps, index.flip(1))
+    rows = gather_gemm(x.features.flatten(0, 3), weight.flatten(2).permute(2, 1, 0), (read,), (back,), len(index))
+    return rows.view(*x.features.shape[:4], -1)
+
+
+def _column_index(x: VisibleCells) -> Tensor:
+    """int32 [N * b^3, 27]: the row that each token reads at each tap, the number of rows where there is nothing."""
+    index = x.layout.halo(x.block, 1, 1).unfold(1, 3, 1).unfold(2, 3, 1).unfold(3, 3, 1)
+    return index.reshape(len(x) * product(x.block), 27).int()
+
+
+def _precision(features: Tensor) -> torch.dtype:
+    """What the computation runs in: autocast's type where that is on."""
+    device = features.device.type
+    if torch.is_autocast_enabled(device) and features.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return features.dtype
 
 
 def operands(features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,88 +158,11 @@ def operands(features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ShapeError: if they are of different types.
     """
-    device = features.device.type
-    if torch.is_autocast_enabled(device) and features.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device)
+    dtype = _precision(features)
+    if torch.is_autocast_enabled(features.device.type) and features.dtype != torch.float64:
         return features.to(dtype), weight.to(dtype)
     if features.dtype != weight.dtype:
         raise ShapeError(
             f"features are {features.dtype} and the weight is {weight.dtype}: convert one, or use autocast"
         )
     return features, weight
-
-
-class _HaloConv(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: FunctionCtx, features: Tensor, weight: Tensor, index: Tensor, groups: int) -> Tensor:
-        ctx.save_for_backward(features, weight, index)
-        ctx.groups = groups  # type: ignore[attr-defined]
-        return _convolve(features, weight, index, groups)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, index = ctx.saved_tensors  # type: ignore[attr-defined]
-        groups = ctx.groups  # type: ignore[attr-defined]
-        grad = grad.contiguous()
-        grad_features = grad_weight = None
-        if ctx.needs_input_grad[0]:  # type: ignore[attr-defined]
-            flipped = weight.flip(2, 3, 4)
-            grad_features = _convolve(grad, flipped if groups > 1 else flipped.transpose(0, 1), index, groups)
-        if ctx.needs_input_grad[1]:  # type: ignore[attr-defined]
-            grad_weight = _weight_gradient(features, grad, weight, index, groups)
-        return grad_features, grad_weight, None, None
-
-
-def halos(features: Tensor, index: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Chunks of cells with the halo that `index` names, [n, low+b+high, ..., C], zero where there is nothing."""
-    cells, *extent = index.shape
-    channels = features.shape[-1]
-    table = torch.cat((features.reshape(-1, channels), features.new_zeros(1, channels)))
-    budget = _CHUNK_BYTES.get(features.device.type, _CHUNK_BYTES_ACCELERATOR)
-    step = max(1, budget // (product(extent) * channels * features.element_size()))
-    for start in range(0, cells, step):
-        part = slice(start, min(start + step, cells))
-        rows = index[part]
-        yield part, table.index_select(0, rows.reshape(-1)).view(*rows.shape, channels)
-
-
-def _convolve(features: Tensor, weight: Tensor, index: Tensor, groups: int) -> Tensor:
-    out = features.new_empty(*features.shape[:-1], weight.shape[0])
-    for part, halo in halos(features, index):
-        out[part] = F.conv3d(halo.permute(0, 4, 1, 2, 3), weight, groups=groups).permute(0, 2, 3, 4, 1)
-    return out
-
-
-def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, index: Tensor, groups: int) -> Tensor:
-    # In half precision a sum over many chunks would stop growing once a chunk is below its last digit.
-    exact = torch.promote_types(weight.dtype, torch.float32)
-    total = torch.zeros_like(weight, dtype=exact, memory_format=torch.contiguous_format)
-    planar = groups > 1 and features.device.type == "cpu"
-    for part, halo in halos(features, index):
-        if planar:
-            _add_planar_weight_gradient(total, halo, grad[part], weight)
-        else:
-            total += convolution_weight_gradient(
-                grad[part].permute(0, 4, 1, 2, 3), halo.permute(0, 4, 1, 2, 3), weight, groups
-            )
-    return total.to(weight.dtype)
-
-
-def _add_planar_weight_gradient(total: Tensor, halo: Tensor, grad: Tensor, weight: Tensor) -> None:
-    """A depthwise 3-D weight gradient as three 2-D ones: processors have a fast kernel only for the latter."""
-    n, b, *_, channels = grad.shape
-    planes = halo.transpose(0, 1).contiguous()
-    grad_2d = grad.transpose(0, 1).reshape(-1, *grad.shape[2:]).permute(0, 3, 1, 2)
-    for k in range(3):
-        plane = planes[k : k + b].view(b * n, *halo.shape[2:]).permute(0, 3, 1, 2)
-        total[:, :, k] += convolution_weight_gradient(grad_2d, plane, weight[:, :, k], channels)
-
-
-def convolution_weight_gradient(grad: Tensor, inputs: Tensor, weight: Tensor, groups: int, stride: int = 1) -> Tensor:
-    """What an unpadded convolution of `inputs` [n, C, ...] adds to the gradient of its weight."""
-    n = inputs.ndim - 2
-    result: Tensor = torch.ops.aten.convolution_backward(
-        grad, inputs, weight, [0], [stride] * n, [0] * n, [1] * n, False, [0] * n, groups, [False, True, False]
-    )[1]
-    return result

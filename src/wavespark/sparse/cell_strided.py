@@ -16,7 +16,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from wavespark.errors import ShapeError
 from wavespark.shapes import Triple, as_triple
 from wavespark.sparse import conv
-from wavespark.sparse.cell_conv import convolution_weight_gradient, halos, operands
+from wavespark.sparse.cell_conv import operands
+from wavespark.sparse.cell_halo import convolution_weight_gradient, halos
 from wavespark.sparse.cells import VisibleCells
 
 _READERS = {0: (1,), 1: (2, 0)}
@@ -38,9 +39,7 @@ def check_windows(x: VisibleCells, size: Triple) -> None:
 
 
 @conv.strided_conv.register
-def strided_conv(
-    x: VisibleCells, weight: Tensor, bias: Tensor | None = None, stride: int | Triple = 2
-) -> VisibleCells:
+def strided_conv(x: VisibleCells, weight: Tensor, bias: Tensor | None = None, stride: int | Triple = 2) -> VisibleCells:
     """The convolution to b / stride tokens along each edge of a cell; hidden and outside tokens read zero.
 
     Args:

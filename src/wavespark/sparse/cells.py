@@ -6,7 +6,7 @@ of the encoder has `b` tokens along each edge of a cell. Hidden cells are never 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from wavespark.shapes import Triple, as_triple, ceil_div, product
 
 if TYPE_CHECKING:
     from wavespark.sparse.voxels import SparseVoxels
+
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -37,7 +39,7 @@ class CellLayout:
     """Voxels of a cell along each axis."""
     counts: tuple[int, ...]
     """Visible cells in each sample."""
-    _cache: dict[object, Tensor] = field(default_factory=dict, repr=False)
+    _cache: dict[object, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, visible_BDHW: Tensor, *, size: Triple, cell: Triple, device: torch.device | None = None) -> Self:
@@ -81,11 +83,12 @@ class CellLayout:
         """Whether every sample has as many visible cells as the others."""
         return len(set(self.counts)) == 1
 
-    def _kept(self, key: object, make: Callable[[], Tensor]) -> Tensor:
-        """The derived tensor of that name, made at its first use."""
+    def kept(self, key: object, make: Callable[[], Kept]) -> Kept:
+        """What is derived under that name, made at its first use."""
         if key not in self._cache:
             self._cache[key] = make()
-        return self._cache[key]
+        kept: Kept = self._cache[key]
+        return kept
 
     def stride(self, block: Triple) -> Triple:
         """Voxels per token where a cell has `block` tokens."""
@@ -96,7 +99,7 @@ class CellLayout:
         """bool [N, b, b, b]: tokens that hold at least one voxel of the crop; None where all do."""
         if all(s % c == 0 for s, c in zip(self.size, self.cell, strict=True)):
             return None
-        return self._kept(("inside", block), lambda: self._inside(block))
+        return self.kept(("inside", block), lambda: self._inside(block))
 
     def _inside(self, block: Triple) -> Tensor:
         extent = ceil_div(self.size, self.stride(block))
@@ -108,7 +111,7 @@ class CellLayout:
 
     def neighbours(self) -> Tensor:
         """int64 [N, 3, 3, 3]: row of each neighbour cell (the centre is the cell itself), N where it is hidden or outside."""
-        return self._kept("neighbours", self._neighbours)
+        return self.kept("neighbours", self._neighbours)
 
     def _neighbours(self) -> Tensor:
         rows = len(self)
@@ -126,7 +129,7 @@ class CellLayout:
 
         Features are flattened to [N * b^3, C]; index N * b^3 stands for "hidden or outside" and must read zero.
         """
-        return self._kept(("halo", block, low, high), lambda: self._halo(block, low, high))
+        return self.kept(("halo", block, low, high), lambda: self._halo(block, low, high))
 
     def _halo(self, block: Triple, low: int, high: int) -> Tensor:
         device = self.cells.device
@@ -156,7 +159,7 @@ class CellLayout:
 
     def padded_rows(self) -> Tensor:
         """int64 [B, max count]: rows of each sample; the number of rows where a sample has fewer."""
-        return self._kept("padded", self._padded_rows)
+        return self.kept("padded", self._padded_rows)
 
     def _padded_rows(self) -> Tensor:
         width, rows, start = max(self.counts), [], 0

@@ -120,6 +120,12 @@ class SubmanifoldConv3d(_Conv):
             )
         return submanifold_conv(x, self.weight, self.bias, self.dilation)
 
+    def plan(self, x: Any) -> Any:
+        """Which form computes this convolution of visible cells; see `convolution_plan`."""
+        from wavespark.sparse.cell_conv import convolution_plan
+
+        return convolution_plan(x, self.weight)
+
     def extra_repr(self) -> str:
         return self._settings(dilation=self.dilation)
 

@@ -42,7 +42,9 @@ class SpconvEngine:
             self._refuse_on_cpu(features_NC)
         rows = len(task.target)
         if not len(task.source) or not rows:
-            return features_NC.new_zeros(rows, weight.shape[1 if task.transposed else 0]) + 0 * (features_NC.sum() + weight.sum())
+            return features_NC.new_zeros(rows, weight.shape[1 if task.transposed else 0]) + 0 * (
+                features_NC.sum() + weight.sum()
+            )
         fine, coarse = (task.target, task.source) if task.transposed else (task.source, task.target)
         pairs, counts = self._pairs(fine, coarse, task)
         if task.transposed:
@@ -56,9 +58,13 @@ class SpconvEngine:
 
     def _refuse_on_cpu(self, features: Tensor) -> None:
         if features.dtype != torch.float32:
-            raise SettingsError(f"the sparse engine 'spconv' computes in fp32 on a CPU, got {features.dtype}: keep the engine 'torch' for it")
+            raise SettingsError(
+                f"the sparse engine 'spconv' computes in fp32 on a CPU, got {features.dtype}: keep the engine 'torch' for it"
+            )
         if os.environ.get("OMP_NUM_THREADS") != "1" or torch.get_num_threads() != 1:
-            raise SettingsError("the sparse engine 'spconv' gives wrong sums on a CPU with more than one OpenMP thread: start with OMP_NUM_THREADS=1")
+            raise SettingsError(
+                "the sparse engine 'spconv' gives wrong sums on a CPU with more than one OpenMP thread: start with OMP_NUM_THREADS=1"
+            )
 
     def _pairs(self, fine: Coordinates, coarse: Coordinates, task: Convolution) -> tuple[Tensor, Tensor]:
         key = ("spconv", task.kernel, task.stride, task.dilation)
@@ -71,8 +77,18 @@ class SpconvEngine:
         extent = [-(-e // s) * s for e, s in zip(fine.extent, task.stride, strict=True)]
         padding = [k // 2 * d if k % 2 else 0 for k, d in zip(task.kernel, task.dilation, strict=True)]
         windows, pairs, counts = self._ops.get_indice_pairs(
-            indices, fine.batch_size, extent, self._algorithm, list(task.kernel), list(task.stride), padding, list(task.dilation),
-            [0, 0, 0], task.is_submanifold, False)
+            indices,
+            fine.batch_size,
+            extent,
+            self._algorithm,
+            list(task.kernel),
+            list(task.stride),
+            padding,
+            list(task.dilation),
+            [0, 0, 0],
+            task.is_submanifold,
+            False,
+        )
         if task.is_submanifold:
             return pairs, counts
         s, d, h, w = (column.long() for column in windows.unbind(1))
