@@ -79,6 +79,7 @@ def dense_levels(
     crop_BCDHW: Tensor,
     visible_BDHW: Tensor | None = None,
     modality: str = "any",
+    multi_scale: bool = False,
 ) -> list[Tensor]:
     """The features of every level, finest first, [B, C, ceil(size / stride)]; zero where hidden."""
     stages = len(depths)
@@ -117,6 +118,33 @@ def dense_levels(
             h = idwt(h, detail)
         return h
 
+    def within_cells(h: Tensor, levels: int, name: str, number_of_heads: int) -> Tensor:
+        """The sum over finer scales of what attention inside each cell finds, as a low-pass without details."""
+        total = torch.zeros_like(h)
+        for scale in range(max(levels - 1, 0)):
+            edge, halvings = 2 ** (scale + 1), levels - scale - 1
+            low = h
+            for _ in range(halvings):
+                low = dwt(low)[0]
+            gain = 2 ** (1.5 * halvings)
+            batch, channels = low.shape[:2]
+            cut = (low / gain).view(batch, channels, grid[0], edge, grid[1], edge, grid[2], edge)
+            tokens = cut.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(-1, edge**3, channels)
+            there = kept(cell // edge).view(batch, 1, grid[0], edge, grid[1], edge, grid[2], edge)
+            there = there.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(-1, edge**3) > 0
+            there = there | ~there.any(1, keepdim=True)  # hidden cells are multiplied by zero in the end
+            positions = torch.cartesian_prod(*[torch.arange(edge)] * 3)
+            inner = f"{name}.{scale}"
+            qkv = F.linear(tokens, weights[f"{inner}.qkv.weight"], weights[f"{inner}.qkv.bias"])
+            q, k, v = (t.unflatten(-1, (number_of_heads, -1)).transpose(1, 2) for t in qkv.chunk(3, -1))
+            out = attend(rotate(q, positions), rotate(k, positions), v, there).transpose(1, 2).flatten(2)
+            out = F.linear(out, weights[f"{inner}.project.weight"], weights[f"{inner}.project.bias"])
+            out = out.view(batch, *grid, edge, edge, edge, channels).permute(0, 7, 1, 4, 2, 5, 3, 6)
+            total = total + F.interpolate(
+                out.reshape(batch, channels, *(g * edge for g in grid)), scale_factor=2**halvings, mode="nearest"
+            )
+        return total
+
     weight = weights[f"stems.{modality}.weight"]
     kernel = weight.unflatten(1, (2, 2, 2, crop_BCDHW.shape[1])).permute(0, 4, 1, 2, 3)
     x = F.conv3d(x, kernel, weights[f"stems.{modality}.bias"], stride=2) * kept(2)
@@ -132,7 +160,10 @@ def dense_levels(
         for j in range(depths[i]):
             name = f"stages.{i}.{j}"
             h = norm(x, weights[f"{name}.norm1.weight"], weights[f"{name}.norm1.bias"]) * kept(stride)
-            x = (x + low_pass_attention(h, stages - 1 - i, f"{name}.attention", heads[i])) * kept(stride)
+            update = low_pass_attention(h, stages - 1 - i, f"{name}.attention", heads[i])
+            if multi_scale:
+                update = update + within_cells(h, stages - 1 - i, f"{name}.inner", heads[i])
+            x = (x + update) * kept(stride)
             h = norm(x, weights[f"{name}.norm2.weight"], weights[f"{name}.norm2.bias"])
             h = linear(h, weights[f"{name}.mlp.expand.weight"], weights[f"{name}.mlp.expand.bias"])
             h = F.gelu(norm(h, weights[f"{name}.mlp.norm1.weight"], weights[f"{name}.mlp.norm1.bias"])) * kept(stride)
