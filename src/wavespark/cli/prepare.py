@@ -5,6 +5,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -14,6 +15,13 @@ from wavespark.cli.console import emit_json, fail, note, printable, progress, sa
 from wavespark.errors import SettingsError, TrainingStopped
 
 NO_ARGS_IS_HELP = True
+
+
+class Engine(StrEnum):
+    """Where the work is done."""
+
+    LOCAL = "local"
+    DASK = "dask"
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -28,12 +36,22 @@ def command(
         list[str], typer.Argument(metavar="SOURCE... [KEY=VALUE ...]", help="Folders or files with CT or MR volumes.")
     ],
     output: Annotated[Path, typer.Option(help="The store: a new folder, or one to complete.")],
-    recipe: Annotated[str, typer.Option(help="How: head-1mm, head-05mm, native, or a TOML file.")] = "head-1mm",
+    recipe: Annotated[
+        str,
+        typer.Option(help="How: head-1mm, head-05mm, native, rsna-2025, openmind, deeplesion, bids, or a TOML file."),
+    ] = "head-1mm",
     strict: Annotated[bool, typer.Option("--strict", help="Fail if any input was refused.")] = False,
     max_bad_fraction: Annotated[
         float, typer.Option(min=0, max=1, help="Fail above this share of refused inputs (counts from 20 inputs on).")
     ] = 0.05,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core if not given.")] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Processes of this machine, or a dask cluster that shares its disk.")
+    ] = Engine.LOCAL,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Of dask: tcp://HOST:PORT or a scheduler file; a cluster on this machine if not given."),
+    ] = None,
     time_limit: Annotated[float, typer.Option(min=1, help="Seconds that one input may take.")] = 600,
     memory_mb: Annotated[int, typer.Option(min=256, help="Megabytes that one worker may use.")] = 4096,
     shard: Annotated[str, typer.Option(help="Work on the i-th of n parts, for job arrays on one store.")] = "1/1",
@@ -45,6 +63,8 @@ def command(
     """
     from wavespark.prepare import Limits, load_recipe, prepare
 
+    if scheduler is not None and engine is not Engine.DASK:
+        raise SettingsError("--scheduler is for --engine dask")
     roots, settings = split_settings(source)
     if not roots:
         raise SettingsError("give at least one SOURCE, a folder or a file")
@@ -55,6 +75,8 @@ def command(
             output,
             load_recipe(recipe, settings),
             workers=workers or cores,
+            engine=engine.value,
+            scheduler=scheduler,
             shard=_shard(shard),
             limits=Limits(seconds=time_limit, megabytes=memory_mb),
             tell=tell,

@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from wavespark.errors import SettingsError, StoreError
+from wavespark.prepare.dask_workers import work_on_cluster
 from wavespark.prepare.inputs import find_inputs, identity_of, split_done
 from wavespark.prepare.lock import PARTS, hold
 from wavespark.prepare.manifest import (
@@ -31,6 +33,7 @@ from wavespark.volumes import Refusal, Source, new_secret, source_id
 
 Tell = Callable[[float, float, str], None]
 Shard = tuple[int, int]
+Engine = Literal["local", "dask"]
 
 _LOST = {
     "worker_crashed": "reading it ended the worker process {tries} times: the file is damaged, or memory is short",
@@ -45,6 +48,8 @@ def prepare(
     recipe: Recipe | str | Path = "head-1mm",
     *,
     workers: int = 0,
+    engine: Engine = "local",
+    scheduler: str | None = None,
     shard: Shard = (1, 1),
     limits: Limits | None = None,
     tell: Tell = lambda done, total, text: None,
@@ -60,6 +65,8 @@ def prepare(
         recipe: how; a `Recipe`, the name of one, or a TOML file.
         workers: processes. 0 works in this process, without limits; from 1 on, a script must keep its start under
             `if __name__ == "__main__":`, because workers import it again.
+        engine: `local` processes, or `dask`: the workers of a cluster, which share this machine's disk.
+        scheduler: of dask: its address or scheduler file; None starts a cluster of `workers` processes here.
         shard: (i, n) works on the i-th of n parts of the inputs, i from 1; n jobs may share one store.
         limits: what one input may cost; only with workers.
         tell: is told (done, total, text) as it goes.
@@ -68,6 +75,7 @@ def prepare(
         InputError: if a source itself cannot be used.
         StoreError: if the store is locked, of another recipe, or its disk is full.
         SettingsError: if the recipe, the shard or the number of workers is not possible.
+        DependencyError: if dask is asked for and not installed.
     """
     began = time.monotonic()
     limits = limits or Limits()
@@ -92,13 +100,14 @@ def prepare(
         try:
             for refusal in refused:
                 journal.refuse(refusal)
-            for source, outcome in _work(
-                todo,
-                Work(store.absolute(), recipe, secret, reading, os.environ.get("WAVESPARK_FAULTS", "")),
-                workers,
-                limits,
-                tell,
-            ):
+            work = Work(store.absolute(), recipe, secret, reading, os.environ.get("WAVESPARK_FAULTS", ""))
+            if engine == "dask":
+                outcomes = work_on_cluster(todo, work, scheduler, min(workers, len(todo)), limits, store / "private")
+            elif workers:
+                outcomes = work_through(todo, work, min(workers, len(todo)), limits)
+            else:
+                outcomes = ((source, work(source)) for source in todo)
+            for source, outcome in _told(todo, outcomes, tell):
                 journal.note(source, outcome, limits)
         finally:
             journal.flush()
@@ -144,14 +153,14 @@ def _make_store(store: Path, recipe: Recipe) -> bytes:
         ) from None
 
 
-def _work(
-    todo: Sequence[Source], work: Work, workers: int, limits: Limits, tell: Tell
+def _told(
+    todo: Sequence[Source], outcomes: Iterator[tuple[Source, Outcome | Lost]], tell: Tell
 ) -> Iterator[tuple[Source, Outcome | Lost]]:
+    """The same outcomes, counted aloud."""
     total = sum(_cost(s) for s in todo) or 1.0
     done = 0.0
     tell(done, total, f"{len(todo)} input(s) to prepare, {sum(s.size for s in todo) / 1e6:.0f} MB to read")
-    outcomes = work_through(todo, work, min(workers, len(todo)), limits) if workers else ((s, work(s)) for s in todo)
-    for count, (source, outcome) in enumerate(outcomes, 1):
+    for count, (source, outcome) in enumerate(outcomes if todo else (), 1):
         yield source, outcome
         done += _cost(source)
         tell(done, total, f"{count} of {len(todo)} inputs")
