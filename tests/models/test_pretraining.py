@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from laws.kinds import NAMES, encoder_of, sizes_of
+from laws.kinds import NAMES, encoder_of
 from laws.tiny import crop_of, grid_of, ragged, voxels_of
 from wavespark.models import DecoderSettings, SparK
 from wavespark.sparse import VisibleCells
@@ -29,7 +29,8 @@ def spark(name, decoder, **more):
 
 
 def case(model, batch=2):
-    size = sizes_of(model.encoder)[1]
+    c = model.encoder.cell[0]
+    size = (c + 3, c, 2 * c - 1)
     visible = ragged(*grid_of(size, model.encoder.cell[0]), batch=batch)
     return crop_of(*size, batch=batch), visible, voxels_of(visible, size, model.encoder.cell[0])
 
@@ -67,7 +68,7 @@ def test_hidden_sites_of_every_densified_map_are_exactly_zero_before_the_mask_to
 @pytest.mark.parametrize("name", NAMES)
 def test_every_weight_learns_or_joins_with_an_exact_zero(name, decoder):
     model = spark(name, decoder, stems={"MR": 1, "CT": 3}).train()
-    size = sizes_of(model.encoder)[0]
+    size = (2 * model.encoder.cell[0], *[model.encoder.cell[0]] * 2)
     visible = ragged(*grid_of(size, model.encoder.cell[0]))
     model(crop_of(*size, channels=3), visible, ~visible, "CT").pow(3).sum().backward()
     assert [key for key, p in model.named_parameters() if p.grad is None] == []
@@ -119,7 +120,7 @@ def test_with_attention_at_finer_scales_everything_is_decoded():
 
 def test_tokens_of_one_hidden_cell_differ_where_the_coarsest_level_has_several():
     model = spark("seed_waveformer_small", "light")
-    crop, visible, _ = case(model)
+    crop, visible = crop_of(16, 8, 24), ragged(2, 1, 3)
     found = []
     model.decoder.norm.register_forward_hook(lambda module, inputs, output: found.append(inputs[0]))
     with torch.no_grad():

@@ -56,4 +56,4 @@ def test_fresh_blocks_begin_as_their_shortcut():
         for block in stage.blocks:
             assert (block.conv2.norm.weight == 0).all() and (block.conv2.norm.bias == 0).all()
             fan = block.conv1.conv.weight[0].numel()
-            assert block.conv1.conv.weight.std() == pytest.approx((2 / (1 + 0.01**2) / fan) ** 0.5, rel=0.1)
+            assert block.conv1.conv.weight.detach().std() == pytest.approx((2 / (1 + 0.01**2) / fan) ** 0.5, rel=0.1)

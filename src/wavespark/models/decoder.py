@@ -100,9 +100,12 @@ class LightDecoder(nn.Module):
         """How many cells around the predicted ones the finer scales read; None if attention reads all."""
         if any(settings.heads[1:]):
             return None
-        tokens = [edge * 2**i for i in range(len(settings.widths))]
-        own = settings.densify_kernel // 2
-        return sum(-(-(own + depth) // b) for depth, b in zip(settings.depths[1:], tokens[1:], strict=True))
+        own, halo = settings.densify_kernel // 2, 0
+        for depth in settings.depths[
+            :0:-1
+        ]:  # from the finest on: what a token reads of its own scale, then of the scale above
+            halo = -(-halo // 2) + own + depth
+        return -(-halo // (2 * edge))
 
     def forward(self, levels: list[VisibleCells], predicted_BDHW: Tensor, modality: str) -> Tensor:
         """The voxels of the predicted cells.
