@@ -35,13 +35,15 @@ def write_export(folder: Path, export: Export) -> None:
     """
     folder = folder.resolve()
     if folder.exists() and not (folder.is_dir() and {p.name for p in folder.iterdir()} <= _NAMES):
-        raise CheckpointError(f"{folder} is there and is no export, so it is not replaced: give a folder that is not there yet")
+        raise CheckpointError(
+            f"{folder} is there and is no export, so it is not replaced: give a folder that is not there yet"
+        )
     files = {
         WEIGHTS: save(
             {name: t.detach().cpu().contiguous() for name, t in export.weights.items()}, metadata={"format": "pt"}
         ),
         CONFIG: json.dumps(export.config, indent=2).encode(),
-        CARD: _card(export.config).encode(),
+        CARD: card(export.config).encode(),
     }
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -68,10 +70,18 @@ def read_export(folder: Path) -> Export:
         raise CheckpointError(f"{folder} was not written by this version of wavespark") from None
 
 
-def _card(config: Mapping[str, Any]) -> str:
+def card(config: Mapping[str, Any]) -> str:
+    """README.md of an export."""
     run = config["provenance"]
+    if run.get("imported"):
+        origin = "imported from weights that another program made; how they were trained and on which preparation is not known here"
+    else:
+        origin = (
+            f"trained for {run['steps']} steps on {run['volumes']} volume(s); normalised loss on held-out crops {run['normalised_loss']} "
+            "(1 = predicting the mean)"
+        )
     stems = ", ".join(f"{name} ({count} channel(s))" for name, count in config["stems"].items())
-    return f"""# {config["model"]["name"]}, pre-trained with wavespark
+    return f"""# {config["model"]["name"]}, {"for" if run.get("imported") else "pre-trained with"} wavespark
 
 An encoder for 3-D head CT and MR, pre-trained by masked reconstruction on visible cells only.
 
@@ -82,7 +92,7 @@ levels = encoder(crop)          # crop: float32 [B, C, D, H, W], prepared by the
 ```
 
 - stems: {stems}; strides {config["strides"]}, channels {config["channels"]}, cell {config["cell"]}
-- trained for {run["steps"]} steps on {run["volumes"]} volume(s); normalised loss on held-out crops {run["normalised_loss"]} (1 = predicting the mean)
+- {origin}
 - preparation: recipe fingerprint `{config["preparation"]["fingerprint"]}`, settings in config.json
 
 What this does not show: nothing was tested on a clinical task. Not for diagnosis. The licence of the data that it was trained on may restrict its use.

@@ -1,4 +1,4 @@
-"""`wavespark export RUN`: the encoder alone, self-describing."""
+"""`wavespark export RUN`: the encoder alone, or a fine-tuned model, self-describing and in the forms that other programs read."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,33 +9,68 @@ from wavespark.cli.console import emit_json, note, printable, say
 from wavespark.errors import SettingsError
 
 NO_ARGS_IS_HELP = True
-FORMATS = ("wavespark", "safetensors")
 
 
 def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    output: Annotated[Path, typer.Option(help="Folder (wavespark) or file (safetensors) to write.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="A run's folder; for monai and onnx also one that `finetune segment` wrote."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option(help="Folder (wavespark, huggingface, monai) or file (safetensors, onnx) to write.")
+    ],
     format: Annotated[
         str,
         typer.Option(
-            help="wavespark: a folder that `ws.load_encoder` reads. safetensors: one file of weights, with the settings in its header."
+            help="wavespark: a folder that `ws.load_encoder` reads. safetensors: one file, settings in its header. huggingface: for "
+            "AutoModel.from_pretrained. nnunet: a .pth of a ResEnc, or a folder with a trainer plug-in. monai: a bundle. onnx: for crops of one size."
         ),
     ] = "wavespark",
+    modality: Annotated[
+        str | None, typer.Option(help="Which stem (nnunet, monai, onnx), where there are several.")
+    ] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option(metavar="D,H,W", help="Voxels of an ONNX file's input, window of a bundle.  [as trained]"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Write the encoder of a run's newest checkpoint, with everything that is needed to use it."""
-    from wavespark.engine import export_checkpoint, load_encoder
+    from wavespark.engine import load_encoder
+    from wavespark.engine.formats import FORMATS, export_as
 
     if format not in FORMATS:
         raise SettingsError(f"there is no format {printable(format)!r}: use one of {', '.join(FORMATS)}")
-    step = export_checkpoint(run, output, format, say=note)
+    size = None if crop is None else _size(crop)
+    if (run / "model" / "config.json").is_file():
+        from wavespark.downstream.bundle import export_task
+
+        export_task(run, output, format, modality=modality, crop=size)
+        if json:
+            emit_json({"output": str(output), "format": format, "model": str(run / "model")})
+        else:
+            say(f"The fine-tuned model is in {printable(output)} ({format}).")
+        return
+    step = export_as(run, output, format, modality=modality, crop=size, say=note)
     if json:
         emit_json({"output": str(output), "format": format, "step": step})
         return
-    say(f"The encoder of step {step} is in {printable(output)}.")
+    say(f"The encoder of step {step} is in {printable(output)}: {FORMATS[format]}.")
     if format == "wavespark":
         encoder = load_encoder(output)
         say(
             f"Loaded again: {sum(p.numel() for p in encoder.parameters()) / 1e6:.2f} M parameters, strides {encoder.strides}, channels {encoder.channels}."
         )
         say(f'In Python: import wavespark as ws; encoder = ws.load_encoder("{printable(output)}")')
+
+
+def _size(text: str) -> tuple[int, int, int]:
+    words = text.split(",")
+    if len(words) not in (1, 3) or not all(w.strip().isdecimal() and int(w) > 0 for w in words):
+        raise SettingsError(
+            f"--crop {printable(text)} is not possible: write one number or D,H,W, for example 96,96,96"
+        )
+    d, h, w = (int(x) for x in (words * 3 if len(words) == 1 else words))
+    return d, h, w

@@ -55,7 +55,9 @@ def export_run(
     folder: Path, encoder: Encoder, *, name: str, preparation: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> None:
     """Writes the encoder with what is needed to use it."""
-    write_export(folder, Export(weights=_weights(encoder), config=_describe(encoder, name, preparation, provenance)))
+    write_export(
+        folder, Export(weights=_weights(encoder), config=describe_encoder(encoder, name, preparation, provenance))
+    )
 
 
 def export_checkpoint(run: Path, output: Path, format: str, say: Callable[[str], None] = lambda text: None) -> int:
@@ -70,6 +72,18 @@ def export_checkpoint(run: Path, output: Path, format: str, say: Callable[[str],
     Raises:
         CheckpointError: if there is no checkpoint, or all are damaged.
     """
+    _, export, step = newest_encoder(run, say)
+    if format == "safetensors":
+        output.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {name: t.contiguous() for name, t in export.weights.items()}
+        write_file(output, save(tensors, metadata={"wavespark": json.dumps(export.config)}))
+    else:
+        write_export(output, export)
+    return step
+
+
+def newest_encoder(run: Path, say: Callable[[str], None] = lambda text: None) -> tuple[Encoder, Export, int]:
+    """The encoder of a run's newest checkpoint, what is exported of it, and its step; arguments and errors as `export_checkpoint`."""
     checkpoint = newest_checkpoint(run / "checkpoints", damaged=lambda text: say(f"passed over: {text}"))
     if checkpoint is None:
         raise CheckpointError(f"{run} has no checkpoint: give a folder that `wavespark pretrain` wrote")
@@ -94,19 +108,9 @@ def export_checkpoint(run: Path, output: Path, format: str, say: Callable[[str],
         }
     except (KeyError, RuntimeError, TypeError, ValueError):
         raise CheckpointError(f"{run}: the checkpoint of step {checkpoint.step} is not of this version") from None
-    if format == "safetensors":
-        config = _describe(encoder, settings.model.name, preparation, provenance)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_file(
-            output,
-            save(
-                {name: t.contiguous() for name, t in _weights(encoder).items()},
-                metadata={"wavespark": json.dumps(config)},
-            ),
-        )
-    else:
-        export_run(output, encoder, name=settings.model.name, preparation=preparation, provenance=provenance)
-    return checkpoint.step
+    encoder.preparation = preparation
+    config = describe_encoder(encoder, settings.model.name, preparation, provenance)
+    return encoder.eval(), Export(weights=_weights(encoder), config=config), checkpoint.step
 
 
 def _weights(encoder: Encoder) -> dict[str, Tensor]:
@@ -115,9 +119,10 @@ def _weights(encoder: Encoder) -> dict[str, Tensor]:
     return {**encoder.state_dict(), **decoder}
 
 
-def _describe(
+def describe_encoder(
     encoder: Encoder, name: str, preparation: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """What an export says of its encoder, beside the weights."""
     described = describe(encoder)
     return {
         "format": FORMAT,
