@@ -138,7 +138,8 @@ def newest_checkpoint(checkpoints: Path, damaged: Callable[[str], None]) -> Chec
 def prune(checkpoints: Path, keep: int, step: int, keep_every: int = 0) -> None:
     """Removes all but the newest `keep` of those up to `step`; newer ones are damaged, or the run would have gone on from them.
 
-    Those of steps that are a multiple of `keep_every` stay, unless it is 0. They are renamed first, so that a half-deleted folder is never taken for a checkpoint.
+    Those of steps that are a multiple of `keep_every` stay, unless it is 0.
+    They are renamed first, so that a half-deleted folder is never taken for a checkpoint.
     """
     upto = [(int(f.name.removeprefix("step_")), f) for f in checkpoint_folders(checkpoints)]
     for number, folder in [(n, f) for n, f in upto if n <= step][keep:]:

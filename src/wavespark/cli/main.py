@@ -6,6 +6,7 @@ A verb is a module of this package with a function `command`. The modules import
 import os
 import sys
 from importlib import import_module
+from keyword import iskeyword
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -20,9 +21,11 @@ VERBS = (
     "masks",
     "prepare",
     "inspect",
+    "estimate",
     "pretrain",
     "report",
     "export",
+    "import",
     "probe",
     "finetune",
     "predict",
@@ -62,7 +65,8 @@ def _options(
 
 
 for _verb in VERBS:
-    _module = import_module(f"wavespark.cli.{_verb}")
+    # A verb that is a word of the language has an underscore behind its module's name.
+    _module = import_module(f"wavespark.cli.{_verb}{'_' if iskeyword(_verb) else ''}")
     app.command(_verb, no_args_is_help=getattr(_module, "NO_ARGS_IS_HELP", False))(_module.command)
 
 

@@ -49,7 +49,7 @@ def encoder_weights(path: Path) -> dict[str, Tensor]:
     """
     if path.is_file():
         try:
-            return load_file(path)
+            return {k.removeprefix("encoder."): t for k, t in load_file(path).items()}
         except (SafetensorError, OSError, ValueError):
             raise CheckpointError(
                 f"{path} is no safetensors file: `wavespark import {path} --output DIR` makes one of a .pt or .pth"
@@ -57,6 +57,8 @@ def encoder_weights(path: Path) -> dict[str, Tensor]:
     for folder in (path / "exports" / "encoder", path):
         if (folder / "model.safetensors").is_file():
             return dict(read_export(folder).weights)
+    if (path / "weights.safetensors").is_file():  # what `wavespark import` writes where no encoder fits
+        return encoder_weights(path / "weights.safetensors")
     checkpoint = newest_checkpoint(path / "checkpoints", damaged=lambda text: None)
     if checkpoint is None:
         raise CheckpointError(f"{path} is no export, no run with a checkpoint and no safetensors file")

@@ -1,0 +1,58 @@
+"""`wavespark import FILE --output DIR`: weights that another program saved."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wavespark.cli.console import emit_json, printable, say
+
+NO_ARGS_IS_HELP = True
+_SHOWN = 12
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="Weights: .pt, .pth, .ckpt or .safetensors.")],
+    output: Annotated[
+        Path, typer.Option(help="Folder for the encoder, or for plain safetensors where no encoder fits.")
+    ],
+    model: Annotated[str, typer.Option(help="Which encoder they are for.  [the one that most of them fit]")] = "",
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+) -> None:
+    """Bring in weights of nnssl, SparK, VoCo and others, safely: tensors only, in a process with little memory. Every key is accounted for."""
+    from dataclasses import asdict
+
+    from wavespark.engine import import_weights
+
+    found = import_weights(file, output, model)
+    if json:
+        emit_json(asdict(found) | {"output": str(output)})
+        return
+    where = f" under {printable(found.found_under)}" if found.found_under else ""
+    say(f"{found.found} weight(s) in {printable(file)}{where}.")
+    for kind, names in (
+        ("another shape", found.other_shapes),
+        ("in the file, not in the encoder", found.unused),
+        ("in the encoder, not in the file", found.missing if found.used else ()),
+        ("other groups, not looked at", found.elsewhere),
+    ):
+        if names:
+            more = f" and {len(names) - _SHOWN} more (--json lists all)" if len(names) > _SHOWN else ""
+            say(f"  {len(names)} {kind}: {printable(', '.join(names[:_SHOWN]))}{more}")
+    if found.copies:
+        say(f"  {len(found.copies)} are second names of weights that are used")
+    if found.whole:
+        say(
+            f"All {len(found.used)} weights of {found.model} ({found.channels} channel(s)) are there: {printable(output)} is its export."
+        )
+        say(f"Load it with wavespark.load_encoder, or begin a run with it: model.init={printable(output)}")
+    else:
+        best = (
+            f" The nearest is {found.model}: {len(found.used)} of {len(found.used) + len(found.missing) + len(found.other_shapes)} weights."
+            if found.model
+            else ""
+        )
+        say(f"They are no whole encoder of this package.{best}")
+        say(
+            f"All are in {printable(output)}/weights.safetensors; a run takes what fits with model.init=... model.init_partial=true"
+        )

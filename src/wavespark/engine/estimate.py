@@ -1,0 +1,207 @@
+"""What a run will take, found by doing a few of its steps in a process of its own: memory, time, disk, and the largest batch that fits."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from wavespark.config import PretrainSettings
+from wavespark.engine.building import build_model, choose_device, cores, stems_of, training_crops
+from wavespark.engine.distributed import Ranks
+from wavespark.engine.faults import Faults
+from wavespark.engine.memory import explained, peak_bytes, smaller
+from wavespark.engine.objective import Objective
+from wavespark.engine.optimizer import learning_rate, make_optimizer
+from wavespark.engine.precision import Precision
+from wavespark.engine.preflight import checkpoint_bytes, checkpoints_kept
+from wavespark.engine.update import Updater
+from wavespark.errors import TrainingStopped, WavesparkError
+from wavespark.prepare import Store, open_store
+from wavespark.sampling import Batch, Crop, collate, split_store
+
+HEADROOM = 0.9
+"""Share of the memory that a run should use at most."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What was measured, and what follows for the whole run in one process."""
+
+    model: str
+    device: str
+    precision: str
+    parameters: int
+    encoder_parameters: int
+    crops_at_once: int
+    """Crops of a step, divided by `run.accumulate`."""
+    seconds_per_step: float
+    seconds_per_load: float
+    """To read and augment the crops of a step, in one process; loader processes do it meanwhile."""
+    crops_per_second: float
+    peak_bytes: int
+    memory_bytes: int
+    """Of the device."""
+    largest_crops_at_once: int
+    """That fit, from what one and two crops were measured to need."""
+    hours: float
+    """Of `run.steps` steps; held-out measures come on top."""
+    checkpoint_bytes: int
+    disk_bytes: int
+    """Of all checkpoints that are on the disk at once."""
+    advice: str
+    """Empty, or what to change because it does not fit."""
+
+
+def estimate(settings: PretrainSettings, store: Store | None = None, steps: int = 3) -> Estimate:
+    """Measures `steps` steps after one that warms up.
+
+    Args:
+        settings: of the run.
+        store: what it would train on; without one, noise of one channel.
+        steps: how many.
+
+    Raises:
+        SettingsError: if the settings cannot be followed here.
+        TrainingStopped: if not even one crop fits into memory (exit code 5).
+    """
+    wanted = settings.data.batch // settings.run.accumulate
+    one = _in_child(settings, store, 1, steps if wanted == 1 else 1)
+    two = _in_child(settings, store, 2, 1)
+    memory, each = one["memory"], max(1, two["peak"] - one["peak"])
+    largest = max(1, 1 + int((HEADROOM * memory - one["peak"]) // each))
+    fits = wanted <= largest
+    full = one if wanted == 1 else _in_child(settings, store, wanted, steps) if fits else None
+    peak = full["peak"] if full else one["peak"] + (wanted - 1) * each
+    seconds = (full["seconds"] if full else wanted * one["seconds"]) * settings.run.accumulate
+    load = one["load"] * settings.data.batch
+    return Estimate(
+        model=settings.model.name,
+        device=one["device"],
+        precision=one["precision"],
+        parameters=one["parameters"],
+        encoder_parameters=one["encoder_parameters"],
+        crops_at_once=wanted,
+        seconds_per_step=round(seconds, 4),
+        seconds_per_load=round(load, 4),
+        crops_per_second=round(settings.data.batch / seconds, 3),
+        peak_bytes=peak,
+        memory_bytes=memory,
+        largest_crops_at_once=largest,
+        hours=round(max(seconds, load / max(1, settings.data.workers)) * settings.run.steps / 3600, 3),
+        checkpoint_bytes=one["checkpoint"],
+        disk_bytes=one["checkpoint"] * checkpoints_kept(settings),
+        advice="" if fits else smaller(settings, tuple(one["cell"])),
+    )
+
+
+def _in_child(settings: PretrainSettings, store: Store | None, batch: int, steps: int) -> dict[str, Any]:
+    """A process of its own: what was used before would count as used by the run."""
+    told = {
+        "settings": settings.model_dump(),
+        "store": str(store.path) if store else "",
+        "batch": batch,
+        "steps": steps,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "from wavespark.engine.estimate import child; child()"],
+        input=json.dumps(told),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    try:
+        found: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        raise TrainingStopped(
+            f"out of memory (or killed) in a step of {batch} crop(s). {smaller(settings, (16, 16, 16))}", 5
+        ) from None
+    if "refused" in found:
+        raise TrainingStopped(found["refused"], found["code"])
+    return found
+
+
+def child() -> None:
+    """The measuring process: JSON in, JSON out."""
+    told = json.load(sys.stdin)
+    try:
+        settings = PretrainSettings.model_validate(told["settings"])
+        store = open_store(told["store"]) if told["store"] else None
+        found = _measure(settings, store, told["batch"], told["steps"])
+    except WavesparkError as error:
+        found = {"refused": str(error), "code": error.exit_code}
+    json.dump(found, sys.stdout)
+
+
+def _measure(settings: PretrainSettings, store: Store | None, batch: int, steps: int) -> dict[str, Any]:
+    torch.set_num_threads(settings.run.threads or cores())
+    device = choose_device(settings)
+    precision = Precision(settings, device)
+    model = build_model(settings, stems_of(store) if store else {"MR": 1}).to(device)
+    changed = {"run": settings.run.model_copy(update={"accumulate": 1})}
+    alone = settings.model_copy(update=changed)
+    objective = Objective(alone, model, settings.masking(model.encoder.cell)).to(device).train()
+    optimizer = make_optimizer(objective, settings.optimizer)
+    update = Updater(alone, objective, objective, optimizer, precision, Ranks(), Faults())
+    seconds, load = [], []
+    with explained(alone, device, model.encoder.cell):
+        for number in range(1, steps + 2):
+            started = time.perf_counter()
+            crops = _crops(settings, store, number, batch)
+            loaded = time.perf_counter()
+            update(crops, number, learning_rate(number, settings.run.steps, settings.optimizer)).line()
+            seconds.append(time.perf_counter() - loaded)
+            load.append((loaded - started) / batch)
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "precision": precision.name,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "encoder_parameters": sum(p.numel() for p in model.encoder.parameters()),
+        "cell": list(model.encoder.cell),
+        "seconds": median(seconds[1:]),
+        "load": median(load[1:]),
+        "peak": peak_bytes(device),
+        "memory": _memory(device),
+        "checkpoint": checkpoint_bytes(model),
+    }
+
+
+def _crops(settings: PretrainSettings, store: Store | None, number: int, batch: int) -> Batch:
+    if store is not None:
+        split = split_store(store, settings.box, settings.data.held_out_fraction, settings.run.seed)
+        dataset = training_crops(settings, store, split)
+        # The samples of a batch have one modality, so that a batch larger than `data.batch` repeats its samples.
+        return collate([dataset[number * settings.data.batch + i % settings.data.batch] for i in range(batch)])
+    rng = np.random.default_rng(number)
+    noise = Crop(
+        voxels=rng.standard_normal((1, *settings.box), dtype=np.float32),
+        foreground=np.ones(settings.box, dtype=bool),
+        volume="noise",
+        content="noise",
+        modality="MR",
+        contrast=None,
+        spacing=(1.0, 1.0, 1.0),
+        start=(0, 0, 0),
+    )
+    return collate([(i, noise) for i in range(batch)])
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes of the device; on a CPU what is available now, at most what the container may use."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found = min(found, 1024 * int(next(x for x in lines if x.startswith("MemAvailable")).split()[1]))
+        found = min(found, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    except (OSError, ValueError, StopIteration):
+        return found
+    return found
