@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from wavespark.report.curves import Curve, Level, chart, side_by_side, smoothed
 from wavespark.report.figures import case_tables
+from wavespark.report.health import levels, probes
 from wavespark.report.markup import Html, join, tag
 from wavespark.report.numbers import count
 from wavespark.report.record import RunRecord
@@ -45,6 +46,10 @@ _TERMS = {
         interpolation there is, also shifted to the true mean of every cell: the hardest baseline without learning.""",
     "Effective rank": """How many independent directions the features of held-out crops use. When it
         collapses, so has the encoder.""",
+    "Alignment": """How far apart the features of a place are under two masks, between 0 (the same) and about 2
+        (unrelated), after taking out their mean. Small is good only while the effective rank is not.""",
+    "Probe": """Frozen features of a few fixed crops, all cells visible, averaged over the head; a model that tells
+        a label from them is fitted on some patients and tried on others.""",
     "Visible and hidden share": """Shares of the valid cells of a batch, counted at every step.""",
     "Mean absolute error": """Under each case: the mean of |prediction − original| over hidden foreground,
         in the units of the prepared volume (not normalised per cell).""",
@@ -123,7 +128,7 @@ def curves(record: RunRecord) -> Html:
     )
     if loss is None and not any(small):
         return tag("p", "There is nothing to draw yet.")
-    return join(loss, side_by_side(*small), by_modality(record), validations(record))
+    return join(loss, side_by_side(*small), by_modality(record), levels(record), probes(record), validations(record))
 
 
 def settings(record: RunRecord) -> Html:
