@@ -33,12 +33,12 @@ def command(
         typer.Argument(metavar="[KEY=VALUE ...]", help="Changes, e.g. run.steps=500 data.crop=[96,96,96]."),
     ] = None,
     labels: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="CSV with `source` (relative path or SeriesInstanceUID) or `id`; and `label` (a segmentation's path), the columns to learn, or x, y, z "
-            "(RAS mm). A column `split` says train or test."
+            "(RAS mm). A column `split` says train or test.  [what the store itself knows, e.g. of RSNA 2025]"
         ),
-    ] = Path("labels.csv"),
+    ] = None,
     store: Annotated[Path, typer.Option(help="A prepared store.")] = Path("store"),
     output: Annotated[
         Path, typer.Option(help="Folder for model, figures and report; a stopped comparison goes on there.")
@@ -77,14 +77,16 @@ def command(
         defaults: dict[str, Any] = {"frozen": True, "decoder": "linear"} if frozen else {}
         chosen = finetune_settings(settings or [], **defaults)
         network, opened = load_encoder(encoder), open_store(store)
-        table = read_labels(labels, opened)
+        table = read_labels(labels, opened) if labels else None
         remarks(table, network, opened)
         items, task_of = _task(what, table, opened, chosen, column or [], points, vessels)
         train, test = split_labelled(items, table, chosen.data.held_out_fraction, chosen.run.seed)
         task = task_of(train)
         plan = Plan(labels=numbers(labels_per_run, len(train)), seeds=seeds, control=not no_control)
         trainings = len(plan.counts(len(train))) * seeds * len(plan.arms)
-        note(f"{len(train)} labelled volume(s) to train on, {len(test)} of other patients to test on; {trainings} training(s)")
+        note(
+            f"{len(train)} labelled volume(s) to train on, {len(test)} of other patients to test on; {trainings} training(s)"
+        )
         with progress(f"finetune {what.value}") as tell:
             results = run_study(task, network, train, test, plan, output, tell=tell, stop=stop)
         write_file(output / "report.html", study_page(results).encode())
@@ -100,10 +102,11 @@ def command(
 def _task(
     what: What, table: Any, store: Any, settings: Any, columns: list[str], points: Path | None, vessels: Path | None
 ) -> tuple[list[Any], Any]:
-    """Labelled volumes, and (training volumes) -> task."""
+    """Labelled volumes, and (training volumes) -> task. Without a table, from what the store knows."""
     from wavespark.downstream import Detect, Segment, read_labels
     from wavespark.downstream.classify import joined, of_items, with_targets
     from wavespark.downstream.items import with_maps, with_points
+    from wavespark.downstream.stored import store_maps, store_points, store_targets
     from wavespark.samples.aneurysms import LABELS
 
     if what is not What.CLASSIFY and (points or vessels):
@@ -111,17 +114,21 @@ def _task(
     if what is What.SEGMENT:
         if len(columns) > 1:
             raise SettingsError(f"finetune segment takes one --column, got {len(columns)}")
-        return (items := with_maps(table, store, columns[0] if columns else "label")), lambda train: Segment.of(
-            items, settings
-        )
+        name = columns[0] if columns else None
+        items = with_maps(table, store, name or "label") if table else store_maps(store, name)
+        return items, lambda train: Segment.of(items, settings)
     if what is What.DETECT:
-        return with_points(table, store), lambda train: Detect(settings=settings)
+        return with_points(table or store_points(store), store), lambda train: Detect(settings=settings)
+    known = table or store_targets(store)
     if not columns:
-        columns = list(LABELS) if set(LABELS) <= set(table.columns) else [c for c in table.columns if c != "split"]
-    items, names, exclusive = with_targets(table, store, columns)
-    extra_points = with_points(read_labels(points, store), store) if points else []
-    extra_maps = with_maps(read_labels(vessels, store), store, "label") if vessels else []
-    items = joined(items, extra_points, extra_maps)
+        columns = list(LABELS) if set(LABELS) <= set(known.columns) else [c for c in known.columns if c != "split"]
+    items, names, exclusive = with_targets(known, store, columns)
+    marked, mapped = [], []
+    if points or any(v.marks for v in store):
+        marked = with_points(read_labels(points, store) if points else store_points(store), store)
+    if vessels or any(v.labels() for v in store):
+        mapped = with_maps(read_labels(vessels, store), store, "label") if vessels else store_maps(store)
+    items = joined(items, marked, mapped)
     return items, lambda train: of_items(train, names, exclusive, settings)
 
 

@@ -61,7 +61,7 @@ def command(
 
 def remarks(table: Any, encoder: Any, store: Any) -> None:
     """What a person should know of the labels and the preparation, on standard error."""
-    if table.remark:
+    if table is not None and table.remark:
         note(printable(table.remark))
     made = encoder.preparation.get("fingerprint")
     if made and made != store.recipe.fingerprint:

@@ -19,9 +19,10 @@ from wavespark.downstream.heads import CellClassifier, pooled
 from wavespark.downstream.items import LABELS, Labelled
 from wavespark.downstream.labels import LabelTable
 from wavespark.downstream.losses import known_binary
+from wavespark.downstream.memory import Readable
 from wavespark.errors import SettingsError
 from wavespark.models import Encoder
-from wavespark.prepare import Store, StoredVolume
+from wavespark.prepare import Store
 from wavespark.sampling.lateral import Sides
 from wavespark.sampling.scene import Scene
 from wavespark.shapes import Triple, ceil_div
@@ -89,7 +90,7 @@ class Classify:
         return ((1 - prior) / prior).sqrt().clamp(1, 10)
 
     @torch.inference_mode()
-    def predict(self, model: nn.Module, volume: StoredVolume) -> np.ndarray:
+    def predict(self, model: nn.Module, volume: Readable) -> np.ndarray:
         """Probabilities, float64 [L], from all cells with foreground of the volume."""
         network = cast(CellClassifier, model.eval())
         device = next(model.parameters()).device

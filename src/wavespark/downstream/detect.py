@@ -13,10 +13,10 @@ from wavespark.config.downstream import FinetuneSettings
 from wavespark.downstream.heads import dense_head
 from wavespark.downstream.items import Labelled
 from wavespark.downstream.losses import focal_heat
+from wavespark.downstream.memory import Readable
 from wavespark.downstream.segment import dense_logits
 from wavespark.metrics.detection import Hits, Scan, match
 from wavespark.models import Encoder
-from wavespark.prepare import StoredVolume
 from wavespark.sampling.scene import Scene
 from wavespark.shapes import Triple
 
@@ -66,7 +66,7 @@ class Detect:
         )
         return focal_heat(model(voxels, modality=modality)[:, 0], torch.from_numpy(heat).to(device))
 
-    def predict(self, model: nn.Module, volume: StoredVolume) -> Finds:
+    def predict(self, model: nn.Module, volume: Readable) -> Finds:
         """The peaks of the heat map."""
         heat = dense_logits(model, volume, self.settings)[0].sigmoid().numpy()
         heat = np.where(volume.read_foreground(), heat, 0)

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from wavespark.config.downstream import FinetuneSettings
 from wavespark.downstream.heads import encoder_of
 from wavespark.downstream.items import Labelled, place_window, widened, window
+from wavespark.downstream.memory import Readable
 from wavespark.errors import ModelError, SettingsError, TrainingStopped
 from wavespark.models import Encoder
-from wavespark.prepare import StoredVolume
 from wavespark.randomness import sample_stream, stream
 from wavespark.sampling.scene import Scene
 
@@ -42,7 +42,7 @@ class Task(Protocol):
     def describe(self) -> dict[str, Any]: ...
     def build(self, encoder: Encoder) -> nn.Module: ...
     def loss(self, model: nn.Module, scenes: Sequence[Scene], items: Sequence[Labelled], modality: str) -> Tensor: ...
-    def predict(self, model: nn.Module, volume: StoredVolume) -> Any: ...
+    def predict(self, model: nn.Module, volume: Readable) -> Any: ...
     def scores(self, found: Any, item: Labelled) -> dict[str, float]: ...
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import blosc2
 import nibabel as nib
@@ -34,8 +35,8 @@ class Labelled:
     """A volume and what is known about it. N points, L classes."""
 
     volume: StoredVolume
-    map: blosc2.NDArray | None = None
-    """Whole numbers [D, H, W] on the stored grid, compressed in memory."""
+    map: Any = None
+    """Whole numbers [D, H, W] on the stored grid, read by slices: compressed in memory, or in the store."""
     places: dict[int, np.ndarray] = field(default_factory=dict)
     """Label value -> int32 [n, 3]: some of its voxels."""
     targets: np.ndarray | None = None
@@ -135,15 +136,22 @@ def with_map(volume: StoredVolume, labels: np.ndarray, affine: np.ndarray) -> La
         affine: [4, 4], index of `labels` to RAS mm.
     """
     on_grid = resample_labels(labels, affine, volume.size, volume.affine)
-    rng = stream(0, purpose="label places", volume=volume.content)
+    blosc2.set_nthreads(1)
+    return Labelled(
+        volume=volume, map=blosc2.asarray(np.ascontiguousarray(on_grid)), places=some_places(on_grid, volume.content)
+    )
+
+
+def some_places(labels: np.ndarray, content: str) -> dict[int, np.ndarray]:
+    """Label value -> int32 [n, 3]: its voxels, or some thousands of them drawn by the volume's content hash."""
+    rng = stream(0, purpose="label places", volume=content)
     places = {}
-    for value in np.unique(on_grid[on_grid > 0]):
-        voxels = np.argwhere(on_grid == value).astype(np.int32)
+    for value in np.unique(labels[labels > 0]):
+        voxels = np.argwhere(labels == value).astype(np.int32)
         places[int(value)] = (
             voxels if len(voxels) <= _PLACES else voxels[rng.choice(len(voxels), _PLACES, replace=False)]
         )
-    blosc2.set_nthreads(1)
-    return Labelled(volume=volume, map=blosc2.asarray(np.ascontiguousarray(on_grid)), places=places)
+    return places
 
 
 def with_points(table: LabelTable, store: Store) -> list[Labelled]:
@@ -224,14 +232,15 @@ def read_label_map(path: Path, where: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def split_labelled(
-    items: Sequence[Labelled], table: LabelTable, fraction: float, seed: int
+    items: Sequence[Labelled], table: LabelTable | None, fraction: float, seed: int
 ) -> tuple[list[Labelled], list[Labelled]]:
     """Training and test items: by the column `split` (train or test) if there is one, else by patient (law I27); never is a side empty.
 
     Raises:
         SettingsError: if a split is impossible.
     """
-    if "split" in table.columns:
+    name = table.name if table else "the store"
+    if table and "split" in table.columns:
         side = {row.volume: row.values["split"].lower() for row in table.rows}
         if set(side.values()) - {"train", "test"}:
             raise SettingsError(f"{table.name}: column 'split' must say train or test in every row")
@@ -244,7 +253,7 @@ def split_labelled(
         patients = sorted({v.patient for v in volumes}, key=lambda p: min(v.content for v in volumes if v.patient == p))
         if len(patients) < 2:
             raise SettingsError(
-                f"{table.name} labels {len(items)} volume(s) of {len(patients)} patient: testing needs another patient"
+                f"{name} labels {len(items)} volume(s) of {len(patients)} patient: testing needs another patient"
             )
         _, outside = held_out(volumes, fraction, seed)
         never = {v.patient for v in outside}
@@ -260,6 +269,6 @@ def split_labelled(
         )
     if not train or not test:
         raise SettingsError(
-            f"{table.name} leaves {len(train)} volume(s) to train on and {len(test)} to test on: both need at least one"
+            f"{name} leaves {len(train)} volume(s) to train on and {len(test)} to test on: both need at least one"
         )
     return train, test

@@ -12,11 +12,11 @@ from wavespark.config.downstream import FinetuneSettings
 from wavespark.downstream.heads import dense_head
 from wavespark.downstream.items import LABELS, Labelled
 from wavespark.downstream.losses import dice_and_cross_entropy
+from wavespark.downstream.memory import Readable
 from wavespark.downstream.sliding import sliding_window
 from wavespark.errors import SettingsError
 from wavespark.metrics.segmentation import dice, hausdorff, surface_dice
 from wavespark.models import Encoder
-from wavespark.prepare import StoredVolume
 from wavespark.sampling.scene import Scene
 
 
@@ -54,7 +54,7 @@ class Segment:
         labels = torch.from_numpy(np.stack([s.maps[LABELS] for s in scenes]).astype(np.int64)).to(device)
         return dice_and_cross_entropy(model(voxels, modality=modality), labels.clamp(max=self.classes - 1))
 
-    def predict(self, model: nn.Module, volume: StoredVolume) -> np.ndarray:
+    def predict(self, model: nn.Module, volume: Readable) -> np.ndarray:
         """The likeliest class of each voxel of the stored grid, uint8 or uint16 [D, H, W]."""
         logits = dense_logits(model, volume, self.settings)
         return logits.argmax(0).cpu().numpy().astype(np.uint8 if self.classes <= 256 else np.uint16)
@@ -83,7 +83,7 @@ def map_scores(
 
 
 @torch.inference_mode()
-def dense_logits(model: nn.Module, volume: StoredVolume, settings: FinetuneSettings) -> Tensor:
+def dense_logits(model: nn.Module, volume: Readable, settings: FinetuneSettings) -> Tensor:
     """Logits [K, D, H, W] of a stored volume, float32 on the CPU; where no window with foreground lies, class 0 wins."""
     device = next(model.parameters()).device
     model.eval()
