@@ -7,10 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from laws.kinds import encoder_of
 from wavespark.bench import StepBench, in_clean_process, measure_step
 from wavespark.bench.cost import Cost, median_ratio
 from wavespark.bench.dense import DenseWaveFormer
-from wavespark.bench.step import _compare
+from wavespark.bench.dense_resenc import DenseResEnc
+from wavespark.bench.step import _compare, dense_copy
+from wavespark.bench.step_page import step_lines
+from wavespark.bench.whole_step import WholeStep
 from wavespark.cli import bench as verb
 from wavespark.errors import SettingsError, ShapeError, WavesparkError
 from wavespark.models import create_model
@@ -57,6 +61,57 @@ def test_the_dense_copy_has_the_gradients_of_the_encoder_too():
     assert all((a - b).abs().max() <= 1e-10 for a, b in zip(*gradients, strict=True))
 
 
+def test_the_dense_copy_of_a_resenc_has_its_features_and_gradients_too():
+    encoder = encoder_of("resenc_tiny")
+    crop = torch.randn(2, 1, 12, 8, 16, dtype=torch.float64)
+    found = [level.permute(0, 4, 1, 2, 3) for level in DenseResEnc(encoder).double()(crop)]
+    expected = encoder(crop)
+    assert all((a - b).abs().max() <= 1e-10 for a, b in zip(found, expected, strict=True))
+    parameters = list(encoder.parameters())
+    gradients = [torch.autograd.grad(sum(x.pow(3).mean() for x in levels), parameters) for levels in (found, expected)]
+    assert all((a - b).abs().max() <= 1e-9 for a, b in zip(*gradients, strict=True))
+    with pytest.raises(ShapeError, match="whole cells"):
+        DenseResEnc(encoder)(crop[..., :-1])
+
+
+def test_every_model_has_a_bench_with_a_dense_copy_or_without():
+    assert isinstance(dense_copy(encoder_of("waveformer_tiny")), DenseWaveFormer)
+    assert isinstance(dense_copy(encoder_of("resenc_l")), DenseResEnc)
+    assert dense_copy(encoder_of("seed_waveformer_small")) is None
+    found = measure_step(replace(TINY, model="seed_waveformer_small_8", size=32, rounds=1))
+    assert found["dense_copy_differs_by"] is None
+    assert "There is no dense copy" in "\n".join(step_lines(found))
+
+
+def test_the_whole_step_is_measured_with_each_decoder():
+    found = measure_step(replace(TINY, hidden=(0.5,), rounds=1, decoders=("light", "unet")))
+    assert [(line["decoder"], line["form"]) for line in found["steps"]] == [
+        ("light", "50 % hidden"),
+        ("unet", "50 % hidden"),
+    ]
+    assert found["command"].endswith("--decoder light --decoder unet")
+    page = "\n".join(step_lines(found))
+    assert "light, 50 % hidden" in page and "unet, everything visible, predicts 50 %" in page and "bound:" in page
+    with pytest.raises(SettingsError, match="light and unet"):
+        replace(TINY, decoders=("heavy",))
+
+
+def test_a_whole_step_is_held_against_what_encoding_and_decoding_cost():
+    """E = 6, D = 4: hiding half may cost (1.15 x 0.5 x 6 + 4) / 10 = 0.745."""
+    whole = WholeStep.of(create_model("waveformer_tiny"), "light", ("60 % hidden",))
+    dense, step = "light, everything visible, predicts 60 %", "light, 60 % hidden"
+    assert list(whole.forms(torch.zeros(1), lambda form, number: torch.zeros(1))) == [dense, step]
+
+    def line(seconds, encoder):
+        costs = {"everything visible": [cost(6)] * 3, "60 % hidden": [cost(encoder)] * 3}
+        return whole.compare({**costs, dense: [cost(10)] * 3, step: [cost(seconds)] * 3}, {"60 % hidden": 0.5}, 1.15)[0]
+
+    assert line(7, 5)["bound"] == pytest.approx(0.745)
+    assert line(7, 5)["decode_share"] == pytest.approx(2 / 7)
+    assert line(7, 5)["met"] and not line(7.5, 7)["met"]
+    assert not line(7, 4)["met"]  # more than 35 % of the step decodes
+
+
 def test_the_dense_copy_refuses_a_crop_that_ends_inside_a_cell():
     with pytest.raises(ShapeError, match="whole cells"):
         DenseWaveFormer(create_model("waveformer_tiny", in_channels=1))(torch.zeros(1, 1, 17, 16, 16))
@@ -87,7 +142,9 @@ def test_load_that_comes_and_goes_between_rounds_does_not_change_the_ratio():
 
 def test_a_cost_counts_the_time_of_the_work_and_the_pages_it_touches():
     def touch() -> None:
-        with mmap.mmap(-1, 64 * 2**20) as fresh:  # memory that nobody has touched, unlike what an allocator hands out again
+        with mmap.mmap(
+            -1, 64 * 2**20
+        ) as fresh:  # memory that nobody has touched, unlike what an allocator hands out again
             fresh.madvise(mmap.MADV_NOHUGEPAGE)
             fresh[:: mmap.PAGESIZE] = bytes(len(fresh) // mmap.PAGESIZE)
 
@@ -134,7 +191,7 @@ def test_the_verb_prints_and_writes_the_result(monkeypatch, capsys, tmp_path, do
     verb.command(verb.What.STEP, **options, output=None, as_json=False)
     said = capsys.readouterr().out
     assert "50 % hidden" in said
-    assert "against the faster of both" in said
+    assert "against the faster form of both" in said
     assert document["command"] in said
     with pytest.raises(SettingsError, match="no folder"):
         verb.command(verb.What.STEP, **options, output=tmp_path / "absent" / "step.json", as_json=True)

@@ -35,7 +35,7 @@ class DenseWaveFormer(nn.Module):
         self.stem = stem
         self.convolutions = nn.ModuleDict()
         for i, j, block in self._blocks():
-            old = block.mlp.depthwise
+            old: Any = block.mlp.depthwise
             new = nn.Conv3d(len(old.bias), len(old.bias), 3, padding=1, groups=len(old.bias))
             new.weight, new.bias = old.weight, old.bias
             self.convolutions[f"{i}-{j}"] = new
@@ -69,9 +69,10 @@ class DenseWaveFormer(nn.Module):
         mean = cells.mean((2, 4, 6), keepdim=True)
         update = _attend(mean.flatten(1, -2), block, rotation).view_as(mean)
         x = x + (cells + (update - mean)).view_as(x)
-        h = F.gelu(block.mlp.norm1(block.mlp.expand(block.norm2(x))))
+        mlp: Any = block.mlp
+        h = F.gelu(mlp.norm1(mlp.expand(block.norm2(x))))
         h = conv(h.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
-        return x + block.mlp.project(F.gelu(block.mlp.norm2(h)))
+        return x + mlp.project(F.gelu(mlp.norm2(h)))
 
 
 def _attend(tokens_BLC: Tensor, block: WaveletBlock, rotation: Rotation) -> Tensor:
