@@ -6,6 +6,7 @@ import torch
 from engine.small import small_settings, write_volume
 from wavespark.checkpoints import read_checkpoint
 from wavespark.engine import load_encoder, pretrain
+from wavespark.engine.preflight import preflight
 from wavespark.engine.telemetry import read_lines
 from wavespark.errors import SettingsError, TrainingStopped
 from wavespark.prepare import open_store, prepare
@@ -14,7 +15,6 @@ VIEW = ("objective.second_view=1.0", "objective.second_view_cells=[1, 1, 1]")
 RUNS = {
     "contrast": (*VIEW, "objective.contrast=0.1", "objective.contrast_below=5.0"),
     "hard cells": ("mask.guide=hard", "mask.guide_steps=4"),
-    "dense": ("objective.dense=true",),
 }
 
 
@@ -75,3 +75,20 @@ def test_a_probe_can_be_left_out_and_an_unknown_label_is_refused(store, tmp_path
     assert "probe" not in read_lines(tmp_path / "run" / "validation.jsonl")[-1]
     with pytest.raises(SettingsError, match="no label of the manifest"):
         pretrain(small_settings("health.probe=colour"), store, tmp_path / "other")
+
+
+def test_a_run_that_an_alarm_stopped_goes_on_with_another_alarm(store, tmp_path):
+    settings = small_settings("run.steps=3", "run.checkpoint_every=2", "health.probe=''")
+    asked = iter(["SIGTERM" if i == 2 else None for i in range(100)])
+    with pytest.raises(TrainingStopped):
+        pretrain(settings, store, tmp_path / "run", stop=lambda: next(asked))
+    again = small_settings("run.steps=3", "health.collapse=warn", "health.patience=7", "health.probe=modality")
+    assert pretrain(again, store, tmp_path / "run").steps == 3
+
+
+def test_the_second_view_is_told_before_the_run_in_mm(store, tmp_path):
+    lines = preflight(small_settings(*VIEW), store, tmp_path)
+    assert [line for line in lines if line.startswith("views")] == [
+        "views   each voxel of a crop joins 2 x 2 x 2 of the store; the second view is 16 x 16 x 16 of them (16 x 16 x 16 mm) where the first hides"
+    ]
+    assert not [line for line in preflight(small_settings(), store, tmp_path) if line.startswith("views")]

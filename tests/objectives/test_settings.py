@@ -20,6 +20,7 @@ from wavespark.errors import SettingsError
         (("objective.second_view=1.0", "data.crop=[16, 16, 16]"), "cover fewer cells"),
         ((*SECOND_VIEW, "objective.second_view_factor=[1, 1, 1]"), "cannot be masked"),
         ((*SECOND_VIEW, "objective.second_view_factor=[0, 1, 1]"), "at least 1"),
+        ((*SECOND_VIEW, "objective.contrast=0.1", "run.parallel=fsdp"), "use 'ddp'"),
         (("mask.guide=hards",), "mask.guide"),
         (("mask.guide_strength=1.5",), "mask.guide_strength"),
         (("health.collapse=sometimes",), "health.collapse"),

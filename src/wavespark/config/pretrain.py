@@ -148,6 +148,8 @@ class PretrainSettings(Settings):
             )
         self.mask.at(self.masking(encoder.cell), 1)
         self.objective.check_second_view(self.data.crop, encoder.cell, self.mask)
+        if self.objective.contrast and self.run.parallel == "fsdp":
+            raise ValueError("objective.contrast has weights of its own, which run.parallel='fsdp' does not share out: use 'ddp'")
         if self.data.batch % self.run.accumulate:
             raise ValueError(
                 f"data.batch {self.data.batch} cannot be cut into run.accumulate {self.run.accumulate} equal parts"

@@ -135,6 +135,11 @@ _FREE = {
     "run.wandb",
     "run.mlflow",
     "run.device",
+    "health.collapse",
+    "health.not_learning",
+    "health.patience",
+    "health.probe",
+    "health.probe_volumes",
 }
 """What may change while a run goes on: it decides how, how fast or how often, and the result by rounding at most."""
 

@@ -46,6 +46,7 @@ def preflight(settings: PretrainSettings, store: Store, run: Path) -> list[str]:
         f"data    {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}; {_verified(store)}; held out: {split.description}",
         f"model   {settings.model.name}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters with its decoder",
         f"crops   {_box(settings.data.crop)} voxels, {settings.data.batch} a step; {cells_of(settings, model.encoder.cell)}",
+        *_views(settings, store, model.encoder.cell),
         f"device  {name}, {Precision(settings, device).name}{processes}",
         f"disk    {_room(settings, model, run)}",
     ]
@@ -69,6 +70,19 @@ def cells_of(settings: PretrainSettings, cell: Triple) -> str:
     masking = settings.masking(cell)
     grid = ceil_div(settings.data.crop, cell)
     return f"grid {_box(grid)} of cells of {_box(cell)}: {masking.num_hidden} of {product(grid)} hidden"
+
+
+def _views(settings: PretrainSettings, store: Store, cell: Triple) -> list[str]:
+    """What the second view shows, where there is one."""
+    chosen = settings.objective
+    if not chosen.second_view:
+        return []
+    d, h, w = (t * c * f for t, c, f in zip(chosen.second_view_cells, cell, chosen.second_view_factor, strict=True))
+    extent = " x ".join(f"{n * s:.4g}" for n, s in zip((d, h, w), store[0].spacing, strict=True))
+    return [
+        f"views   each voxel of a crop joins {_box(chosen.second_view_factor)} of the store; the second view is {_box((d, h, w))} of them "
+        f"({extent} mm) where the first hides"
+    ]
 
 
 def _verified(store: Store) -> str:
