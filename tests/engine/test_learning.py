@@ -71,7 +71,9 @@ def test_one_batch_can_be_overfitted():
 def learned():
     """A model that has seen some hundred smooth volumes once each, and its losses."""
     model, generator = small_model(), torch.Generator().manual_seed(1)
-    losses = train(model, lambda s: forward(model, batch_of(smooth(4, generator), f"{s}."), MASKING, 0, s, FLOOR).score, 110)
+    losses = train(
+        model, lambda s: forward(model, batch_of(smooth(4, generator), f"{s}."), MASKING, 0, s, FLOOR).score, 110
+    )
     return model.eval(), losses
 
 

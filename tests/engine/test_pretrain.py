@@ -35,9 +35,7 @@ def weights(run, step=6):
 
 
 def lines(run, name="metrics"):
-    return [
-        {k: v for k, v in line.items() if k not in WITHOUT_TIME} for line in read_lines(run / f"{name}.jsonl")
-    ]
+    return [{k: v for k, v in line.items() if k not in WITHOUT_TIME} for line in read_lines(run / f"{name}.jsonl")]
 
 
 def assert_same_run(a, b):
@@ -293,7 +291,9 @@ def test_five_non_finite_losses_in_a_row_stop_with_exit_code_4_and_the_last_good
 
 def test_a_skipped_step_changes_no_weight(mr_store, tmp_path, poison):
     poison({2})
-    summary = pretrain(small_settings("run.steps=3", "run.checkpoint_every=1", "run.keep=3"), mr_store, tmp_path / "run")
+    summary = pretrain(
+        small_settings("run.steps=3", "run.checkpoint_every=1", "run.keep=3"), mr_store, tmp_path / "run"
+    )
     one, two, three = (weights(tmp_path / "run", step).model for step in (1, 2, 3))
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert not all(torch.equal(two[k], three[k]) for k in one)
@@ -340,7 +340,12 @@ def test_a_store_without_volumes_or_without_room_to_hold_out_is_refused(tmp_path
 
 
 def test_settings_that_no_model_can_have_are_refused_before_anything_is_written(mr_store, tmp_path):
-    for word in ("decoder.widths=[33, 24]", "decoder.heads=[8, 2]", "decoder.heads=[0, 2]", "optimizer.betas=[0.9, 1.0]"):
+    for word in (
+        "decoder.widths=[33, 24]",
+        "decoder.heads=[8, 2]",
+        "decoder.heads=[0, 2]",
+        "optimizer.betas=[0.9, 1.0]",
+    ):
         with pytest.raises(SettingsError):
             small_settings(word)
     with pytest.raises(SettingsError, match="XY"):

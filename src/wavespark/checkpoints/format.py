@@ -146,8 +146,9 @@ def prune(checkpoints: Path, keep: int, step: int, keep_every: int = 0) -> None:
         if keep_every and number % keep_every == 0:
             continue
         gone = folder.with_name(f"{UNFINISHED}{folder.name}-{secrets.token_hex(4)}")
-        folder.rename(gone)
-        sync_folder(checkpoints)
+        with writing(checkpoints):
+            folder.rename(gone)
+            sync_folder(checkpoints)
         shutil.rmtree(gone, ignore_errors=True)
 
 
