@@ -1,6 +1,5 @@
 """What the features of a run know about a label of the manifest, while it trains: a few fixed crops, all cells visible, probes split by patient."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,10 +41,17 @@ class OnlineProbe:
         """
         label, seed = settings.health.probe, settings.run.seed
         by_class: dict[str, list[StoredVolume]] = {}
+        names = set(LABELS)
         for volume in store if label else ():
+            names |= set(volume.targets)
             value = label_of(volume, label)
             if value is not None:
                 by_class.setdefault(value, []).append(volume)
+        if label and label not in names:
+            known = ", ".join(sorted(names))
+            raise SettingsError(
+                f"health.probe={label!r} is no label of the manifest: use one of {known}, or '' for none"
+            )
         classes = {c: vs for c, vs in sorted(by_class.items()) if len({v.patient for v in vs}) > 1}
         rng = stream(seed, purpose="probe volumes")
         queues = [[vs[i].id for i in rng.permutation(len(vs))] for vs in classes.values()]
@@ -85,19 +91,9 @@ class OnlineProbe:
 
 
 def label_of(volume: StoredVolume, label: str) -> str | None:
-    """The value of a label of the manifest; None where the volume has none.
-
-    Raises:
-        SettingsError: if the manifest has no such label.
-    """
+    """The value of a label of the manifest (its contrast or modality, or one of `volume.targets`); None where the volume has none."""
     if label in LABELS:
         value = getattr(volume, label)
         return None if value is None else str(value)
-    more = getattr(volume, "metadata", None)
-    if isinstance(more, Mapping) and label in more:
-        return None if more[label] is None else str(more[label])
-    if isinstance(more, Mapping):
-        return None
-    raise SettingsError(
-        f"health.probe={label!r} is no label of the manifest: use {' or '.join(LABELS)}, or '' for none"
-    )
+    target = volume.targets.get(label)
+    return None if target is None else f"{target:g}"
