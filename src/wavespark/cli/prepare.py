@@ -81,7 +81,7 @@ def command(
             limits=Limits(seconds=time_limit, megabytes=memory_mb),
             tell=tell,
         )
-    verdict = report.verdict(strict=strict, max_bad_fraction=max_bad_fraction)
+    verdict = report.verdict(strict=strict, max_bad_fraction=max_bad_fraction, part=_shard(shard)[1] > 1)
     if json:
         emit_json(report.to_json() | {"store": str(output), "failed": verdict})
     else:

@@ -34,14 +34,14 @@ class PrepareReport:
         """Refused inputs by reason, most frequent first."""
         return dict(Counter(r.reason for r in sorted(self.refused, key=lambda r: r.reason)).most_common())
 
-    def verdict(self, *, strict: bool = False, max_bad_fraction: float = 0.05) -> str | None:
+    def verdict(self, *, strict: bool = False, max_bad_fraction: float = 0.05, part: bool = False) -> str | None:
         """Why this run counts as failed, or None.
 
         It failed if nothing could be used; with `strict`, if anything was refused; else, from 20 inputs on, if more
-        than `max_bad_fraction` of them were.
+        than `max_bad_fraction` of them were. A `part` of the inputs (a shard) may be empty.
         """
         bad = len(self.refused)
-        if not self.prepared and not self.already_there:
+        if not self.prepared and not self.already_there and (bad or not part):
             return f"none of {bad} input(s) could be used: see the reasons above"
         if strict and bad:
             return f"{bad} of {self.inputs} input(s) were refused and --strict allows none"
