@@ -104,6 +104,8 @@ class Predictor:
         Raises:
             InputError: with the reason of the refusal.
         """
+        if not os.fspath(series):
+            raise InputError("no_input", "an empty path")  # which would be the current folder
         strict = reading_settings(self.found.recipe.reading)
         refused = InputError("no_input", "nothing to read")
         for settings, note in ((strict, ()), (_lenient(strict), ("read_with_gaps",))):

@@ -1,0 +1,3 @@
+"""Fixtures: a small labelled store."""
+
+from downstream.labelled import small  # noqa: F401
