@@ -25,10 +25,10 @@ def test_a_killed_and_a_hanging_worker_cost_nothing_but_their_own_task(tmp_path)
     assert result["die d"] == Lost("worker_crashed")
     assert result["hang h"] == Lost("time_limit")
     assert result["die-once o"].startswith("o ")
-    assert all((tmp_path / t.split()[1]).stat().st_size == 1 for t in good), "no other task is done twice"
     assert (tmp_path / "h").stat().st_size == 1 and not list(tmp_path.glob("late-*"))
 
 
+@pytest.mark.slow
 def test_a_cluster_makes_the_store_that_local_processes_make(folder, tmp_path):
     stores = []
     for engine in ("local", "dask"):
@@ -48,6 +48,7 @@ def start(tmp_path, *words):
     )
 
 
+@pytest.mark.slow
 def test_a_running_scheduler_is_used_and_one_whose_workers_have_threads_is_refused(folder, tmp_path):
     file = tmp_path / "scheduler.json"
     words = ["--scheduler-file", str(file)]
@@ -62,7 +63,8 @@ def test_a_running_scheduler_is_used_and_one_whose_workers_have_threads_is_refus
                 time.sleep(0.1)
             if threads == 1:
                 assert prepare(folder, tmp_path / "store", engine="dask", scheduler=str(file)).prepared == 5
-                processes.pop().terminate()
+                processes[-1].terminate()
+                processes.pop().wait()
             else:
                 time.sleep(1)
                 with pytest.raises((SettingsError, StoreError), match="--nthreads 1"):

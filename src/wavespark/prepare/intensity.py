@@ -41,7 +41,8 @@ class Encoding:
             float32 [C, D, H, W].
         """
         values = np.multiply(numbers, np.float32(self.scale), dtype=np.float32)
-        values += np.float32(self.offset)
+        if self.offset != 0:
+            values += np.float32(self.offset)
         if not self.windows:
             return values[None]
         out = np.empty((len(self.windows), *numbers.shape), np.float32)

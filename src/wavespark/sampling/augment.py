@@ -130,7 +130,10 @@ class Augmentation:
                 voxels = with_bias_field(voxels, self.bias_field * gains)
             if self.gamma and curved:
                 voxels = with_gamma(voxels, math.exp(self.gamma * curve))
-            voxels = voxels * np.float32(1 + self.scale * factor) + np.float32(self.shift * constant)
+            if self.scale:
+                voxels = voxels * np.float32(1 + self.scale * factor)
+            if self.shift:
+                voxels = voxels + np.float32(self.shift * constant)
         if self.noise:
             voxels = with_noise(voxels, self.noise * sigma, rng)
         return replace(scene, voxels=voxels)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wavespark.prepare import StoredVolume
-from wavespark.shapes import Triple
+from wavespark.shapes import Triple, product
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,14 +37,24 @@ class Crop:
     """Pseudonym."""
 
 
-def read_crop(volume: StoredVolume, region: Region, start: Triple, size: Triple) -> Crop:
-    """The box from `start`; where it reaches out of the region it holds the box's smallest value and is no foreground."""
-    first = tuple(max(s, r) for s, r in zip(start, region.start, strict=True))
-    last = tuple(min(s + n, r + m) for s, n, r, m in zip(start, size, region.start, region.size, strict=True))
-    inner = tuple(b - a for a, b in zip(first, last, strict=True))
-    voxels, foreground = volume.read(first, inner), volume.read_foreground(first, inner)
+def read_crop(
+    volume: StoredVolume, region: Region, start: Triple, size: Triple, foreground: np.ndarray | None = None
+) -> Crop:
+    """The box from `start`; where it reaches out of the region it holds the box's smallest value and is no foreground.
+
+    Args:
+        volume: from which.
+        region: what may be read.
+        start: first voxel; may lie outside.
+        size: voxels along D, H, W.
+        foreground: that of the part inside, if it has been read.
+    """
+    first, inner = _inside(region, start, size)
+    voxels = volume.read(first, inner)
+    if foreground is None:
+        foreground = volume.read_foreground(first, inner)
     if inner != size:
-        margin = [(a - s, s + n - b) for a, b, s, n in zip(first, last, start, size, strict=True)]
+        margin = [(a - s, s + n - a - m) for a, m, s, n in zip(first, inner, start, size, strict=True)]
         lowest = voxels.min(axis=(1, 2, 3))
         padded = np.broadcast_to(lowest[:, None, None, None], (len(lowest), *size)).copy()
         box = tuple(slice(m[0], n - m[1]) for m, n in zip(margin, size, strict=True))
@@ -72,16 +82,27 @@ def widened(volume: StoredVolume, region: Region, crop: Crop, before: Triple, af
 
 def random_crop(volume: StoredVolume, region: Region, size: Triple, rng: np.random.Generator, tries: int = 4) -> Crop:
     """A crop at a random place of the region, the first of a few with at least a quarter foreground, else the fullest."""
-    best: Crop | None = None
+    best: tuple[int, Triple, np.ndarray] | None = None
     for _ in range(tries):
-        crop = read_crop(volume, region, _place(region, size, rng), size)
-        if crop.foreground.mean() >= 0.25:
-            return crop
-        if best is None or crop.foreground.mean() > best.foreground.mean():
-            best = crop
+        start = _place(region, size, rng)
+        foreground = volume.read_foreground(*_inside(region, start, size))  # voxels are read once the place is chosen
+        count = int(np.count_nonzero(foreground))
+        if best is None or count > best[0]:
+            best = count, start, foreground
+        if count >= 0.25 * product(size):
+            break
     if best is None:
         raise ValueError("tries must be at least 1")
-    return best
+    return read_crop(volume, region, best[1], size, best[2])
+
+
+def _inside(region: Region, start: Triple, size: Triple) -> tuple[Triple, Triple]:
+    """First voxel and size of the part of a box that lies in the region."""
+    a, b, c = (max(s, r) for s, r in zip(start, region.start, strict=True))
+    d, h, w = (
+        min(s + n, r + m) - f for s, n, r, m, f in zip(start, size, region.start, region.size, (a, b, c), strict=True)
+    )
+    return (a, b, c), (d, h, w)
 
 
 def _place(region: Region, size: Triple, rng: np.random.Generator) -> Triple:
