@@ -16,7 +16,7 @@ from wavespark.errors import CheckpointError, ModelError
 from wavespark.models import Encoder, create_model, list_models
 from wavespark.prepare.publish import write_folder, writing
 
-_CHANNELS = (1, 3, 4, 2)
+_CHANNELS = (3, 4, 2)
 _COPIES = (".all_modules.", "decoder.encoder.")
 """nnU-Net registers the same weights under several names."""
 
@@ -64,9 +64,7 @@ def import_weights(file: Path, output: Path, model: str = "") -> Imported:
         output.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".import-", dir=output.absolute().parent) as scratch:
         foreign = read_foreign(file, Path(scratch))
-        names = [model] if model else list_models()
-        tries = [_fit(dict(foreign.weights), name, channels) for name in names for channels in _CHANNELS]
-        encoder, name, channels, fits = max(tries, key=lambda t: (len(t[3]), -len(t[0].state_dict())))
+        encoder, name, channels, fits = _nearest(dict(foreign.weights), [model] if model else list_models())
         own = encoder.state_dict()
         taken = {source for source, _ in fits.values()}
         named = {_own_name(k): k for k in foreign.weights}
@@ -98,6 +96,16 @@ def import_weights(file: Path, output: Path, model: str = "") -> Imported:
         else:
             _write_plain(output, dict(foreign.weights))
     return report
+
+
+def _nearest(weights: dict[str, Tensor], names: list[str]) -> tuple[Encoder, str, int, dict[str, tuple[str, Tensor]]]:
+    """The encoder that most of the weights fit; of those, the smallest."""
+
+    def merit(fit: tuple[Encoder, str, int, dict[str, tuple[str, Tensor]]]) -> tuple[int, int]:
+        return len(fit[3]), -len(fit[0].state_dict())
+
+    best = max((_fit(weights, name, 1) for name in names), key=merit)
+    return max((best, *(_fit(weights, best[1], channels) for channels in _CHANNELS)), key=merit)
 
 
 def _fit(

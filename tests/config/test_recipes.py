@@ -1,0 +1,56 @@
+"""Every pre-training recipe that comes with the package can be read, said again as TOML, and does two steps."""
+
+import tomllib
+
+import pytest
+import torch
+
+from engine.small import make_store
+from wavespark.config import load_pretraining, pretraining_recipes, to_toml
+from wavespark.engine import load_encoder, pretrain
+from wavespark.engine.telemetry import read_lines
+
+TINY = {
+    "tiny-cpu": (),
+    "openmind-h100": ("data.batch=2", "run.keep_every=0"),
+    "rsna-h100": ("data.batch=2", "data.crop=[48, 32, 32]", "run.keep_every=0"),
+    "kaggle-t4": ("data.batch=4",),
+    "seed-2025-10": ("data.batch=1", "data.crop=[64, 32, 32]", "mask.block=1"),
+}
+WORDS = (
+    "data.crop=[32, 32, 32]",
+    "data.workers=0",
+    "run.steps=2",
+    "run.device='cpu'",
+    "run.threads=1",
+    "run.held_out_crops=2",
+    "run.tensorboard=false",
+    "health.probe=''",
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("recipes"))
+
+
+def test_the_recipes_are_those_that_the_contract_names():
+    assert set(pretraining_recipes()) >= set(TINY)
+
+
+@pytest.mark.parametrize("name", pretraining_recipes())
+def test_a_recipe_survives_being_written_and_read(name):
+    settings = load_pretraining(name)
+    assert type(settings).model_validate(tomllib.loads(to_toml(settings.model_dump()))) == settings
+
+
+@pytest.mark.parametrize("name", pretraining_recipes())
+def test_a_recipe_does_two_steps_on_a_tiny_crop(name, store, tmp_path):
+    settings = load_pretraining(name, [*WORDS, *TINY.get(name, ("data.batch=2",))])
+    summary = pretrain(settings, store, tmp_path / "run")
+    assert (summary.steps, summary.model) == (2, settings.model.name)
+    losses = [line["loss"] for line in read_lines(tmp_path / "run" / "metrics.jsonl")]
+    assert len(losses) == 2 and all(loss is None or 0 < loss < 100 for loss in losses)
+    encoder = load_encoder(tmp_path / "run")
+    levels = encoder(torch.zeros(1, 1, *settings.data.crop), modality="MR")
+    assert len(levels) == len(encoder.channels)
