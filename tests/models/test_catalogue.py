@@ -1,13 +1,15 @@
 """Models by name and by description; descriptions may come from anyone."""
 
 import json
+import re
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import wavespark as ws
 from wavespark.errors import ModelError
-from wavespark.models import describe, from_description, list_models, segmentation_model
+from wavespark.models import catalogue, describe, from_description, list_models, segmentation_model
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -93,6 +95,21 @@ def test_a_description_without_a_kind_is_of_the_first_version_that_knew_one_only
     described = describe(ws.create_model("waveformer_tiny"))
     del described["kind"]
     assert from_description(described, device="meta").settings == ws.create_model("waveformer_tiny").settings
+
+
+def test_the_table_of_sizes_is_true(monkeypatch):
+    rows = re.findall(r"^\| (\w+) \| ([\d.]+) M \| ([\d.]+) G \| (\d+) \|$", catalogue.__doc__, re.MULTILINE)
+    assert sorted(row[0] for row in rows) == list_models()
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device=None: False)  # it does not know the meta device
+    for name, millions, giga, cell in rows:
+        with torch.device("meta"):
+            encoder = ws.create_model(name, in_channels=1)
+        assert f"{sum(p.numel() for p in encoder.parameters()) / 1e6:.2f}" == millions, name
+        assert encoder.cell == (int(cell),) * 3
+        if name in ("waveformer_small", "seed_waveformer_small"):
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                encoder(torch.zeros(1, 1, 128, 128, 128, device="meta"))
+            assert f"{counter.get_total_flops() / 1e9:.1f}" == giga, name
 
 
 def test_the_published_network_has_the_published_size():

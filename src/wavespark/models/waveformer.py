@@ -59,10 +59,7 @@ class WaveFormerSettings:
 class WaveFormer(Encoder):
     """The encoder: voxels of the visible cells in, features at every stride out.
 
-    Parameters with one stem of one channel, and floating point operations (multiply and add counted apart) of a forward pass at 128^3 with everything
-    visible, counted by `torch.utils.flop_counter`; visible cells alone cost their share:
-
-    FLOPS_TABLE
+    Parameters and operations of each size stand in `models.catalogue`.
 
     Example:
         >>> encoder = WaveFormer(WaveFormerSettings(channels=(12, 24), depths=(1, 1), heads=(1, 2)), stems={"MR": 1})
