@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -51,11 +51,13 @@ def write_export(folder: Path, export: Export) -> None:
 
 
 def read_export(folder: Path) -> Export:
-    """The export, checked.
+    """The export, checked; also one that is a single safetensors file with its description in the header, whose bytes nothing vouches for.
 
     Raises:
         CheckpointError: if there is none or a file is damaged.
     """
+    if folder.is_file() and folder.suffix == ".safetensors":
+        return _read_single(folder)
     if not folder.is_dir():
         raise CheckpointError(
             f"{folder} is not an export: give the folder that `wavespark export` or a run (RUN/exports/encoder) wrote"

@@ -73,10 +73,11 @@ class CropDataset(Dataset):
         self.modalities = sorted(self.of_modality)
         weights = weights or {}
         shares = np.array([weights.get(m, len(self.of_modality[m])) for m in self.modalities], dtype=np.float64)
-        if not set(weights) <= set(self.modalities) or not shares.sum() > 0:
+        # A weight for some would be compared with a number of volumes of the others.
+        if (weights and set(weights) != set(self.modalities)) or not shares.sum() > 0:
             raise SettingsError(
                 f"data.modality_weights is {weights}, but there is {' and '.join(self.modalities)} to train on: "
-                "name only these, and give at least one a weight above 0"
+                "name all of these and no other, and give at least one a weight above 0"
             )
         self.shares = shares / shares.sum()
 
