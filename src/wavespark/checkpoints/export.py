@@ -99,3 +99,17 @@ levels = encoder(crop)          # crop: float32 [B, C, D, H, W], prepared by the
 
 What this does not show: nothing was tested on a clinical task. Not for diagnosis. The licence of the data that it was trained on may restrict its use.
 """
+
+
+def _read_single(file: Path) -> Export:
+    try:
+        with safe_open(file, "pt") as tensors:
+            config = json.loads((tensors.metadata() or {})["wavespark"])
+            weights = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+        if not isinstance(config, dict):
+            raise ValueError
+    except (SafetensorError, OSError, ValueError, KeyError, RecursionError):
+        raise CheckpointError(
+            f"{file} is no encoder of wavespark: give what `wavespark export --format safetensors` wrote, or bring weights in with `wavespark import`"
+        ) from None
+    return Export(weights=weights, config=config)

@@ -19,7 +19,9 @@ _DECODER = "decoder."
 
 
 def load_encoder(path: str | Path) -> Encoder:
-    """The encoder of an export (a folder, a single safetensors file, or a run, by its `exports/encoder`), in evaluation mode; `.preparation` is the recipe that its input needs.
+    """The encoder of an export (a folder, a single safetensors file, or a run, by its `exports/encoder`), in evaluation mode.
+
+    `.preparation` is the recipe that its input needs.
 
     Raises:
         CheckpointError: if there is no export, it is damaged, or a weight does not fit.
