@@ -174,8 +174,10 @@ def load_recipe(name_or_path: str | Path = "head-1mm", overrides: Sequence[str] 
             document = tomllib.loads(path.read_text("utf-8"))
         except OSError:
             raise SettingsError(f"{path}: there is no such recipe file") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            where = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "it is not UTF-8 text"
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            where = (
+                str(error) if isinstance(error, tomllib.TOMLDecodeError) else "it is not UTF-8 text, or nested too deep"
+            )
             raise SettingsError(f"{path} is not TOML: {where}") from None
         document = {"name": path.stem} | document
     else:

@@ -80,7 +80,7 @@ def override(document: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any
             place = place[group]
         try:
             place[last] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             place[last] = text
     return result
 
