@@ -15,7 +15,10 @@ NO_ARGS_IS_HELP = True
 class What(StrEnum):
     """The benchmarks that are built."""
 
+    SPARSE = "sparse"
     STEP = "step"
+    LOADER = "loader"
+    PREPARE = "prepare"
     TRANSFER = "transfer"
 
 
@@ -23,16 +26,31 @@ def command(
     what: Annotated[
         What,
         typer.Argument(
-            help="step: a training step on visible cells against the step on everything. transfer: pre-trained against random weights, with few labels."
+            help="sparse: convolutions on what is visible against dense ones. step: a training step on visible cells "
+            "against the step on everything. loader: crops a second. prepare: workers, memory, dcm2niix beside it. "
+            "transfer: pre-trained against random weights, with few labels."
         ),
     ],
     model: Annotated[str, typer.Option(help="Which encoder.")] = "waveformer_small",
-    size: Annotated[int, typer.Option(min=1, help="Voxels along each edge of the crop.")] = 96,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Voxels along each edge of the crop.  [step: 96, sparse: 48]")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Crops in a step.")] = 1,
     hidden: Annotated[
         list[float] | None, typer.Option(help="Share of cells to hide; may be repeated.  [0.6, 0.75]")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the figures are medians of the ratios in a round.")] = 7,
+    decoder: Annotated[
+        list[str] | None,
+        typer.Option(help="step: also the whole step with this decoder, light or unet; may be repeated."),
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rounds; the figures are medians of the ratios in a round.  [7; loader, prepare: 3]"),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="loader: processes.")] = 2,
+    crops: Annotated[int, typer.Option(min=1, help="loader: crops in a round.")] = 240,
+    recipe: Annotated[str, typer.Option(help="loader: whose step it must keep up with.")] = "tiny-cpu",
+    series: Annotated[int, typer.Option(min=2, help="prepare: synthetic series.")] = 32,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the computation.")] = 1,
     seed: Annotated[int, typer.Option(help="Another seed hides other cells.")] = 0,
     preset: Annotated[str, typer.Option(help="transfer: cpu, sized for two cores.")] = "cpu",
@@ -45,15 +63,44 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure a published figure here, as ratios between forms that take turns in one process."""
-    from wavespark.bench import StepBench, in_clean_process
+    from wavespark.bench import SparseBench, StepBench, in_clean_process
+    from wavespark.bench.sparse_page import sparse_lines
+    from wavespark.bench.step_page import step_lines
 
     if output is not None and not output.absolute().parent.is_dir():
         raise SettingsError(f"--output {output}: there is no folder {output.absolute().parent}. Make it first")
     if what is What.TRANSFER:
         _transfer(preset, minutes, seeds, seed, folder, output, as_json)
         return
-    shares = {"hidden": tuple(hidden)} if hidden else {}
-    bench = StepBench(model=model, size=size, batch=batch, rounds=rounds, threads=threads, seed=seed, **shares)
+    if what in (What.LOADER, What.PREPARE):
+        sizes = {} if size is None else {"size": size}
+        _data(
+            what,
+            {"rounds": rounds or 3}
+            | (
+                {"series": series}
+                if what is What.PREPARE
+                else {"workers": workers, "crops": crops, "recipe": recipe, "seed": seed, **sizes}
+            ),
+            output,
+            as_json,
+        )
+        return
+    shares = tuple(hidden) if hidden else (0.6, 0.75)
+    bench: StepBench | SparseBench
+    if what is What.SPARSE:
+        bench = SparseBench(size=size or 48, rounds=rounds or 7, threads=threads, seed=seed, hidden=shares)
+    else:
+        bench = StepBench(
+            model=model,
+            size=size or 96,
+            batch=batch,
+            rounds=rounds or 7,
+            threads=threads,
+            seed=seed,
+            hidden=shares,
+            decoders=tuple(decoder or ()),
+        )
     document = in_clean_process(bench)
     if output is not None:
         import json
@@ -61,33 +108,12 @@ def command(
         output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     if as_json:
         emit_json(document)
+    elif what is What.SPARSE:
+        for line in sparse_lines(document):
+            say(line)
     else:
-        _say_step(document)
-
-
-def _say_step(document: dict[str, Any]) -> None:
-    say(document["what"])
-    environment = document["environment"]
-    say(f"torch {environment['torch']}, {environment['threads']} thread(s), {environment['processor']}")
-    say()
-    say(f"{'form':<20} {'user CPU s':>10} {'wall s':>8} {'page faults':>12}   medians of {document['rounds']} rounds")
-    for form, cost in document["forms"].items():
-        say(f"{form:<20} {cost['user_seconds']:>10.3f} {cost['wall_seconds']:>8.3f} {cost['minor_faults']:>12.0f}")
-    say()
-    say(
-        f"{'form':<20} {'visible':>7} {'user ratio':>10} {'/ share':>8} {'wall ratio':>10} {'/ share':>8}   against the faster of both"
-    )
-    for r in document["results"]:
-        verdict = "met" if r["met"] else "MISSED"
-        say(
-            f"{r['form']:<20} {r['visible_share']:>7.3f} {r['user_ratio']:>10.3f} {r['user_ratio_over_share']:>8.3f} {r['wall_ratio']:>10.3f} "
-            f"{r['wall_ratio_over_share']:>8.3f}   {r['faster_dense_form']}: {verdict}"
-        )
-    say()
-    say(
-        f"target: user ratio <= {document['target']} x visible share. Dense copy and encoder differ by {document['dense_copy_differs_by']:.1e}."
-    )
-    say(f"again: {document['command']}")
+        for line in step_lines(document):
+            say(line)
 
 
 def _transfer(
@@ -121,3 +147,25 @@ def _transfer(
         )
     say(f"{document['target']}: {'met' if document['met'] else 'MISSED'} ({document['minutes']} minutes)")
     say(f"report: {printable(folder)}/transfer.html   again: {document['command']}")
+
+
+def _data(what: What, settings: dict[str, Any], output: Path | None, as_json: bool) -> None:
+    import json
+
+    from wavespark.bench.loader import LoaderBench, describe_loader, measure_loader
+    from wavespark.bench.prepare import PrepareBench, describe_prepare, measure_prepare
+
+    with progress(f"bench {what.value}") as tell:
+        if what is What.LOADER:
+            document = measure_loader(LoaderBench(**settings), tell)
+            lines = describe_loader(document)
+        else:
+            document = measure_prepare(PrepareBench(**settings), tell)
+            lines = describe_prepare(document)
+    if output is not None:
+        output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        emit_json(document)
+        return
+    for line in lines:
+        say(line)
