@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wavespark.objectives.reconstruction import single_at_least
 from wavespark.shapes import Triple
 from wavespark.sparse import VisibleCells
 
@@ -62,7 +63,7 @@ def places_of(level: VisibleCells, tile: Triple = (1, 1, 1)) -> Places:
     d, h, w = (level.cells[:, axis + 1] // tile[axis] for axis in range(3))
     flat = ((sample * gd + d) * gh + h) * gw + w
     found, row = flat.unique(return_inverse=True)
-    cells = level.features.float().mean((1, 2, 3))
+    cells = single_at_least(level.features).mean((1, 2, 3))
     count = torch.bincount(row, minlength=len(found)).clamp(min=1)
     means = cells.new_zeros(len(found), cells.shape[1]).index_add(0, row, cells) / count[:, None]
     tiles = torch.stack((found // (gh * gw) % gd, found // gw % gh, found % gw), 1)
@@ -91,7 +92,7 @@ def pairs(queries: Places, keys: Places, patients: Sequence[str]) -> tuple[Tenso
 def info_nce(
     queries_QC: Tensor, keys_KC: Tensor, positive_QK: Tensor, negative_QK: Tensor, temperature: float
 ) -> Contrast:
-    """The cross-entropy of finding each query's positive among it and its negatives, by cosine over temperature; in fp32 whatever the run's precision.
+    """The cross-entropy of finding each query's positive among it and its negatives, by cosine over temperature; in fp32 or better whatever the run's precision.
 
     Args:
         queries_QC, keys_KC: projected features; they need not be of unit length.
@@ -100,7 +101,7 @@ def info_nce(
         temperature: what cosines are divided by.
     """
     with torch.autocast(queries_QC.device.type, enabled=False):
-        cosine = F.normalize(queries_QC.float(), dim=1) @ F.normalize(keys_KC.float(), dim=1).T
+        cosine = F.normalize(single_at_least(queries_QC), dim=1) @ F.normalize(single_at_least(keys_KC), dim=1).T
         usable = positive_QK.any(1) & negative_QK.any(1)
         among = (positive_QK | negative_QK) & usable[:, None]
         # Rows without a pair are scored on all keys and then left out: a row of nothing but -inf has no gradient.

@@ -72,7 +72,7 @@ def cell_targets(
         cell: voxels of a cell.
         variance_floor: a cell's channel with less variance is not scored; in squared units of the crop.
     """
-    voxels = _single_at_least(cut_cells(crop_BCDHW, chosen_BDHW, cell))
+    voxels = single_at_least(cut_cells(crop_BCDHW, chosen_BDHW, cell))
     weight = cut_cells(foreground_BDHW[:, None].to(voxels.dtype), chosen_BDHW, cell)
     count = weight.sum((1, 2, 3), keepdim=True).clamp(min=1)
     mean = (voxels * weight).sum((1, 2, 3), keepdim=True) / count
@@ -85,9 +85,10 @@ def cell_targets(
 
 def reconstruction(prediction_McccC: Tensor, targets: CellTargets) -> Score:
     """The score of a prediction in normalised units; differentiable in the prediction only."""
-    p, t, w = _single_at_least(prediction_McccC), targets.values, targets.weight
+    p, t, w = single_at_least(prediction_McccC), targets.values, targets.weight
     return Score(error=((p - t) ** 2 * w).sum(), total=(t * w).sum(), square=(t**2 * w).sum(), voxels=w.sum())
 
 
-def _single_at_least(values: Tensor) -> Tensor:
+def single_at_least(values: Tensor) -> Tensor:
+    """In fp32, or in what they have if that is more."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
