@@ -74,6 +74,7 @@ def test_the_commands_of_readme_and_tutorial_run_on_a_folder_of_ones_own(tmp_pat
     assert (tmp_path / "encoder/model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_the_sharded_preparation_of_the_cluster_page_makes_the_same_store(tmp_path: Path) -> None:
     _mr_and_ct(tmp_path / "MY_FOLDER")
     shown = next(w for w in _lines("docs/tutorial/cluster.md", "prepare") if "--shard" in w)
