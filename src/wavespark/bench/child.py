@@ -8,9 +8,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from wavespark.bench.sparse import SparseBench, measure_sparse
 from wavespark.bench.step import StepBench, measure_step
 from wavespark.errors import SettingsError, WavesparkError
 
@@ -24,8 +26,8 @@ ALLOCATOR = {
 """Settings of glibc's malloc (mallopt(3)); other allocators ignore them, and the count of page faults tells."""
 
 
-def in_clean_process(bench: StepBench) -> dict[str, Any]:
-    """`measure_step(bench)`, from a child process with quiet memory; its progress goes to standard error.
+def in_clean_process(bench: StepBench | SparseBench) -> dict[str, Any]:
+    """`measure_step(bench)` or `measure_sparse(bench)`, from a child process with quiet memory; its progress goes to standard error.
 
     Raises:
         SettingsError: if the settings do not fit the model.
@@ -34,7 +36,7 @@ def in_clean_process(bench: StepBench) -> dict[str, Any]:
     # Threads that wait for each other sleep: spinning would count as time of the computation.
     threads = {"OMP_NUM_THREADS": str(bench.threads), "OMP_WAIT_POLICY": "passive"}
     child = subprocess.run(
-        [sys.executable, "-c", "from wavespark.bench.child import main; main()"],
+        [sys.executable, "-c", "from wavespark.bench.child import main; main()", type(bench).__name__],
         input=json.dumps(asdict(bench)),
         stdout=subprocess.PIPE,
         text=True,
@@ -52,14 +54,23 @@ def in_clean_process(bench: StepBench) -> dict[str, Any]:
     return found
 
 
+_BENCHES: dict[str, Callable[[Any, Callable[[int, int], None]], dict[str, Any]]] = {
+    "sparse": lambda settings, tell: measure_sparse(SparseBench(**settings), tell),
+    "step": lambda settings, tell: measure_step(StepBench(**settings), tell),
+}
+
+
 def main() -> None:
     """The child: settings as JSON on standard input, result as JSON on standard output."""
 
+    verb = "sparse" if sys.argv[1] == "SparseBench" else "step"
+
     def tell(done: int, total: int) -> None:
-        sys.stderr.write(f"bench step: round {done} of {total}\n")
+        sys.stderr.write(f"bench {verb}: round {done} of {total}\n")
 
     try:
-        found = measure_step(StepBench(**json.load(sys.stdin)), tell)
+        settings = json.load(sys.stdin)
+        found = _BENCHES[verb](settings, tell)
     except WavesparkError as error:
         found = {"refused": str(error)}
     json.dump(found, sys.stdout)
