@@ -92,7 +92,7 @@ def pairs(queries: Places, keys: Places, patients: Sequence[str]) -> tuple[Tenso
 def info_nce(
     queries_QC: Tensor, keys_KC: Tensor, positive_QK: Tensor, negative_QK: Tensor, temperature: float
 ) -> Contrast:
-    """The cross-entropy of finding each query's positive among it and its negatives, by cosine over temperature; in fp32 or better whatever the run's precision.
+    """The cross-entropy of finding each query's positive among it and its negatives, by cosine over temperature; in fp32 at least.
 
     Args:
         queries_QC, keys_KC: projected features; they need not be of unit length.
