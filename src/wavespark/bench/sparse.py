@@ -252,7 +252,7 @@ def _index(bench: SparseBench, cell: int) -> dict[str, Any]:
 
     def milliseconds(find: Callable[[CellLayout], object]) -> float:
         work = [Cost.of(lambda: find(CellLayout.of(visible, size=size, cell=block))) for _ in range(21)]
-        return 1e3 * Cost.median(work).wall
+        return 1e3 * Cost.median(work).user
 
     halo = milliseconds(lambda layout: layout.halo(block, 1, 1))
     touching = milliseconds(lambda layout: borders(layout, block))
