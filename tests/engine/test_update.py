@@ -174,3 +174,34 @@ def test_a_run_begins_with_the_weights_of_another_and_every_key_is_accounted_for
     assert "2 not in the file: stems.CT.weight, stems.CT.bias" in said[-1]
     with pytest.raises(CheckpointError, match="no export"):
         pretrain(small_settings(*words, f"model.init={tmp_path}"), mr_store, tmp_path / "fourth")
+
+
+def test_a_run_on_a_store_that_grew_holds_out_whom_the_earlier_run_held_out(tmp_path):
+    from dataclasses import replace
+
+    from engine.small import write_volume
+    from wavespark.prepare import open_store, prepare
+    from wavespark.sampling import split_store
+
+    for i in range(6):
+        write_volume(tmp_path / "data" / f"sub-{i:02d}" / f"sub-{i:02d}_T1w.nii.gz", i)
+    prepare(tmp_path / "data", tmp_path / "store")
+    words = (CROP, "run.steps=1", "data.held_out_fraction=0.4")
+    pretrain(small_settings(*words), open_store(tmp_path / "store"), tmp_path / "first")
+    sides = json.loads((tmp_path / "first/split.json").read_text())
+    assert len(sides) == 6 and 0 < sum(sides.values()) < 6
+    # Patients gain volumes with a smaller hash, which is what moves them to the other side.
+    volumes = list(open_store(tmp_path / "store"))
+    grown = volumes + [replace(v, id=f"new{v.id}", content=f"{i:064d}") for i, v in enumerate(volumes)]
+    free, kept = (split_store(grown, (16, 16, 16), 0.4, 3, known) for known in (None, sides))
+    of = {v.id: v.content for v in grown}
+    old = {of[r.volume] for r in kept.held_out} & set(sides)
+    assert old == {content for content, out in sides.items() if out}
+    assert {of[r.volume] for r in free.held_out} & set(sides) != old
+    second = small_settings(*words, f"data.split_from={tmp_path / 'first'}", "run.seed=5")
+    pretrain(second, open_store(tmp_path / "store"), tmp_path / "second")
+    assert json.loads((tmp_path / "second/split.json").read_text()) == sides
+    with pytest.raises(SettingsError, match="split_from"):
+        pretrain(
+            small_settings(*words, f"data.split_from={tmp_path}"), open_store(tmp_path / "store"), tmp_path / "third"
+        )

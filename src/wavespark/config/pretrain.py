@@ -46,6 +46,8 @@ class DataSettings(Settings):
     """Loader processes of each training process; the result does not depend on it."""
     held_out_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of patients that are never trained on."""
+    split_from: str = ""
+    """An earlier run: patients that it held out are held out, those that it trained on are trained on, whatever the store has gained since."""
     modality_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Relative share of batches of each modality; by default that of its volumes."""
     flip: float = Field(0.5, ge=0, le=1)
@@ -149,7 +151,9 @@ class PretrainSettings(Settings):
         self.mask.at(self.masking(encoder.cell), 1)
         self.objective.check_second_view(self.data.crop, encoder.cell, self.mask)
         if self.objective.contrast and self.run.parallel == "fsdp":
-            raise ValueError("objective.contrast has weights of its own, which run.parallel='fsdp' does not share out: use 'ddp'")
+            raise ValueError(
+                "objective.contrast has weights of its own, which run.parallel='fsdp' does not share out: use 'ddp'"
+            )
         if self.data.batch % self.run.accumulate:
             raise ValueError(
                 f"data.batch {self.data.batch} cannot be cut into run.accumulate {self.run.accumulate} equal parts"

@@ -5,6 +5,7 @@ import json
 import os
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from wavespark.config import PretrainSettings
 from wavespark.errors import SettingsError, StoreError
 from wavespark.models import SparK
 from wavespark.prepare import Store
-from wavespark.sampling import CropDataset, Split
+from wavespark.sampling import CropDataset, Split, split_store
 
 
 def stems_of(store: Store) -> dict[str, int]:
@@ -56,6 +57,28 @@ def training_crops(settings: PretrainSettings, store: Store, split: Split) -> Cr
         augmentation=settings.data.augmentation(),
         weights=settings.data.modality_weights,
     )
+
+
+SPLIT = "split.json"
+"""Of a run: content of each volume -> is it held out."""
+
+
+def choose_split(settings: PretrainSettings, store: Store) -> Split:
+    """What is trained on and what is held out.
+
+    Raises:
+        StoreError: if nothing is left for one of them.
+        SettingsError: if `data.split_from` names a run without a split.
+    """
+    known: dict[str, bool] | None = None
+    if settings.data.split_from:
+        try:
+            text = (Path(settings.data.split_from) / SPLIT).read_text(encoding="utf-8")
+            known = {str(content): bool(out) for content, out in json.loads(text).items()}
+        except (OSError, ValueError, AttributeError, RecursionError):
+            raise SettingsError(f"data.split_from={settings.data.split_from} is no run with a {SPLIT}") from None
+    data = settings.data
+    return split_store(store, settings.box, data.held_out_fraction, settings.run.seed, known)
 
 
 def choose_device(settings: PretrainSettings, local_rank: int = 0) -> torch.device:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from wavespark.config import PretrainSettings
-from wavespark.engine.building import build_model, choose_device, cores, stems_of, training_crops
+from wavespark.engine.building import build_model, choose_device, choose_split, cores, stems_of, training_crops
 from wavespark.engine.distributed import Ranks
 from wavespark.engine.faults import Faults
 from wavespark.engine.memory import explained, peak_bytes, smaller
@@ -25,7 +25,7 @@ from wavespark.engine.preflight import checkpoint_bytes, checkpoints_kept
 from wavespark.engine.update import Updater
 from wavespark.errors import TrainingStopped, WavesparkError
 from wavespark.prepare import Store, open_store
-from wavespark.sampling import Batch, Crop, collate, split_store
+from wavespark.sampling import Batch, Crop, collate
 
 HEADROOM = 0.9
 """Share of the memory that a run should use at most."""
@@ -175,7 +175,7 @@ def _measure(settings: PretrainSettings, store: Store | None, batch: int, steps:
 
 def _crops(settings: PretrainSettings, store: Store | None, number: int, batch: int) -> Batch:
     if store is not None:
-        split = split_store(store, settings.box, settings.data.held_out_fraction, settings.run.seed)
+        split = choose_split(settings, store)
         dataset = training_crops(settings, store, split)
         # The samples of a batch have one modality, so that a batch larger than `data.batch` repeats its samples.
         return collate([dataset[number * settings.data.batch + i % settings.data.batch] for i in range(batch)])

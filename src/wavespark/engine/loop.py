@@ -14,8 +14,10 @@ from wavespark.config import PretrainSettings
 from wavespark.engine import folder
 from wavespark.engine.alarms import Alarms
 from wavespark.engine.building import (
+    SPLIT,
     build_model,
     choose_device,
+    choose_split,
     contents_of,
     cores,
     describe_data,
@@ -37,7 +39,7 @@ from wavespark.engine.update import Measured, Updater
 from wavespark.engine.validation import HeldOut, write_examples
 from wavespark.errors import CheckpointError, SettingsError, TrainingStopped
 from wavespark.prepare import Store
-from wavespark.sampling import Batch, batches, split_store
+from wavespark.sampling import Batch, batches
 
 NON_FINITE_IN_A_ROW = 5
 
@@ -77,7 +79,7 @@ class Loop:
         if settings.run.channels_last:
             model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.masking = settings.masking(model.encoder.cell)
-        self.split = split_store(store, settings.box, settings.data.held_out_fraction, settings.run.seed)
+        self.split = choose_split(settings, store)
         self.held_out = HeldOut.of(store, self.split, settings, self.masking)
         self.contents = contents_of(store)
         self.parameters = sum(p.numel() for p in model.parameters())
@@ -114,6 +116,7 @@ class Loop:
         if ranks.writes:
             write_json(self.run / "environment.json", environment(self.device))
             write_json(self.run / "data.json", describe_data(self.store, self.split))
+            write_json(self.run / SPLIT, self.split.sides(self.store))
         loader = batches(
             training_crops(settings, self.store, self.split),
             start=self.step,
@@ -240,7 +243,8 @@ class Loop:
 
     def _state(self) -> dict[str, Any]:
         settings = self.settings.model_dump()
-        settings["model"]["init"] = ""  # a path of this machine; the weights are in the checkpoint
+        # Paths of this machine; the weights are in the checkpoint, the split is in the run.
+        settings["model"]["init"] = settings["data"]["split_from"] = ""
         return {
             "settings": settings,
             "stems": self.model.encoder.stem_channels,

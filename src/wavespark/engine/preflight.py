@@ -9,13 +9,12 @@ import torch
 from wavespark.checkpoints import checkpoint_folders
 from wavespark.config import PretrainSettings
 from wavespark.engine import folder
-from wavespark.engine.building import build_model, choose_device, cores, stems_of
+from wavespark.engine.building import build_model, choose_device, choose_split, cores, stems_of
 from wavespark.engine.distributed import ranks_of
 from wavespark.engine.precision import Precision
 from wavespark.errors import StoreError
 from wavespark.models import SparK
 from wavespark.prepare import Store
-from wavespark.sampling import split_store
 from wavespark.shapes import Triple, ceil_div, product
 
 VERIFIED_BYTES = 2**30
@@ -34,7 +33,7 @@ def preflight(settings: PretrainSettings, store: Store, run: Path) -> list[str]:
     device = choose_device(settings, ranks.local_rank)
     with torch.device("meta"):
         model = build_model(settings, stems_of(store))
-    split = split_store(store, settings.box, settings.data.held_out_fraction, settings.run.seed)
+    split = choose_split(settings, store)
     kinds = Counter(f"{v.modality} {v.contrast or 'of unknown contrast'}" for v in store)
     name = (
         torch.cuda.get_device_name(device)

@@ -6,11 +6,11 @@ from statistics import median
 import torch
 
 from wavespark.config import PretrainSettings
-from wavespark.engine.building import build_model, choose_device, stems_of
+from wavespark.engine.building import build_model, choose_device, choose_split, stems_of
 from wavespark.engine.objective import Objective
 from wavespark.engine.optimizer import make_optimizer
 from wavespark.prepare import Store
-from wavespark.sampling import CropDataset, collate, split_store
+from wavespark.sampling import CropDataset, collate
 
 
 def seconds_per_step(settings: PretrainSettings, store: Store, steps: int = 4) -> float:
@@ -18,7 +18,7 @@ def seconds_per_step(settings: PretrainSettings, store: Store, steps: int = 4) -
     device = choose_device(settings)
     model = build_model(settings, stems_of(store)).to(device).train()
     optimizer = make_optimizer(model, settings.optimizer)
-    split = split_store(store, settings.box, settings.data.held_out_fraction, settings.run.seed)
+    split = choose_split(settings, store)
     dataset = CropDataset(
         store,
         split.training,

@@ -1,6 +1,6 @@
 """Which voxels are never trained on: whole patients where a kind of scan has enough of them, else a slab of every volume of that kind."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from wavespark.errors import StoreError
@@ -24,6 +24,11 @@ class Split:
         """Volumes that are trained on behind their held-out slab."""
         return len({r.volume for r in self.training} & {r.volume for r in self.held_out})
 
+    def sides(self, volumes: Iterable[StoredVolume]) -> dict[str, bool]:
+        """Content of each volume that lies on one side as a whole -> is it held out. For a later split, of more volumes."""
+        train, out = {r.volume for r in self.training}, {r.volume for r in self.held_out}
+        return {v.content: v.id in out for v in volumes if (v.id in out) != (v.id in train)}
+
     @property
     def kind(self) -> str:
         """`patients`, `region`, or `both`."""
@@ -39,11 +44,20 @@ class Split:
         return "; ".join(parts)
 
 
-def split_store(volumes: Iterable[StoredVolume], crop: Triple, fraction: float, seed: int) -> Split:
+def split_store(
+    volumes: Iterable[StoredVolume], crop: Triple, fraction: float, seed: int, known: Mapping[str, bool] | None = None
+) -> Split:
     """The split; no patient of whom a whole volume is held out is trained on (law I27).
 
     For each modality and contrast: with at least `PATIENTS_FOR_A_SPLIT` patients, the held-out ones among them; else, or if
     chance held out none of them, the most anterior slab, one crop thick, of every volume that is long enough.
+
+    Args:
+        volumes: what to split.
+        crop: voxels of a training window.
+        fraction: expected share of patients to hold out.
+        seed: another seed, another split.
+        known: `Split.sides` of an earlier split, whose patients stay where they were.
 
     Raises:
         StoreError: if nothing is left to train on or to hold out.
@@ -54,7 +68,7 @@ def split_store(volumes: Iterable[StoredVolume], crop: Triple, fraction: float, 
         kinds.setdefault((v.modality, v.contrast), []).append(v)
     large = [vs for vs in kinds.values() if len({v.patient for v in vs}) >= PATIENTS_FOR_A_SPLIT]
     by_patient = {v.patient for vs in large for v in vs}
-    _, outside = held_out([v for v in volumes if v.patient in by_patient], fraction, seed)
+    _, outside = held_out([v for v in volumes if v.patient in by_patient], fraction, seed, known)
     never = {v.id for v in outside}
 
     train: list[Region] = []
