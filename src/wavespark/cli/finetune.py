@@ -127,7 +127,9 @@ def _task(
     if points or any(v.marks for v in store):
         marked = with_points(read_labels(points, store) if points else store_points(store), store)
     if vessels or any(v.labels() for v in store):
-        mapped = with_maps(read_labels(vessels, store), store, "label") if vessels else store_maps(store)
+        mapped = (
+            with_maps(read_labels(vessels, store), store, "label") if vessels else store_maps(store, whichever=True)
+        )
     items = joined(items, marked, mapped)
     return items, lambda train: of_items(train, names, exclusive, settings)
 

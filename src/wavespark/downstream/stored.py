@@ -68,16 +68,16 @@ def store_points(store: Store) -> LabelTable:
     return _table(store, columns, rows, "mark")
 
 
-def store_maps(store: Store, name: str | None = None) -> list[Labelled]:
-    """The volumes with a label map of that name; the most frequent one if None.
+def store_maps(store: Store, name: str | None = None, whichever: bool = False) -> list[Labelled]:
+    """The volumes with a label map of that name; if None the only one there is, or the most frequent one of `whichever`.
 
     Raises:
         SettingsError: if there is none.
     """
     names = Counter(n for v in store for n in v.labels())
-    if name is None and len(names) > 1:
+    if name is None and len(names) > 1 and not whichever:
         raise SettingsError(f"{store.path} holds the label maps {', '.join(sorted(names))}: say which with --column")
-    name = name or next(iter(names), None)
+    name = name or next((n for n, _ in names.most_common(1)), None)
     items = []
     for volume in store:
         if name is not None and name in volume.labels():
