@@ -1,6 +1,10 @@
 """One series folder in, 14 probabilities out, whatever the folder holds."""
 
+import json
 import shutil
+import sys
+import types
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +160,38 @@ def test_the_mirrored_head_with_sides_exchanged_is_averaged_in(predictor: Predic
 def test_a_model_of_other_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="14 labels"):
         Predictor(make_model(tmp_path / "model", ("a", "b")))
+
+
+def test_the_notebook_answers_every_series_of_the_gateway(
+    series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pandas = pytest.importorskip("pandas")
+    notebook = json.loads(
+        (Path(__file__).parents[2] / "examples" / "rsna_2025_kaggle.ipynb").read_text(encoding="utf-8")
+    )
+    given: list[object] = []
+
+    class Server:
+        def __init__(self, predict: Callable[[str], object]) -> None:
+            self.predict = predict
+
+        def run_local_gateway(self) -> None:
+            given.extend(self.predict(str(path)) for path in (series, tmp_path / "gone"))
+
+    module = types.ModuleType("kaggle_evaluation.rsna_inference_server")
+    module.RSNAInferenceServer = Server  # type: ignore[attr-defined]
+    package = types.ModuleType("kaggle_evaluation")
+    package.rsna_inference_server = module  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "kaggle_evaluation", package)
+    monkeypatch.setitem(sys.modules, "kaggle_evaluation.rsna_inference_server", module)
+    monkeypatch.setenv("WAVESPARK_WHEELS", str(tmp_path / "no wheels"))
+    monkeypatch.setenv("WAVESPARK_MODEL", str(make_model(tmp_path / "model")))
+    names: dict[str, object] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), "notebook", "exec"), names)
+    assert len(given) == 2
+    for frame in given:
+        assert isinstance(frame, pandas.DataFrame)
+        assert tuple(frame.columns) == LABELS
+    assert given[1].iloc[0].tolist() == pytest.approx(PRIOR)  # type: ignore[attr-defined]

@@ -29,6 +29,7 @@ def command(
     from wavespark.prepare import load_recipe, open_store, prepare
     from wavespark.report import write_report
     from wavespark.samples import DAMAGED, mni152_brain, write_collection
+    from wavespark.samples.collection import labels_of
 
     store_path, run = output / "store", output / "run"
     output.mkdir(parents=True, exist_ok=True)
@@ -75,6 +76,11 @@ def command(
     say(f"  run       {printable(run)}")
     say()
     say("Try next:")
+    labels = printable(labels_of(output / "heads") / "labels.csv")
+    say(f"  wavespark probe {printable(run)} --store {printable(store_path)} --labels {labels} --column contrast")
+    say(
+        f"  wavespark finetune segment {printable(run)} --store {printable(store_path)} --labels {labels} --output {printable(output / 'vessels')}"
+    )
     say("  wavespark prepare MY_FOLDER --output my-store")
     say("  wavespark pretrain tiny-cpu --store my-store --output my-run")
     say(f"  python -c \"import wavespark as ws; print(ws.load_encoder('{printable(run)}').channels)\"")
