@@ -132,15 +132,17 @@ def test_the_collapse_of_a_network_that_chases_its_own_features_is_caught():
 
 
 def test_a_run_that_learns_keeps_its_features_and_raises_no_alarm():
+    """That its loss falls below 0.9 is a test of the engine's; here a few steps are enough."""
     objective, watch = objective_of(), alarms()
     first = health(objective.model, 0)
     watch.measured(first)
-    losses = train(objective, 90)
-    for step in (90, 91):
-        watch.measured(health(objective.model, step))
-    assert watch.collapsed_in_a_row == 0 and watch.sound_at == 91
-    assert health(objective.model, 90)["effective_rank"] > 0.25 * first["effective_rank"]
-    assert sum(losses[-10:]) / 10 < 0.9 < losses[0]
+    losses = train(objective, 40)
+    last = health(objective.model, 40)
+    for step in (40, 41):
+        watch.measured(last | {"step": step})
+    assert watch.collapsed_in_a_row == 0 and watch.sound_at == 41
+    assert last["effective_rank"] > 0.25 * first["effective_rank"]
+    assert sum(losses[-5:]) < sum(losses[:5])
 
 
 def test_a_run_whose_features_collapse_stops_with_code_4_and_keeps_its_checkpoints(tmp_path, monkeypatch):
@@ -151,8 +153,8 @@ def test_a_run_whose_features_collapse_stops_with_code_4_and_keeps_its_checkpoin
     store = make_store(tmp_path, ("MR", "MR"))
     settings = small_settings(
         "run.steps=200",
-        "run.validate_every=10",
-        "run.checkpoint_every=10",
+        "run.validate_every=20",
+        "run.checkpoint_every=20",
         "optimizer.learning_rate=1e-2",
         "optimizer.warmup_steps=0",
     )
