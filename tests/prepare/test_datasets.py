@@ -82,7 +82,7 @@ def test_bids_maps_go_to_the_images_that_they_name(tmp_path):
     report, store = stored(tmp_path / "data", tmp_path)
     assert (report.prepared, len(report.refused), len(store)) == (4, 0, 4)
     secret = bytes.fromhex((tmp_path / "store" / "private" / "secret").read_text())
-    found, _ = find_in_dataset(tmp_path / "data", secret, ReadingSettings())
+    found, _, _ = find_in_dataset(tmp_path / "data", secret, ReadingSettings())
     labels = {Path(s.relative).name.removesuffix(".nii.gz"): store[s.id].labels() for s in found}
     assert labels == {
         "sub-01_T1w": ("aseg-dseg",),

@@ -14,7 +14,9 @@ import pytest
 
 from prepare.heads import write_head
 from volumes.bad import BAD
+from wavespark.cli.inspect import _reveal
 from wavespark.prepare import open_store, prepare
+from wavespark.prepare.manifest import read_lines
 
 CHILD = """
 import json, resource, sys
@@ -42,13 +44,15 @@ def run_child(data, store):
     return document["told"], document["megabytes"]
 
 
-def test_the_whole_corpus_of_bad_inputs_is_refused_within_one_and_a_half_gigabytes(tmp_path):
+def test_the_whole_corpus_of_bad_inputs_is_refused_and_revealed_within_one_and_a_half_gigabytes(tmp_path):
     for name, (write, _) in BAD.items():
         write(tmp_path / "data" / name)
     told, megabytes = run_child(tmp_path / "data", tmp_path / "stores")
     for name, (_, reason) in BAD.items():
         prepared, reasons = told[name]
         assert prepared == 0 and reason in reasons, name
+        for line in read_lines(tmp_path / "stores" / name / "quarantine.jsonl"):
+            assert _reveal(tmp_path / "stores" / name, (line["source_id"],))[line["source_id"]], name
     assert megabytes < 1536
 
 

@@ -153,7 +153,7 @@ def test_an_input_that_ends_or_stops_its_worker_is_a_line_in_the_quarantine(
     folder, tmp_path, monkeypatch, fault, reason
 ):
     monkeypatch.setenv("WAVESPARK_FAULTS", f"{fault}@item:sub-02_T1w.nii.gz")
-    report = prepare(folder, tmp_path / "store", workers=2, limits=Limits(seconds=3))
+    report = prepare(folder, tmp_path / "store", workers=2, limits=Limits(seconds=8))
     assert report.prepared == 4
     assert report.reasons[reason] == 1
     monkeypatch.delenv("WAVESPARK_FAULTS")

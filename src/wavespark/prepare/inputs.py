@@ -9,7 +9,7 @@ from wavespark.errors import SettingsError
 from wavespark.prepare.datasets import find_in_dataset
 from wavespark.prepare.datasets.names import DatasetName
 from wavespark.prepare.manifest import SOURCES, Record, read_items, read_lines
-from wavespark.volumes import ReadingSettings, Refusal, Source, source_id
+from wavespark.volumes import ReadingSettings, Refusal, Source
 
 
 def find_inputs(
@@ -24,7 +24,7 @@ def find_inputs(
     refused: dict[str, Refusal] = {}
     paths: dict[str, Record] = {}
     for root in roots:
-        sources, refusals = find_in_dataset(root, secret, reading, dataset)
+        sources, refusals, places = find_in_dataset(root, secret, reading, dataset)
         for source in sources:
             other = found.setdefault(source.id, source)
             if other.paths != source.paths:
@@ -32,24 +32,12 @@ def find_inputs(
                     "two inputs have the same name below their SOURCE: give the folder that holds both as one SOURCE"
                 )
         refused |= {r.source_id: r for r in refusals if r.source_id not in refused}
-        paths |= _refused_paths(root, secret, {r.source_id for r in refusals})
+        paths |= {r.source_id: {"id": r.source_id, "path": os.fsdecode(places[r.source_id])} for r in refusals}
     return (
         [s for s in found.values() if mine(s.id)],
         [r for r in refused.values() if mine(r.source_id) and r.source_id not in found],
         paths,
     )
-
-
-def _refused_paths(root: str | Path, secret: bytes, ids: set[str]) -> dict[str, Record]:
-    """Which files were refused without being read: their ids are keyed hashes of relative paths, so these are tried."""
-    if not ids:
-        return {}
-    top = os.path.realpath(os.fsencode(root))
-    candidates = [(b".", top), (os.path.basename(os.fsencode(root)), top)]
-    for folder, folders, files in os.walk(top):
-        candidates += [(os.path.relpath(p, top), p) for p in (os.path.join(folder, name) for name in folders + files)]
-    named = ((source_id(secret, relative), path) for relative, path in candidates)
-    return {name: {"id": name, "path": os.fsdecode(path)} for name, path in named if name in ids}
 
 
 def identity_of(source: Source) -> Record:

@@ -1,7 +1,7 @@
 """File or folder to volumes: NIfTI, DICOM and others, read safely, checked, and named only by keyed hashes."""
 
 from wavespark.volumes.dicom import mark_in_mm
-from wavespark.volumes.finding import find_sources
+from wavespark.volumes.finding import find_sources, find_with_places
 from wavespark.volumes.labels import read_label_map
 from wavespark.volumes.manifest import checked_path
 from wavespark.volumes.orientation import affine_from_axes, axes_to_ras, axis_codes, is_usable, spacing_of, to_ras
@@ -29,6 +29,7 @@ __all__ = [
     "checked_path",
     "content_hash",
     "find_sources",
+    "find_with_places",
     "is_usable",
     "mark_in_mm",
     "new_secret",

@@ -8,6 +8,7 @@ from wavespark.errors import InputError, VolumeError
 from wavespark.volumes.grouping import group_dicom
 from wavespark.volumes.manifest import EXTENSIONS, walk_manifest
 from wavespark.volumes.png_slices import group_png
+from wavespark.volumes.privacy import source_id
 from wavespark.volumes.settings import ReadingSettings
 from wavespark.volumes.source import Beside, Source
 from wavespark.volumes.volume import Refusal
@@ -17,7 +18,14 @@ from wavespark.volumes.walk import Entry, Walk
 def find_sources(
     path: str | bytes | os.PathLike, secret: bytes, settings: ReadingSettings | None = None
 ) -> tuple[tuple[Source, ...], tuple[Refusal, ...]]:
-    """Everything at or below a path that should give a volume, and what is refused without reading it whole.
+    """As `find_with_places`, without the places."""
+    return find_with_places(path, secret, settings)[:2]
+
+
+def find_with_places(
+    path: str | bytes | os.PathLike, secret: bytes, settings: ReadingSettings | None = None
+) -> tuple[tuple[Source, ...], tuple[Refusal, ...], dict[str, bytes]]:
+    """Everything at or below a path that should give a volume, what is refused without reading it whole, and where that lies (private).
 
     Args:
         path: a file, a folder or a manifest (.json, .jsonl or .csv, see `walk_manifest`). The path itself may be a link; none below it is followed.
@@ -51,7 +59,11 @@ def find_sources(
             raise InputError("no_input", "the given folder holds no image file")
         sentence = f"{walk.others} file(s), and none is an image that can be read"
         walk.refuse(b".", VolumeError("no_readable_image", sentence))
-    return tuple(_with_beside(walk.sources, besides)), walk.refusals()
+    top = root if stat.S_ISDIR(mode) else os.path.dirname(root)
+    places = {
+        source_id(secret, key): walk.places.get(key, os.path.normpath(os.path.join(top, key))) for key in walk.refused
+    }
+    return tuple(_with_beside(walk.sources, besides)), walk.refusals(), places
 
 
 def _with_beside(sources: list[Source], besides: dict[bytes, Beside]) -> list[Source]:

@@ -76,7 +76,7 @@ def group_dicom(walk: Walk, settings: ReadingSettings) -> None:
     beside_images = set().union(*(series.folders for series in groups.values()))
     for identity, other in unwanted.items():
         if identity not in groups and not other.folders & beside_images:
-            walk.refuse(os.fsencode(identity), _NO_IMAGE)
+            walk.refuse(os.fsencode(identity), _NO_IMAGE, os.path.dirname(other.entries[0].path))
     for entry, problem in walk.beside:
         if entry.folder not in beside_images and problem.reason != "not_dicom":
             walk.refuse(entry.relative, problem)

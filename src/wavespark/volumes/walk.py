@@ -37,7 +37,9 @@ class Walk:
     secret: bytes
     sources: list[Source] = field(default_factory=list)
     refused: dict[bytes, InputError] = field(default_factory=dict)
-    """Left out, by relative path."""
+    """Left out, by relative path, or by identity for a series."""
+    places: dict[bytes, bytes] = field(default_factory=dict)
+    """Where what was left out lies, if its key is no path. Private."""
     slices: dict[str, list[Entry]] = field(default_factory=lambda: {"dicom": [], "png": []})
     """Files that only make a volume together."""
     beside: list[tuple[Entry, VolumeError]] = field(default_factory=list)
@@ -45,9 +47,11 @@ class Walk:
     others: int = 0
     """Files that claim to be no image."""
 
-    def refuse(self, relative: bytes, error: InputError) -> None:
+    def refuse(self, relative: bytes, error: InputError, place: bytes | None = None) -> None:
         """Leaves an input out, by name, once."""
         self.refused.setdefault(relative, error)
+        if place is not None:
+            self.places.setdefault(relative, place)
 
     def refusals(self) -> tuple[Refusal, ...]:
         """Everything that was left out."""
@@ -108,7 +112,9 @@ class Walk:
         elif claim in ("nifti", "dicom"):
             odd = VolumeError(f"not_{claim}", "its content is not of the format that its name says")
             if claim == "nifti" and is_another_known(head):
-                odd = VolumeError("wrong_extension", "it is a picture, document or archive under the name of a NIfTI file")
+                odd = VolumeError(
+                    "wrong_extension", "it is a picture, document or archive under the name of a NIfTI file"
+                )
             self.refuse(entry.relative, odd)
             self.beside.append((entry, odd))
         elif claim == "unsupported":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wavespark.prepare.datasets import bids, deeplesion, openmind, rsna
 from wavespark.prepare.datasets.names import DatasetName
-from wavespark.volumes import ReadingSettings, Refusal, Source, find_sources
+from wavespark.volumes import ReadingSettings, Refusal, Source, find_with_places
 
 Sources = tuple[tuple[Source, ...], tuple[Refusal, ...]]
 
@@ -36,8 +36,8 @@ DATASETS = (
 
 def find_in_dataset(
     path: str | bytes | Path, secret: bytes, settings: ReadingSettings, dataset: DatasetName = "auto"
-) -> Sources:
-    """As `find_sources`, with what belongs to each volume where the folder is of a known data set.
+) -> tuple[tuple[Source, ...], tuple[Refusal, ...], dict[str, bytes]]:
+    """As `find_with_places`, with what belongs to each volume where the folder is of a known data set.
 
     Args:
         path: a file, folder or manifest.
@@ -51,8 +51,10 @@ def find_in_dataset(
     folder = os.path.realpath(os.fsencode(path))
     known = {d.name: d for d in DATASETS}
     if dataset == "plain" or not os.path.isdir(folder):
-        return find_sources(path, secret, settings)
+        return find_with_places(path, secret, settings)
     chosen = known.get(dataset) or next((d for d in DATASETS if d.is_it(folder)), None)
     if chosen is None:
-        return find_sources(path, secret, settings)
-    return chosen.adapt(folder, find_sources(chosen.start(folder), secret, settings), secret)
+        return find_with_places(path, secret, settings)
+    sources, refused, places = find_with_places(chosen.start(folder), secret, settings)
+    places |= {s.id: os.path.dirname(s.paths[0]) for s in sources}
+    return *chosen.adapt(folder, (sources, refused), secret), places
