@@ -20,7 +20,7 @@ from wavespark.checkpoints import (
 from wavespark.checkpoints.format import MANIFEST, manifest
 from wavespark.engine import export_run, load_encoder
 from wavespark.errors import CheckpointError
-from wavespark.models import WaveFormer, WaveFormerSettings
+from wavespark.models import WaveFormer, WaveFormerSettings, create_model, segmentation_model
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
@@ -266,3 +266,33 @@ def test_what_is_no_export_is_refused_with_the_way_out(tmp_path):
             load_encoder(path)
     with pytest.raises(CheckpointError, match=r"manifest\.json"):
         load_encoder(tmp_path)
+
+
+def test_a_pretrained_segmentation_decoder_travels_with_its_encoder_and_nothing_else_does(encoder, tmp_path):
+    decoder = segmentation_model(encoder, 4).decoder.state_dict()
+    encoder.pretrained_decoder = decoder
+    path, run = tmp_path / "encoder", {"steps": 5, "volumes": 2, "normalised_loss": 0.9}
+    export_run(path, encoder, name="waveformer_tiny", preparation={"fingerprint": "ab", "settings": {}}, provenance=run)
+    loaded = load_encoder(path)
+    assert loaded.pretrained_decoder.keys() == decoder.keys()
+    assert all(torch.equal(t, decoder[name]) for name, t in loaded.pretrained_decoder.items())
+    assert loaded.state_dict().keys() == encoder.state_dict().keys()
+    export = read_export(path)
+    write_export(
+        path, Export(weights=export.weights, config={k: v for k, v in export.config.items() if k != "decoder"})
+    )
+    with pytest.raises(CheckpointError, match=r"decoder\."):
+        load_encoder(path)
+
+
+@pytest.mark.parametrize("name", ["resenc_tiny", "seed_waveformer_small_8"])
+def test_every_kind_of_encoder_comes_back_to_the_bit(name, tmp_path):
+    made = create_model(name, stems={"MR": 1, "CT": 3}).eval()
+    run = {"steps": 5, "volumes": 2, "normalised_loss": 0.9}
+    export_run(tmp_path / "e", made, name=name, preparation={"fingerprint": "ab", "settings": {}}, provenance=run)
+    loaded, crop = load_encoder(tmp_path / "e"), torch.randn(1, 3, 17, 16, 9)
+    with torch.no_grad():
+        assert all(
+            torch.equal(a, b) for a, b in zip(made(crop, modality="CT"), loaded(crop, modality="CT"), strict=True)
+        )
+    assert type(loaded) is type(made) and loaded.settings == made.settings
