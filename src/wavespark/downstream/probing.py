@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,13 @@ from wavespark.metrics.probes import Fit, Probe, knn, linear, probe
 from wavespark.models import Encoder
 from wavespark.prepare import Store, StoredVolume
 
-KINDS: dict[str, Fit] = {"knn": knn, "linear": linear}
+_FEW = 25
+"""Rows below which one neighbour is asked: five would be most of a class."""
+
+
+def kinds(rows: int) -> dict[str, Fit]:
+    """The probes for so many rows."""
+    return {"knn": partial(knn, k=1) if rows < _FEW else knn, "linear": linear}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +129,7 @@ def probe_column(
         features = store_features(network, volumes, (tile, tile, tile), say)
         for level in chosen:
             matrix = np.concatenate(features, 1) if level < 0 else features[level]
-            for kind, method in KINDS.items():
+            for kind, method in kinds(len(labels)).items():
                 found[arm, level, kind] = probe(matrix, labels, patients, method, seed=seed)
     for (arm, level, kind), one in found.items():
         truth = np.array([one.classes.index(label) for label in labels])

@@ -1,0 +1,101 @@
+"""The transfer benchmark: its data are disjoint, its verdict is about the lower bound, and (slow) it runs end to end and goes on where it was."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wavespark.bench import transfer
+from wavespark.bench.transfer import TransferBench, _brain_blocks, _rows, _settings, measure_transfer
+from wavespark.bench.transfer_page import transfer_page
+from wavespark.errors import DependencyError, SettingsError
+from wavespark.samples import mni152_brain
+
+
+def interval(value: float | None, low: float | None, high: float | None) -> dict[str, float | int | None]:
+    return {"value": value, "low": low, "high": high, "patients": 8}
+
+
+def results(low: float) -> dict[str, object]:
+    table = [
+        {
+            "arm": arm,
+            "labels": n,
+            "figures": {"dice": interval(0.3 + 0.1 * (arm == "pre-trained") + 0.01 * n, 0.2, 0.5)},
+        }
+        for n in (1, 2)
+        for arm in ("pre-trained", "scratch")
+    ]
+    gains = [{"labels": n, "figures": {"dice": interval(0.1, low, 0.2)}} for n in (1, 2)]
+    numbers = {"steps": 9, "seeds": 3, "test_volumes": 8, "test_patients": 8, "frozen": True, "decoder": "linear"}
+    return {"main": "dice", "table": table, "gains": gains, "task": {"kind": "segment"}, **numbers}
+
+
+def test_a_gain_counts_where_its_lower_bound_is_above_zero() -> None:
+    assert all(r["above_zero"] for r in _rows("vessels", "frozen", results(0.01)))
+    assert not any(r["above_zero"] for r in _rows("vessels", "frozen", results(-0.01)))
+    (row, _) = _rows("vessels", "frozen", results(0.01))
+    assert row["pretrained"] - row["scratch"] == pytest.approx(row["gain"]["value"])
+
+
+def test_the_page_says_whether_the_target_was_met_and_loads_nothing() -> None:
+    head = {"steps": 5, "normalised_loss": [1.0, 0.9], "harmonic_inpainting": 0.8}
+    document = {"what": "tiny", "target": "better", "met": False, "pretraining": head}
+    page = transfer_page(document, {"vessels, frozen": results(0.01)})
+    assert "<b>missed</b>" in page
+    assert page.count("<svg") == 1
+    assert "http" not in page
+    assert "script" not in page.replace("description", "")
+
+
+def test_both_arms_have_the_same_budget_and_only_frozen_features_are_read_linearly() -> None:
+    frozen, tuned = (_settings(TransferBench(), mode, 40) for mode in transfer.MODES)
+    assert (frozen.frozen, frozen.decoder, tuned.frozen, tuned.decoder) == (True, "linear", False, "light")
+    assert frozen.run.steps == tuned.run.steps == 40
+    assert TransferBench().trainings == 3 * 2 * 2 * 4 * 3
+
+
+@pytest.mark.parametrize("wrong", [{"tasks": ("noses",)}, {"minutes": 0}, {"labels": ()}, {"test_heads": 1}])
+def test_a_benchmark_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(SettingsError):
+        TransferBench(**wrong)  # type: ignore[arg-type]
+
+
+def test_anatomies_to_learn_from_and_to_test_on_are_never_the_same() -> None:
+    most = 200
+    starts = sorted((transfer._FIRST_PRETRAINED, transfer._FIRST_TRAIN, transfer._FIRST_TEST))
+    assert all(b - a > most for a, b in pairwise(starts))
+
+
+def test_blocks_of_the_brain_are_parts_of_it_with_its_tissue() -> None:
+    try:
+        mni152_brain()
+    except DependencyError as missing:
+        pytest.skip(str(missing))
+    blocks = _brain_blocks()
+    assert len(blocks) >= 10
+    for voxels, tissue, affine in blocks:
+        assert voxels.shape == tissue.shape == (48, 48, 48)
+        assert set(np.unique(tissue)) <= {0, 1, 2}
+        assert np.linalg.det(affine[:3, :3]) > 0.9
+        assert (voxels[tissue > 0] > 0).mean() > 0.99
+    corners = {tuple(a[:3, 3]) for _, _, a in blocks}
+    assert len(corners) == len(blocks)
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_and_a_second_call_takes_what_is_there(tmp_path: Path) -> None:
+    bench = TransferBench(
+        minutes=0.5, seeds=1, labels=(1, 2), test_heads=2, pretraining_heads=5, tasks=("vessels", "aneurysm")
+    )
+    document = measure_transfer(bench, tmp_path)
+    assert {(r["task"], r["mode"], r["labels"]) for r in document["results"]} == {
+        (t, m, n) for t in bench.tasks for m in transfer.MODES for n in bench.labels
+    }
+    assert json.loads((tmp_path / "transfer.json").read_text())["results"] == document["results"]
+    assert "<svg" in (tmp_path / "transfer.html").read_text()
+    again = measure_transfer(bench, tmp_path)
+    assert again["results"] == document["results"]
+    assert again["minutes"] < document["minutes"] + 0.1
