@@ -32,11 +32,14 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Probe frozen features with k nearest neighbours and a linear model: cross-validated by patient, with 95 % intervals and the scratch control."""
+    import torch
+
     from wavespark.downstream import probe_column, read_labels
     from wavespark.engine import load_encoder
     from wavespark.prepare import open_store
 
     network, opened = load_encoder(encoder), open_store(store)
+    network.to("cuda" if torch.cuda.is_available() else "cpu")
     table = read_labels(labels, opened)
     remarks(table, network, opened)
     columns = column or [c for c in table.columns if c not in ("split", "x", "y", "z", "diameter", "label")]

@@ -117,8 +117,8 @@ def probe_column(
         raise SettingsError(
             f"a probe needs two classes and two patients; column {column!r} gives {len(classes)} class(es) of {len(set(patients))} patient(s)"
         )
-    chosen = _levels(encoder, levels)
-    arms = {"pre-trained": encoder} | ({"scratch": untrained(encoder, seed)} if control else {})
+    chosen, device = _levels(encoder, levels), next(encoder.parameters()).device
+    arms = {"pre-trained": encoder} | ({"scratch": untrained(encoder, seed).to(device)} if control else {})
     total, rows = len(volumes) * len(arms), []
     found: dict[tuple[str, int, str], Probe] = {}
     for number, (arm, network) in enumerate(arms.items()):

@@ -68,7 +68,10 @@ class Segment:
 def map_scores(
     found: np.ndarray, truth: np.ndarray, spacing: tuple[float, float, float], classes: Sequence[int]
 ) -> dict[str, float]:
-    """`dice`, `hd95_mm`, `surface_dice` (1 mm): means over the classes that are in `found` or `truth`; `dice_K` of each class."""
+    """`dice`, `hd95_mm`, `surface_dice` (1 mm): means over the classes that are in `found` or `truth`; `dice_K` of each class.
+
+    A class that is only in one of both has no distance: it is left out of `hd95_mm` and counted in `one_side_empty`.
+    """
     each = {k: dice(found == k, truth == k) for k in classes}
     there = [k for k in classes if np.isfinite(each[k])]
     distances = [hausdorff(found == k, truth == k, spacing) for k in there]
@@ -78,6 +81,7 @@ def map_scores(
         "dice": float(np.mean([each[k] for k in there])) if there else float("nan"),
         "hd95_mm": float(np.mean(finite)) if finite else float("nan"),
         "surface_dice": float(np.mean(shares)) if shares else float("nan"),
+        "one_side_empty": float(len(distances) - len(finite)),
         **{f"dice_{k}": each[k] for k in classes},
     }
 
