@@ -101,6 +101,7 @@ MESSAGES = [
         "shm",
     ),
     ("The NVIDIA driver on your system is too old (found version 11040)", "driver is older", "update the driver"),
+    ("ModuleNotFoundError: No module named 'ninja.ninja_syntax'", "needs ninja", "pip install ninja"),
     ("OSError: [Errno 24] Too many open files", "too many open files", "ulimit -n"),
 ]
 

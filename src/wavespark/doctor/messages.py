@@ -115,6 +115,10 @@ _KNOWN: tuple[tuple[str, Meaning], ...] = (
         r"ModuleNotFoundError: No module named 'pkg_resources'|No module named 'distutils'",
         Meaning("it needs an older setuptools", "pip install 'setuptools<81'"),
     ),
+    (
+        r"No module named '(?P<missing>\w+)(\.[\w.]+)?'",
+        Meaning("it needs {missing}, which is not installed", "pip install {missing}"),
+    ),
 )
 
 
@@ -125,6 +129,7 @@ def recognise(message: str, package: str = "PACKAGE") -> Meaning | None:
     'torchvision was built for another torch'
     """
     for pattern, meaning in _KNOWN:
-        if re.search(pattern, message, re.DOTALL):
-            return Meaning(meaning.cause, meaning.remedy.format(package=package))
+        if match := re.search(pattern, message, re.DOTALL):
+            names = {"package": package, "missing": match.groupdict().get("missing", "")}
+            return Meaning(meaning.cause.format(**names), meaning.remedy.format(**names))
     return None
