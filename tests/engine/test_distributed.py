@@ -125,10 +125,10 @@ def test_a_signal_to_torchrun_saves_the_same_step_everywhere(mixed_store, tmp_pa
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(mr_store, tmp_path, monkeypatch):
-    from wavespark.engine.loop import Loop
+    from wavespark.engine.training import Training
 
     with pytest.raises(SettingsError, match=r"data\.batch 2 cannot be shared by 4 process"):
-        Loop(small_settings(), mr_store, tmp_path, print, Ranks(rank=0, world=4))
+        Training(small_settings(), mr_store, tmp_path, print, Ranks(rank=0, world=4))
 
 
 def test_the_environment_of_torchrun_is_read_and_checked():

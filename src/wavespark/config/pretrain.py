@@ -113,8 +113,8 @@ class RunSettings(Settings):
     gradient_checkpointing: bool = False
     """Compute the blocks of the encoder again in the backward pass instead of keeping what they computed: less memory, about a third more time."""
     checkpoint_every: int = Field(50, ge=1)
-    save_in_background: bool = True
-    """Write checkpoints while training goes on."""
+    save_in_background: bool | Literal["auto"] = "auto"
+    """Write checkpoints while training goes on; auto: on an accelerator. A kill then costs up to two intervals of checkpoints instead of one."""
     keep: int = Field(2, ge=2)
     """Newest checkpoints that are kept."""
     keep_every: int = Field(0, ge=0)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from wavespark.errors import SettingsError, TrainingStopped
+from wavespark.errors import SettingsError, TrainingStopped, WavesparkError
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others."""
@@ -110,8 +110,13 @@ def joined(ranks: Ranks) -> Iterator[None]:
     dist.init_process_group(
         backend, store=PrefixStore(f"attempt_{attempt}/", store), rank=rank, world_size=world, timeout=PATIENCE
     )
+    code = 1
     try:
         yield
+        code = 0
+    except WavesparkError as error:
+        code = error.exit_code
+        raise
     except RuntimeError as error:
         if "peer" not in str(error) and "NCCL" not in str(error) and not isinstance(error, dist.DistError):
             raise
@@ -121,7 +126,16 @@ def joined(ranks: Ranks) -> Iterator[None]:
             1,
         ) from None
     finally:
-        dist.destroy_process_group()
+        _part(code)
+
+
+def _part(code: int) -> None:
+    """Leaves the other processes. What one of them left behind can hold this one for ever: then it ends here, everything being saved."""
+    timer = threading.Timer(GRACE_SECONDS, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
+    dist.destroy_process_group()
+    timer.cancel()
 
 
 def across(module: nn.Module, ranks: Ranks, parallel: str, device: torch.device) -> nn.Module:

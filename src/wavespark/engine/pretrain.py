@@ -17,8 +17,9 @@ from wavespark.engine import folder
 from wavespark.engine.distributed import joined, leave_when_stuck, ranks_of
 from wavespark.engine.folder import Tell
 from wavespark.engine.load import export_checkpoint
-from wavespark.engine.loop import Loop
+from wavespark.engine.loop import run_to_end
 from wavespark.engine.telemetry import read_lines, write_json
+from wavespark.engine.training import Training
 from wavespark.prepare import Store
 
 
@@ -80,33 +81,33 @@ def pretrain(
         leave_when_stuck(stop, ranks)
         held.enter_context(joined(ranks))
         ranks.wait()
-        loop = Loop(settings, store, run, (lambda text: None) if quiet else say, ranks)
-        loop.run_to_end((lambda done, total, text: None) if quiet else tell, stop)
-        summary = _summary(loop)
+        training = Training(settings, store, run, (lambda text: None) if quiet else say, ranks)
+        run_to_end(training, (lambda done, total, text: None) if quiet else tell, stop)
+        summary = _summary(training)
         if ranks.writes:
             write_json(run / "summary.json", asdict(summary))
             export_checkpoint(run, run / "exports" / "encoder", "wavespark")
         ranks.wait()
         # What holds the processes together (DDP's buckets) must be gone before they part, or its destructor waits for ever.
-        del loop
+        del training
         gc.collect()
         return summary
 
 
-def _summary(loop: Loop) -> RunSummary:
-    measures = read_lines(loop.run / folder.VALIDATION)
+def _summary(training: Training) -> RunSummary:
+    measures = read_lines(training.run / folder.VALIDATION)
     return RunSummary(
-        model=loop.settings.model.name,
-        parameters=loop.parameters,
-        steps=loop.step,
-        seconds=round(loop.seconds, 2),
-        seconds_per_step=round(loop.seconds / max(1, loop.step), 4),
+        model=training.settings.model.name,
+        parameters=training.parameters,
+        steps=training.step,
+        seconds=round(training.seconds, 2),
+        seconds_per_step=round(training.seconds / max(1, training.step), 4),
         first=measures[0] if measures else {},
         last=measures[-1] if measures else {},
-        resumed_from=loop.resumed_from,
-        skipped_steps=loop.skipped,
-        checkpoint_seconds=round(loop.saver.waited, 2),
-        processes=loop.ranks.world,
+        resumed_from=training.resumed_from,
+        skipped_steps=training.skipped,
+        checkpoint_seconds=round(training.saver.waited, 2),
+        processes=training.ranks.world,
     )
 
 
