@@ -74,7 +74,7 @@ def _section(title: str, run: "Callable[[], Iterable[Check]]", *, quiet: bool) -
         if not quiet:
             seconds = f"  {check.seconds:.1f} s" if check.seconds >= 0.1 else ""
             mark = {"works": "ok", "not installed": "-", "warning": "note", "fails": "FAIL"}[check.state]
-            say(printable(f"  {mark:<5} {check.name:<31} {check.found}  (expected: {check.expected}){seconds}"))
+            say(printable(f"  {mark:<5} {check.name:<38} {check.found}  (expected: {check.expected}){seconds}"))
     return done
 
 
