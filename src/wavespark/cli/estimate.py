@@ -37,6 +37,7 @@ def command(
         emit_json(asdict(found))
         return
     crop = " x ".join(map(str, chosen.data.crop))
+    most = f"{found.largest_crops_at_once}{' or more' if found.more_may_fit else ''}"
     say(
         f"model     {found.model}: {found.encoder_parameters / 1e6:.2f} M parameters, {found.parameters / 1e6:.2f} M with its decoder"
     )
@@ -45,9 +46,7 @@ def command(
         f"step      {found.seconds_per_step:.2f} s for {chosen.data.batch} crop(s) of {crop}: {found.crops_per_second:.2f} crops/s; "
         f"reading them takes {found.seconds_per_load:.2f} s"
     )
-    say(
-        f"memory    {_gib(found.peak_bytes)} GiB with {found.crops_at_once} crop(s) at once; up to {found.largest_crops_at_once} fit"
-    )
+    say(f"memory    {_gib(found.peak_bytes)} GiB with {found.crops_at_once} crop(s) at once; {most} fit")
     say(f"whole     {chosen.run.steps} steps: {_hours(found.hours)} in one process, and the held-out measures")
     say(f"disk      {_gib(found.disk_bytes)} GiB for checkpoints of {found.checkpoint_bytes / 2**20:.0f} MiB")
     if found.advice:

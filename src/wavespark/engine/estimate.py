@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -29,6 +30,9 @@ from wavespark.sampling import Batch, Crop, collate
 
 HEADROOM = 0.9
 """Share of the memory that a run should use at most."""
+TRYING_SECONDS = 60.0
+"""A batch whose two steps would take longer is not tried."""
+TRIES = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +54,9 @@ class Estimate:
     memory_bytes: int
     """Of the device."""
     largest_crops_at_once: int
-    """That fit, from what one and two crops were measured to need."""
+    """With which a step was done within 90 % of the memory."""
+    more_may_fit: bool
+    """More were not tried, because a step of them takes long."""
     hours: float
     """Of `run.steps` steps; held-out measures come on top."""
     checkpoint_bytes: int
@@ -74,11 +80,17 @@ def estimate(settings: PretrainSettings, store: Store | None = None, steps: int 
     """
     wanted = settings.data.batch // settings.run.accumulate
     one = _in_child(settings, store, 1, steps if wanted == 1 else 1)
-    two = _in_child(settings, store, 2, 1)
-    memory, each = one["memory"], max(1, two["peak"] - one["peak"])
-    largest = max(1, 1 + int((HEADROOM * memory - one["peak"]) // each))
-    fits = wanted <= largest
-    full = one if wanted == 1 else _in_child(settings, store, wanted, steps) if fits else None
+    room = int(HEADROOM * one["memory"])
+    tried: dict[int, dict[str, Any] | None] = {1: one, 2: _if_it_fits(settings, store, 2, 1, room)}
+    two = tried[2]
+    each = max(1, two["peak"] - one["peak"]) if two else room
+    likely = max(1, 1 + (room - one["peak"]) // each)
+    if wanted <= likely and (wanted > 2 or (wanted == 2 and two)):
+        tried[wanted] = _if_it_fits(settings, store, wanted, steps, room)
+    full = tried.get(wanted)
+    at_most = max(wanted, 2, int(TRYING_SECONDS / (2 * one["seconds"])))
+    _narrow(tried, min(likely, at_most), lambda count: _if_it_fits(settings, store, count, 1, room))
+    largest = max(count for count, found in tried.items() if found)
     peak = full["peak"] if full else one["peak"] + (wanted - 1) * each
     seconds = (full["seconds"] if full else wanted * one["seconds"]) * settings.run.accumulate
     load = one["load"] * settings.data.batch
@@ -93,13 +105,41 @@ def estimate(settings: PretrainSettings, store: Store | None = None, steps: int 
         seconds_per_load=round(load, 4),
         crops_per_second=round(settings.data.batch / seconds, 3),
         peak_bytes=peak,
-        memory_bytes=memory,
+        memory_bytes=one["memory"],
         largest_crops_at_once=largest,
+        more_may_fit=largest == at_most < likely,
         hours=round(max(seconds, load / max(1, settings.data.workers)) * settings.run.steps / 3600, 3),
         checkpoint_bytes=one["checkpoint"],
         disk_bytes=one["checkpoint"] * checkpoints_kept(settings),
-        advice="" if fits else smaller(settings, tuple(one["cell"])),
+        advice="" if full else smaller(settings, tuple(one["cell"])),
     )
+
+
+def _narrow(
+    tried: dict[int, dict[str, Any] | None], likely: int, attempt: Callable[[int], dict[str, Any] | None]
+) -> None:
+    """Adds tries from the likely largest batch downwards, halving what is left between one that fits and one that does not."""
+    for _ in range(TRIES):
+        fits = max(count for count, found in tried.items() if found)
+        if likely <= fits:
+            return
+        if likely not in tried:
+            tried[likely] = attempt(likely)
+        if not tried[likely]:
+            likely = (fits + likely) // 2
+
+
+def _if_it_fits(
+    settings: PretrainSettings, store: Store | None, batch: int, steps: int, room: int
+) -> dict[str, Any] | None:
+    """What `_in_child` finds; None if it takes more than there is room for."""
+    try:
+        found = _in_child(settings, store, batch, steps)
+    except TrainingStopped as stopped:
+        if stopped.exit_code != 5:
+            raise
+        return None
+    return found if found["peak"] <= room else None
 
 
 def _in_child(settings: PretrainSettings, store: Store | None, batch: int, steps: int) -> dict[str, Any]:
