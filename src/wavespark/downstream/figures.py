@@ -6,6 +6,7 @@ A row is plain values, ready for JSON: `volume`, `patient`, `scores`; for classi
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from wavespark.downstream.classify import Classify
 from wavespark.downstream.detect import Detect
 from wavespark.downstream.fitting import Task
 from wavespark.downstream.items import Labelled
-from wavespark.metrics.classification import aucs, balanced_accuracy
+from wavespark.metrics.classification import auc, balanced_accuracy
 from wavespark.metrics.detection import Hits, sensitivity_at
 from wavespark.metrics.intervals import Interval, bootstrap
 from wavespark.metrics.rsna import LOCATIONS, rsna_score
@@ -80,15 +81,13 @@ def _of_labels(task: Classify, rows: Sequence[Row]) -> dict[str, Figure]:
     chance = np.array([row["probabilities"] for row in rows], np.float64)
     truth = np.array([[np.nan if t is None else t for t in row["targets"]] for row in rows], np.float64)
 
-    def each(chosen: np.ndarray) -> np.ndarray:
-        p, t = chance[chosen], truth[chosen]
+    def one(i: int, chosen: np.ndarray) -> float:
+        p, t = chance[chosen, i], truth[chosen, i]
         known = np.isfinite(t)
-        return np.array(
-            [aucs(p[k, i, None], t[k, i, None])[0] if (k := known[:, i]).any() else np.nan for i in range(t.shape[1])]
-        )
+        return auc(p[known], t[known]) if known.any() else math.nan
 
     def mean_auc(chosen: np.ndarray) -> float:
-        found = each(chosen)
+        found = np.array([one(i, chosen) for i in range(truth.shape[1])])
         return float(np.nanmean(found)) if np.isfinite(found).any() else math.nan
 
     result: dict[str, Figure] = {"auc": mean_auc}
@@ -98,7 +97,7 @@ def _of_labels(task: Classify, rows: Sequence[Row]) -> dict[str, Figure]:
         result["rsna"] = lambda chosen: rsna_score(chance[chosen], truth[chosen])
     if len(task.names) <= 20 and not task.exclusive:
         for i, name in enumerate(task.names):
-            result[f"auc {name}"] = lambda chosen, i=i: float(each(chosen)[i])  # type: ignore[misc]
+            result[f"auc {name}"] = partial(one, i)
     return result
 
 
