@@ -103,20 +103,20 @@ def _tables(model: Any, prefix: str = "") -> Iterator[str]:
         yield "\n".join(["| key | kind | default | what it is |", "|---|---|---|---|", *rows])
     for kind, name in inner:
         yield f"### {name.rstrip('.')}"
-        doc = inspect.getdoc(kind) or ""
-        if doc and "BaseModel" not in doc:
-            yield doc.splitlines()[0]
+        if kind.__doc__:  # its own; inspect.getdoc would also find that of the class it extends
+            yield inspect.cleandoc(kind.__doc__).splitlines()[0]
         yield from _tables(kind, name)
 
 
 def _kind(field: Any) -> str:
     text = inspect.formatannotation(field.annotation).replace("typing.", "")
-    limits = [str(m) for m in field.metadata if type(m).__name__ in {"Ge", "Gt", "Le", "Lt"}]
-    return (text + (f" {', '.join(limits)}" if limits else "")).replace("|", "\\|")
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    limits = [f"{sign} {getattr(m, name)}" for m in field.metadata for name, sign in signs.items() if hasattr(m, name)]
+    return (text + (f", {', '.join(limits)}" if limits else "")).replace(" | ", " or ")
 
 
 def _short(value: Any) -> str:
-    text = repr(value).replace("|", "\\|")
+    text = repr(value)
     return text if len(text) < 80 else text[:77] + "..."
 
 
@@ -229,7 +229,7 @@ def benchmarks() -> str:
             continue
         parts.append(
             "\n".join(
-                f"- {k}: {v}" if k != "command" else f"- command: `{v}`"
+                f"- {k}: {_figure(v)}" if k != "command" else f"- command: `{v}`"
                 for k, v in document.items()
                 if isinstance(v, str | int | float | bool)
             )
