@@ -68,7 +68,9 @@ def alike(found, expected, *leaves):
     assert found.shape == expected.shape
     assert (found - expected).abs().max() <= EXACT * expected.abs().max().clamp(min=1)
     upstream = torch.randn(found.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    for a, b in zip(*(torch.autograd.grad(y, leaves, upstream, retain_graph=True) for y in (found, expected)), strict=True):
+    for a, b in zip(
+        *(torch.autograd.grad(y, leaves, upstream, retain_graph=True) for y in (found, expected)), strict=True
+    ):
         assert (a - b).abs().max() <= EXACT * b.abs().max().clamp(min=1)
 
 
@@ -232,7 +234,10 @@ def test_what_tokens_beyond_the_crop_hold_changes_nothing():
 def test_the_gradient_of_a_strided_convolution_is_the_same_every_time():
     crop, _, cells = scene((24, 16, 32))
     module = drawn(StridedConv3d(C, OUT, 3))
-    runs = [torch.autograd.grad(module(cells).features.square().sum(), [crop, *module.parameters()], retain_graph=True) for _ in range(2)]
+    runs = [
+        torch.autograd.grad(module(cells).features.square().sum(), [crop, *module.parameters()], retain_graph=True)
+        for _ in range(2)
+    ]
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 

@@ -6,7 +6,16 @@ import torch.nn.functional as F
 
 from laws.tiny import PRECISIONS, crop_of, grid_of, ragged, voxels_of
 from wavespark.errors import ShapeError
-from wavespark.sparse import CellLayout, VisibleCells, cell_halo, gather_cells, submanifold_conv
+from wavespark.sparse import (
+    CellLayout,
+    StridedConv3d,
+    TransposedConv3d,
+    VisibleCells,
+    cat,
+    cell_halo,
+    gather_cells,
+    submanifold_conv,
+)
 
 SIZES = [(24, 16, 32), (19, 24, 13)]
 
@@ -201,3 +210,71 @@ def test_the_full_layout_of_the_same_crops_has_every_cell_in_order():
     assert full.is_full
     assert torch.equal(full.cells, torch.ones_like(visible).nonzero())
     assert torch.equal(full.cells[full.rows_of(layout.cells)], layout.cells)
+
+
+def two_values(channels=(3, 3)):
+    size, visible = (19, 24, 13), ragged(*grid_of((19, 24, 13)))
+    crops = [crop_of(*size, channels=c, seed=seed).requires_grad_() for seed, c in enumerate(channels)]
+    # Layouts made twice are the same cells.
+    return crops, [VisibleCells.from_dense(crop, visible.clone(), cell=8) for crop in crops]
+
+
+def test_the_sum_of_two_values_and_their_channels_side_by_side_are_those_of_dense_tensors():
+    crops, (a, b) = two_values()
+    assert torch.equal((a + b).to_dense(), a.to_dense() + b.to_dense())
+    crops, (a, b) = two_values((3, 2))
+    both = cat([a, b, a])
+    assert both.channels == 8
+    assert torch.equal(both.to_dense(), torch.cat([a.to_dense(), b.to_dense(), a.to_dense()], 1))
+    shown = voxels_of(ragged(*grid_of((19, 24, 13))), (19, 24, 13)).double()
+    first, second = torch.autograd.grad(both.to_dense().sum(), crops)
+    assert torch.equal(first, (2 * shown).expand_as(first))
+    assert torch.equal(second, shown.expand_as(second))
+
+
+def test_values_on_other_tokens_or_of_another_kind_are_not_joined():
+    _, (a, b) = two_values((3, 2))
+    crop = crop_of(19, 24, 13, channels=3)
+    others = VisibleCells.from_dense(crop, ~ragged(*grid_of((19, 24, 13))), cell=8)
+    coarse = a.with_features(a.features[:, ::2, ::2, ::2])
+    for join in (lambda x, y: x + y, lambda x, y: cat([x, y])):
+        for other in (others, coarse):
+            with pytest.raises(ShapeError, match=r"tokens.*VisibleCells.*VisibleCells"):
+                join(a, other)
+    with pytest.raises(ShapeError, match="same tokens and channels"):
+        a + b
+    with pytest.raises(TypeError):
+        a + a.to_sparse()
+    with pytest.raises(ShapeError, match="one kind, got VisibleCells, SparseVoxels"):
+        cat([a, a.to_sparse()])
+    with pytest.raises(ShapeError, match="at least one"):
+        cat([])
+
+
+@pytest.mark.parametrize("block", [(8, 8, 8), (1, 2, 4), (16, 4, 2), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize(("low", "high"), [(1, 1), (1, 0), (0, 1)])
+def test_a_halo_names_the_tokens_that_a_padded_dense_grid_has_around_each_cell(block, low, high):
+    visible = ragged(4, 3, 5)
+    size = tuple(g * b for g, b in zip((4, 3, 5), block, strict=True))
+    layout = CellLayout.of(visible, size=size, cell=block)
+    rows = len(layout) * block[0] * block[1] * block[2]
+    numbers = VisibleCells(features=torch.arange(rows).view(len(layout), *block, 1), layout=layout).to_dense(fill=rows)
+    padded = F.pad(numbers[:, 0], (low, high) * 3, value=rows)
+    index = layout.halo(block, low, high)
+    for found, (s, *at) in zip(index, layout.cells.tolist(), strict=True):
+        box = tuple(slice(a * b, a * b + low + b + high) for a, b in zip(at, block, strict=True))
+        assert torch.equal(found.long(), padded[(s, *box)])
+
+
+def test_a_level_becomes_children_that_end_with_the_crop():
+    """Sparse voxels keep children beyond the crop; cells cut them when they leave the cells."""
+    crop, visible = crop_of(19, 24, 13, channels=3), ragged(*grid_of((19, 24, 13)))
+    cells = VisibleCells.from_dense(crop, visible, cell=8)
+    coarse = StridedConv3d(3, 4).double()(cells)
+    up = TransposedConv3d(4, 2, generative=True).double()
+    mine, theirs = up(coarse), up(coarse.to_sparse())
+    inside = (theirs.sites[:, 1:] < torch.tensor([19, 24, 13])).all(1)
+    assert 0 < int(inside.sum()) < len(theirs)
+    kept = theirs.prune(inside)
+    assert len(mine.to_sparse()) == len(kept)
+    torch.testing.assert_close(mine.to_dense(), kept.to_dense((19, 24, 13)), atol=1e-12, rtol=0)

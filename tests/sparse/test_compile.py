@@ -1,22 +1,67 @@
-"""`torch.compile` of a convolution, norm, activation block on visible cells whose neighbours were found before: one graph, the same bits."""
+"""`torch.compile` of a convolution, norm, activation block on visible cells: one graph for all masks with as many visible cells, the same numbers."""
 
+import shutil
+
+import pytest
 import torch
 from torch import nn
 
 from laws.tiny import crop_of, ragged
-from wavespark.sparse import SparseBatchNorm, SparseReLU, StridedConv3d, SubmanifoldConv3d, VisibleCells
+from wavespark.sparse import CellLayout, SparseBatchNorm, SparseReLU, StridedConv3d, SubmanifoldConv3d, VisibleCells
+
+C = 4
+# Raised within torch where it traces any autograd function.
+pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 
 
-def test_a_block_on_cells_compiles_into_one_graph_and_computes_the_same_bits():
-    net = nn.Sequential(SubmanifoldConv3d(4, 8), SparseBatchNorm(8), SparseReLU(), StridedConv3d(8, 8))
-    cells = VisibleCells.from_dense(crop_of(32, 24, 24, channels=4, dtype=torch.float32), ragged(4, 3, 3), cell=8)
-    features = cells.features.detach().requires_grad_()
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(SubmanifoldConv3d(C, 8), SparseBatchNorm(8), SparseReLU(), StridedConv3d(8, 8)).double()
 
-    def block(features):
-        return net(cells.with_features(features)).features
 
-    runs = []
-    for run in (block, torch.compile(block, backend="eager", fullgraph=True)):
-        y = run(features)
-        runs.append((y, *torch.autograd.grad(y.square().sum(), [features, *net.parameters()])))
-    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+def cells_of(block, seed=2):
+    size, visible = (4 * block, 3 * block, 3 * block), ragged(4, 3, 3, seed=seed)
+    return VisibleCells.from_dense(crop_of(*size, channels=C), visible, cell=block), visible
+
+
+def runs(block, **how):
+    """Value and gradients, eager and compiled, of two masks whose neighbours were not looked for before."""
+    net = network()
+    graphs = []
+
+    def counted(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    def run(features, layout):
+        return net(VisibleCells(features=features, layout=layout)).features
+
+    how = {"backend": counted} if how.get("backend") == "counted" else how
+    compiled = torch.compile(run, fullgraph=True, **how)
+    for seed in (2, 3):
+        cells, visible = cells_of(block, seed)
+        features = cells.features.detach().requires_grad_()
+        found = []
+        for work in (run, compiled):
+            layout = CellLayout.of(visible, size=cells.layout.size, cell=cells.layout.cell)
+            y = work(features, layout)
+            found.append((y, *torch.autograd.grad(y.square().sum(), [features, *net.parameters()])))
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
+    return graphs
+
+
+@pytest.mark.parametrize("block", [8, 2])
+def test_a_block_on_cells_compiles_into_one_graph_whatever_the_mask(block):
+    assert len(runs(block, backend="counted")) == 1
+
+
+@pytest.mark.parametrize("block", [8, 2])
+def test_its_gradients_are_traced_too(block):
+    runs(block, backend="aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch's own compiler needs g++")
+def test_torchs_own_compiler_gives_the_same_numbers():
+    runs(8, backend="inductor")

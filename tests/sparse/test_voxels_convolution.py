@@ -1,6 +1,7 @@
 """Law I5: a sparse convolution is the dense one with hidden positions zeroed, forward and in all gradients."""
 
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracles.dense_reference import coarser, gradients, relative, strided, submanifold, transposed
-from wavespark.errors import ShapeError, SitesError
+from wavespark.errors import SettingsError, ShapeError, SitesError
 from wavespark.sparse import (
     SparseBatchNorm,
     SparseReLU,
@@ -74,6 +75,32 @@ def test_submanifold_convolution_is_the_dense_one_at_the_active_sites(
     y = submanifold_conv(x, weight, bias, dilation)
     assert torch.equal(y.sites, x.sites)
     check(y, submanifold(s.dense, s.active, weight, bias, dilation), s, weight, bias)
+
+
+@FEW
+@given(**SCENES, kernel=st.sampled_from([1, 3, 5, (1, 3, 3)]), dilation=st.sampled_from([1, 2]))
+def test_a_depthwise_convolution_is_the_dense_one_of_as_many_groups_as_channels(
+    batch: int, grid: Triple, share: float, seed: int, kernel: int | Triple, dilation: int
+) -> None:
+    s = Scene(batch, grid, share, seed)
+    module = SubmanifoldConv3d(3, 3, kernel, dilation, groups=3, dtype=torch.float64)
+    padding = [k // 2 * dilation for k in module.kernel_size]
+    y = torch.nn.functional.conv3d(
+        s.dense.where(s.active[:, None], 0), module.weight, module.bias, 1, padding, dilation, groups=3
+    )
+    check(module(s.voxels), y.where(s.active[:, None], 0), s, *module.parameters())
+
+
+def test_a_depthwise_convolution_is_that_of_torch_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SubmanifoldConv3d(4, 4, groups=4).weight.shape == torch.nn.Conv3d(4, 4, 3, groups=4).weight.shape
+    assert "SubmanifoldConv3d(4, 4, kernel_size=3, dilation=1, groups=4" in repr(SubmanifoldConv3d(4, 4, groups=4))
+    for groups, channels in ((2, (4, 4)), (4, (4, 8)), (0, (4, 4))):
+        with pytest.raises(ShapeError, match="groups must be 1 or"):
+            SubmanifoldConv3d(*channels, groups=groups)
+    x = Scene(1, (3, 3, 3), 0.5, 0).voxels
+    monkeypatch.setattr("wavespark.sparse.voxel_conv.current_engine", lambda: SimpleNamespace(name="spconv"))
+    with pytest.raises(SettingsError, match="'spconv' has no depthwise convolution"):
+        SubmanifoldConv3d(3, 3, groups=3, dtype=torch.float64)(x)
 
 
 @FEW

@@ -9,12 +9,14 @@ from wavespark.sparse import (  # noqa: F401  (they register what visible cells 
     voxel_pool,
 )
 from wavespark.sparse.cell_conv import ConvolutionPlan, convolution_plan, submanifold_conv
-from wavespark.sparse.cells import CellLayout, VisibleCells, cut_cells, gather_cells
+from wavespark.sparse.cell_layout import CellLayout
+from wavespark.sparse.cells import VisibleCells, cut_cells, gather_cells
 from wavespark.sparse.conv import StridedConv3d, SubmanifoldConv3d, TransposedConv3d
 from wavespark.sparse.engines import current_engine, engines, set_engine
 from wavespark.sparse.norm import SparseBatchNorm, SparseGELU, SparseInstanceNorm, SparseLayerNorm, SparseReLU
 from wavespark.sparse.pool import AvgPool3d, GlobalAvgPool, GlobalMaxPool, MaxPool3d, SumPool3d
-from wavespark.sparse.voxels import SparseVoxels, cat, prune
+from wavespark.sparse.values import cat
+from wavespark.sparse.voxels import SparseVoxels, prune
 from wavespark.sparse.wavelets import haar_dwt, haar_idwt, join_blocks, split_blocks
 
 __all__ = [

@@ -4,14 +4,15 @@ Axes: N cells, M cells with a visible neighbour in one direction, L tokens along
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 from itertools import product as combinations
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wavespark.shapes import Triple
-from wavespark.sparse.cells import CellLayout
+from wavespark.shapes import Triple, product
+from wavespark.sparse.cell_layout import CellLayout
 
 _ALL = slice(None)
 
@@ -85,31 +86,46 @@ def _borders(layout: CellLayout, block: Triple) -> Borders:
     found = layout.kept("directions", lambda: _directions(layout))
     faces = tuple(d for d in found if d.towards.count(0) == 2)
     lines = []
-    for free in ((_ALL, 0, 0), (0, _ALL, 0), (0, 0, _ALL), (0, 0, 0)):
-        chosen = tuple(d for d in found if [t == 0 for t in d.towards] == [f == _ALL for f in free])
+    for free in (0, 1, 2, None):  # the axis along which an edge runs; None for corners
+        chosen = tuple(
+            d for d in found if [axis for axis in range(3) if not d.towards[axis]] == [free][: free is not None]
+        )
         if chosen:
-            lines.append(_lines(chosen, len(layout), block))
+            lines.append(_lines(chosen, block, free))
     return Borders(faces, tuple(lines))
 
 
 def _directions(layout: CellLayout) -> tuple[Direction, ...]:
-    beside = layout.neighbours()
-    found = []
-    for d, h, w in combinations((-1, 0, 1), repeat=3):
-        rows = beside[:, d + 1, h + 1, w + 1]
-        ours = (rows < len(layout)).nonzero().flatten()
-        if (d, h, w) != (0, 0, 0) and len(ours):
-            found.append(Direction((d, h, w), ours, rows[ours]))
-    return tuple(found)
+    beside = layout.neighbours().flatten(1).T  # [27, N]
+    shown = beside < len(layout)
+    shown[13] = False  # the cell itself
+    counts = shown.sum(1).tolist()
+    ours, theirs = shown.nonzero()[:, 1].split(counts), beside[shown].split(counts)
+    towards = combinations((-1, 0, 1), repeat=3)
+    found = zip(towards, ours, theirs, strict=True)
+    return tuple(Direction((d, h, w), o, t) for (d, h, w), o, t in found if len(o))
 
 
-def _lines(directions: tuple[Direction, ...], cells: int, block: Triple) -> Lines:
-    tokens = torch.arange(cells * block[0] * block[1] * block[2], device=directions[0].ours.device).view(cells, *block)
-    ours = [tokens[d.near][d.ours].flatten() for d in directions]
-    theirs = [tokens[d.far][d.theirs].flatten() for d in directions]
-    parts, start = [], 0
-    for part in ours:
-        parts.append(slice(start, start + len(part)))
-        start += len(part)
-    length = len(ours[0]) // len(directions[0].ours)
-    return Lines(directions, torch.cat(ours), torch.cat(theirs), length, tuple(parts))
+def _lines(directions: tuple[Direction, ...], block: Triple, free: int | None) -> Lines:
+    _, height, width = block
+    step = (height * width, width, 1)
+    counts = [len(d.ours) for d in directions]
+    length, along = (1, 0) if free is None else (block[free], step[free])
+    device = directions[0].ours.device
+    last = [tuple((b - 1) * s if t else 0 for b, s, t in zip(block, step, d.towards, strict=True)) for d in directions]
+    near = [
+        sum(end for end, t in zip(ends, d.towards, strict=True) if t > 0)
+        for ends, d in zip(last, directions, strict=True)
+    ]
+    far = [
+        sum(end for end, t in zip(ends, d.towards, strict=True) if t < 0)
+        for ends, d in zip(last, directions, strict=True)
+    ]
+    start = torch.tensor((near, far), device=device).repeat_interleave(
+        torch.tensor(counts, device=device), 1, output_size=sum(counts)
+    )
+    cells = torch.stack((torch.cat([d.ours for d in directions]), torch.cat([d.theirs for d in directions])))
+    tokens = (cells * product(block) + start)[..., None] + torch.arange(length, device=device) * along
+    ours, theirs = tokens.flatten(1)
+    parts = tuple(slice((end - n) * length, end * length) for n, end in zip(counts, accumulate(counts), strict=True))
+    return Lines(directions, ours, theirs, length, parts)

@@ -60,6 +60,8 @@ def convolution_plan(x: VisibleCells, weight: Tensor) -> ConvolutionPlan:
         return ConvolutionPlan("halo")  # lists of neighbours would have to be waited for
     if min(x.block) <= 2:
         return ConvolutionPlan("columns")
+    if torch.compiler.is_compiling():
+        return ConvolutionPlan("halo")  # how many neighbours there are would be part of the graph
     # Half precision: the faces would be rounded once for every neighbour.
     exact = _precision(x.features) in (torch.float32, torch.float64)
     return ConvolutionPlan("faces" if exact else "halo")

@@ -56,7 +56,9 @@ def halos(features: Tensor, index: Tensor) -> Iterator[tuple[slice, Tensor]]:
     # torch has no fast convolution for a single small volume; chunks are of equal size, so that none is left alone at the end.
     step = max(2, budget // (product(extent) * channels * features.element_size()))
     step = -(-cells // -(-cells // step))
-    take = _take_from_padded(flat) if not on_cpu else _take_and_clear(flat, min(step, cells) * product(extent))
+    # A compiled graph must not depend on how many are absent.
+    padded = not on_cpu or torch.compiler.is_compiling()
+    take = _take_from_padded(flat) if padded else _take_and_clear(flat, min(step, cells) * product(extent))
     for start in range(0, cells, step):
         part = slice(start, min(start + step, cells))
         rows = index[part]

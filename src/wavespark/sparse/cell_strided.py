@@ -85,7 +85,8 @@ def transposed_conv(
         bias: [C_out].
         stride: tokens that each token becomes, along each axis.
         like: the level to return to; or else `generative`, all children. On the same cells both are the same tokens.
-        generative: see `like`.
+        generative: see `like`. Tokens beyond the crop, in last cells that reach over its end, are kept and mean nothing, as everywhere on cells:
+            `to_dense` and `to_sparse` cut them, so that a token at the crop's end has fewer children than the same site of sparse voxels.
 
     Raises:
         ShapeError: if the weight does not fit, tokens would be finer than voxels, or `like` is another level.
@@ -112,16 +113,8 @@ def _check_target(x: VisibleCells, block: Triple, like: Any, generative: bool) -
         )
     if like is None:
         return
-    if not isinstance(like, VisibleCells) or like.block != block or not _same_cells(x, like):
+    if not isinstance(like, VisibleCells) or like.block != block or not x.layout.same_as(like.layout):
         raise ShapeError(f"{x!r} becomes {block} tokens in the same cells, but like= is {like!r}")
-
-
-def _same_cells(x: VisibleCells, y: VisibleCells) -> bool:
-    a, b = x.layout, y.layout
-    return a is b or (
-        (a.size, a.cell, a.batch_size, a.counts) == (b.size, b.cell, b.batch_size, b.counts)
-        and torch.equal(a.cells, b.cells)
-    )
 
 
 class _HaloConvStride2(torch.autograd.Function):

@@ -4,169 +4,20 @@ Axes: B batch, C channels, D H W grid or voxels, N visible cells of the whole ba
 of the encoder has `b` tokens along each edge of a cell. Hidden cells are never stored, so nothing of them can be computed, leak or cost.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from wavespark.errors import ShapeError
-from wavespark.shapes import Triple, as_triple, ceil_div, product
+from wavespark.shapes import Triple, as_triple, ceil_div
+from wavespark.sparse.cell_layout import CellLayout
 
 if TYPE_CHECKING:
     from wavespark.sparse.voxels import SparseVoxels
-
-Kept = TypeVar("Kept")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class CellLayout:
-    """Which cells of which crops are visible: shared by all levels of an encoder.
-
-    Derived tensors (halo indices, masks of tokens inside the crop) are computed once and kept on the value itself.
-    """
-
-    cells: Tensor
-    """int64 [N, 4]: sample, d, h, w of every visible cell, in lexicographic order."""
-    grid: Triple
-    """Cells along each axis."""
-    batch_size: int
-    size: Triple
-    """Voxels of the crop along each axis; the last cells may reach beyond it."""
-    cell: Triple
-    """Voxels of a cell along each axis."""
-    counts: tuple[int, ...]
-    """Visible cells in each sample."""
-    _cache: dict[object, Any] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def of(cls, visible_BDHW: Tensor, *, size: Triple, cell: Triple, device: torch.device | None = None) -> Self:
-        """The layout of the visible cells.
-
-        Args:
-            visible_BDHW: bool, on the cell grid, True where visible. On the CPU this needs no synchronisation with an accelerator.
-            size: voxels of the crop.
-            cell: voxels of a cell.
-            device: where the features will be; by default where `visible_BDHW` is.
-
-        Raises:
-            ShapeError: if the grid is not `ceil(size / cell)`, if it is not boolean, or if a sample has no visible cell.
-        """
-        grid = ceil_div(size, cell)
-        if visible_BDHW.dtype != torch.bool:
-            raise ShapeError(f"`visible` must be boolean (True = visible), got {visible_BDHW.dtype}")
-        if tuple(visible_BDHW.shape[1:]) != grid or visible_BDHW.ndim != 4:
-            raise ShapeError(
-                f"a crop of {size} voxels in cells of {cell} has the grid {grid}, but `visible` has shape {tuple(visible_BDHW.shape)}, "
-                "expected [batch, *grid]"
-            )
-        counts = tuple(visible_BDHW.flatten(1).sum(1).tolist())
-        if not counts or min(counts) == 0:
-            raise ShapeError(
-                f"sample {counts.index(0) if counts else 0} has no visible cell: an encoder has nothing to compute"
-            )
-        cells = visible_BDHW.nonzero().to(device or visible_BDHW.device, non_blocking=True)
-        return cls(cells=cells, grid=grid, batch_size=visible_BDHW.shape[0], size=size, cell=cell, counts=counts)
-
-    def __len__(self) -> int:
-        return sum(self.counts)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether every cell is visible."""
-        return len(self) == self.batch_size * product(self.grid)
-
-    @property
-    def is_even(self) -> bool:
-        """Whether every sample has as many visible cells as the others."""
-        return len(set(self.counts)) == 1
-
-    def kept(self, key: object, make: Callable[[], Kept]) -> Kept:
-        """What is derived under that name, made at its first use."""
-        if key not in self._cache:
-            self._cache[key] = make()
-        kept: Kept = self._cache[key]
-        return kept
-
-    def stride(self, block: Triple) -> Triple:
-        """Voxels per token where a cell has `block` tokens."""
-        d, h, w = (c // b for c, b in zip(self.cell, block, strict=True))
-        return d, h, w
-
-    def inside(self, block: Triple) -> Tensor | None:
-        """bool [N, b, b, b]: tokens that hold at least one voxel of the crop; None where all do."""
-        if all(s % c == 0 for s, c in zip(self.size, self.cell, strict=True)):
-            return None
-        return self.kept(("inside", block), lambda: self._inside(block))
-
-    def _inside(self, block: Triple) -> Tensor:
-        extent = ceil_div(self.size, self.stride(block))
-        axes = []
-        for axis in range(3):
-            token = self.cells[:, axis + 1, None] * block[axis] + torch.arange(block[axis], device=self.cells.device)
-            axes.append(token < extent[axis])
-        return axes[0][:, :, None, None] & axes[1][:, None, :, None] & axes[2][:, None, None, :]
-
-    def neighbours(self) -> Tensor:
-        """int64 [N, 3, 3, 3]: row of each neighbour cell (the centre is the cell itself), N where it is hidden or outside."""
-        return self.kept("neighbours", self._neighbours)
-
-    def _neighbours(self) -> Tensor:
-        rows = len(self)
-        g0, g1, g2 = (g + 2 for g in self.grid)
-        table = torch.full((self.batch_size * g0 * g1 * g2,), rows, device=self.cells.device)
-        s, d, h, w = self.cells.unbind(1)
-        home = ((s * g0 + d + 1) * g1 + h + 1) * g2 + w + 1
-        table[home] = torch.arange(rows, device=table.device)
-        step = torch.arange(-1, 2, device=table.device)
-        offset = (step[:, None, None] * g1 + step[None, :, None]) * g2 + step
-        return table[home[:, None, None, None] + offset]
-
-    def halo(self, block: Triple, low: int, high: int) -> Tensor:
-        """int64 [N, low+b+high, ...]: rows of the flattened features that surround each cell; the number of rows where there is nothing.
-
-        Features are flattened to [N * b^3, C]; index N * b^3 stands for "hidden or outside" and must read zero.
-        """
-        return self.kept(("halo", block, low, high), lambda: self._halo(block, low, high))
-
-    def _halo(self, block: Triple, low: int, high: int) -> Tensor:
-        device = self.cells.device
-        near, local = [], []
-        for b in block:
-            token = torch.arange(-low, b + high, device=device)
-            near.append(torch.div(token, b, rounding_mode="floor") + 1)
-            local.append(token % b)
-        n = self.neighbours()[:, near[0][:, None, None], near[1][None, :, None], near[2][None, None, :]]
-        inner = (local[0][:, None, None] * block[1] + local[1][None, :, None]) * block[2] + local[2]
-        tokens = product(block)
-        return torch.where(n < len(self), n * tokens + inner, len(self) * tokens)
-
-    def everywhere(self) -> "CellLayout":
-        """The layout of the same crops with every cell visible."""
-        if self.is_full:
-            return self
-        axes = [torch.arange(n, device=self.cells.device) for n in (self.batch_size, *self.grid)]
-        counts = (product(self.grid),) * self.batch_size
-        return replace(self, cells=torch.cartesian_prod(*axes), counts=counts, _cache={})
-
-    def rows_of(self, cells_N4: Tensor) -> Tensor:
-        """int64 [N]: where cells lie in the lexicographic order of a full layout."""
-        s, d, h, w = cells_N4.unbind(1)
-        gd, gh, gw = self.grid
-        return ((s * gd + d) * gh + h) * gw + w
-
-    def padded_rows(self) -> Tensor:
-        """int64 [B, max count]: rows of each sample; the number of rows where a sample has fewer."""
-        return self.kept("padded", self._padded_rows)
-
-    def _padded_rows(self) -> Tensor:
-        width, rows, start = max(self.counts), [], 0
-        for count in self.counts:
-            rows.append(torch.cat((torch.arange(start, start + count), torch.full((width - count,), len(self)))))
-            start += count
-        return torch.stack(rows).to(self.cells.device)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -297,6 +148,35 @@ class VisibleCells:
         if inside is not None:
             sites, features = sites[inside.flatten()], features[inside.flatten()]
         return SparseVoxels(features, sites.int(), stride=stride, batch_size=self.batch_size)
+
+    def __add__(self, other: "VisibleCells") -> Self:
+        """The sum, token by token.
+
+        Raises:
+            ShapeError: if the values are not on the same tokens or of the same channels.
+        """
+        if not isinstance(other, VisibleCells):
+            return NotImplemented
+        if not self.same_tokens(other) or self.channels != other.channels:
+            raise ShapeError(f"only the same tokens and channels can be added, got {self!r} and {other!r}")
+        return self.with_features(self.features + other.features)
+
+    def same_tokens(self, other: "VisibleCells") -> bool:
+        """Whether both hold the same tokens of the same cells."""
+        return self.block == other.block and self.layout.same_as(other.layout)
+
+
+def cat_cells(values: Sequence[VisibleCells]) -> VisibleCells:
+    """The channels of several values on the same tokens, one after the other.
+
+    Raises:
+        ShapeError: if the values are not on the same tokens.
+    """
+    first = values[0]
+    for i, x in enumerate(values):
+        if not first.same_tokens(x):
+            raise ShapeError(f"value {i} of cat is on other tokens than the first: {x!r} and {first!r}")
+    return first.with_features(torch.cat([x.features for x in values], -1))
 
 
 def gather_cells(dense_BCDHW: Tensor, layout: CellLayout, block: Triple) -> Tensor:

@@ -25,7 +25,7 @@ def _unknown(x: object) -> ShapeError:
 
 @singledispatch
 def submanifold_conv(x: Any, weight: Tensor, bias: Tensor | None = None, dilation: int | Triple = 1) -> Any:
-    """The convolution of x read at its own sites; absent sites read as zero. Weight [out, in, k, k, k], k odd."""
+    """The convolution of x read at its own sites; absent sites read as zero. Weight [out, in, k, k, k], k odd; depthwise [C, 1, k, k, k]."""
     raise _unknown(x)
 
 
@@ -77,7 +77,9 @@ class _Conv(nn.Module):
 
     def _settings(self, **settings: object) -> str:
         first, second = self.weight.shape[:2]
-        channels = (first, second) if isinstance(self, TransposedConv3d) else (second, first)
+        channels = (
+            (first, second) if isinstance(self, TransposedConv3d) else (second * getattr(self, "groups", 1), first)
+        )
         parts = [*map(str, channels), f"kernel_size={_short(self.kernel_size)}"]
         parts += [f"{name}={_short(value) if isinstance(value, tuple) else value}" for name, value in settings.items()]
         return ", ".join([*parts, f"bias={self.bias is not None}"])
@@ -88,7 +90,7 @@ def _short(size: tuple[int, ...]) -> str:
 
 
 class SubmanifoldConv3d(_Conv):
-    """A convolution that keeps the sites (kernel 1, 3, 5; any dilation)."""
+    """A convolution that keeps the sites (kernel 1, 3, 5; any dilation); `groups=in_channels` is the depthwise one."""
 
     def __init__(
         self,
@@ -99,8 +101,14 @@ class SubmanifoldConv3d(_Conv):
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        groups: int = 1,
     ) -> None:
-        super().__init__((out_channels, in_channels), out_channels, kernel_size, bias, device, dtype)
+        if groups != 1 and not groups == in_channels == out_channels:
+            raise ShapeError(
+                f"groups must be 1 or, depthwise, in_channels = out_channels, got {groups} for {in_channels} -> {out_channels} channel(s)"
+            )
+        super().__init__((out_channels, in_channels // groups), out_channels, kernel_size, bias, device, dtype)
+        self.groups = groups
         if any(k % 2 == 0 for k in self.kernel_size):
             raise ShapeError(
                 f"a submanifold convolution needs a centre: kernel_size must be odd, got {self.kernel_size}"
@@ -113,11 +121,9 @@ class SubmanifoldConv3d(_Conv):
         Raises:
             ShapeError: if `x` has not `in_channels` channels (one input channel must not pass for a depthwise weight).
         """
-        features = getattr(x, "features", None)
-        if features is not None and features.shape[-1] != self.weight.shape[1]:
-            raise ShapeError(
-                f"the weight takes {self.weight.shape[1]} input channel(s), the features have {features.shape[-1]}"
-            )
+        features, channels = getattr(x, "features", None), self.weight.shape[1] * self.groups
+        if features is not None and features.shape[-1] != channels:
+            raise ShapeError(f"the weight takes {channels} input channel(s), the features have {features.shape[-1]}")
         return submanifold_conv(x, self.weight, self.bias, self.dilation)
 
     def plan(self, x: Any) -> Any:
@@ -127,7 +133,7 @@ class SubmanifoldConv3d(_Conv):
         return convolution_plan(x, self.weight)
 
     def extra_repr(self) -> str:
-        return self._settings(dilation=self.dilation)
+        return self._settings(dilation=self.dilation, **({"groups": self.groups} if self.groups > 1 else {}))
 
 
 class StridedConv3d(_Conv):

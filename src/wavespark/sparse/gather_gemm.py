@@ -93,6 +93,53 @@ def _weight_gradient(features: Tensor, weight: Tensor, grad: Tensor, read: tuple
     return sums.to(weight.dtype)
 
 
+def gather_scale(
+    features_NC: Tensor, weight_KC: Tensor, read: tuple[Group, ...], back: tuple[Group, ...], rows: int
+) -> Tensor:
+    """[rows, C]: as `gather_gemm`, every channel with a weight of its own for each offset (a depthwise convolution)."""
+    result: Tensor = _GatherScale.apply(features_NC, weight_KC, read, back, rows)
+    return result
+
+
+class _GatherScale(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, read: tuple[Group, ...], back: tuple[Group, ...], rows: int
+    ) -> Tensor:
+        ctx.save_for_backward(features, weight)
+        ctx.back = back
+        table, w = _table(features), _computable(weight)
+        out = table.new_zeros(rows, w.shape[1])
+        for group in read:
+            for part, columns in _columns(table, group):
+                _scale(columns, w[list(group.offsets)], out, part)
+        return out.to(features.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        features, weight = ctx.saved_tensors
+        x, w, table = _computable(features), _computable(weight), _table(grad)
+        out, sums = torch.zeros_like(x), _sums(w)
+        for group in ctx.back:
+            used = list(group.offsets)
+            for part, columns in _columns(table, group):
+                sums[used] += torch.einsum("ntc,nc->tc", columns.view(-1, *w[used].shape), _take(x, part)).to(
+                    sums.dtype
+                )
+                _scale(columns, w[used], out, part)
+        return out.to(features.dtype), sums.to(weight.dtype), None, None, None
+
+
+def _scale(columns: Tensor, kernel_TC: Tensor, out: Tensor, part: slice | Tensor) -> None:
+    """A slice belongs to one chunk and is set; listed rows, distinct within a group, are added to. Overwrites the columns."""
+    found = columns.view(-1, *kernel_TC.shape).mul_(kernel_TC).sum(1)
+    if isinstance(part, slice):
+        out[part] = found
+    else:
+        out.index_add_(0, part, found)
+
+
 def _computable(x: Tensor) -> Tensor:
     """Contiguous, and fp32 for fp16 on a processor, which has no fast half-precision product."""
     return (x.float() if x.dtype == torch.float16 and x.device.type == "cpu" else x).contiguous()
@@ -114,7 +161,7 @@ def _columns(table: Tensor, group: Group) -> Iterator[tuple[slice | Tensor, Tens
     count, taps = group.index.shape
     width = taps * table.shape[1]
     on_cpu = table.device.type == "cpu"
-    budget = _COLUMN_BYTES_CPU * torch.get_num_threads() if on_cpu else _COLUMN_BYTES_ACCELERATOR
+    budget = _COLUMN_BYTES_CPU * _threads() if on_cpu else _COLUMN_BYTES_ACCELERATOR
     step = max(64, budget // max(1, width * table.element_size()))
     buffer = table.new_empty(min(step, count) * taps, table.shape[1])
     for start in range(0, count, step):
@@ -122,6 +169,11 @@ def _columns(table: Tensor, group: Group) -> Iterator[tuple[slice | Tensor, Tens
         part = slice(start, start + step) if group.rows is None else group.rows[start : start + step]
         columns = torch.index_select(table, 0, index, out=buffer[: len(index)])
         yield part, columns.view(-1, width)
+
+
+@torch.compiler.assume_constant_result
+def _threads() -> int:
+    return torch.get_num_threads()
 
 
 def _take(x: Tensor, part: slice | Tensor) -> Tensor:

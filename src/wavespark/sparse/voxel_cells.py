@@ -7,7 +7,8 @@ import torch
 
 from wavespark.errors import SitesError
 from wavespark.shapes import Triple, ceil_div
-from wavespark.sparse.cells import CellLayout, VisibleCells
+from wavespark.sparse.cell_layout import CellLayout
+from wavespark.sparse.cells import VisibleCells
 from wavespark.sparse.coordinates import Lattice
 from wavespark.sparse.voxels import SparseVoxels
 

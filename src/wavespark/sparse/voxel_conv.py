@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from wavespark.errors import ShapeError, SitesError
+from wavespark.errors import SettingsError, ShapeError, SitesError
 from wavespark.shapes import Triple, as_triple
 from wavespark.sparse.conv import strided_conv, submanifold_conv, transposed_conv
 from wavespark.sparse.coordinates import Coordinates
@@ -15,16 +15,17 @@ from wavespark.sparse.voxels import SparseVoxels
 @submanifold_conv.register
 @torch.compiler.disable
 def _(x: SparseVoxels, weight: Tensor, bias: Tensor | None = None, dilation: int | Triple = 1) -> SparseVoxels:
-    kernel = _kernel(x, weight, weight.shape[1])
+    depthwise = weight.ndim == 5 and tuple(weight.shape[:2]) == (x.channels, 1) and x.channels > 1
+    kernel = _kernel(x, weight, x.channels if depthwise else weight.shape[1])
     if any(k % 2 == 0 for k in kernel):
         raise ShapeError(f"a submanifold convolution needs a centre: the kernel must be odd, got {kernel}")
-    sites = x.coordinates
-    return _convolve(
-        x,
-        weight,
-        bias,
-        Convolution(source=sites, target=sites, kernel=kernel, dilation=as_triple(dilation, "dilation")),
-    )
+    if depthwise and (engine := current_engine().name) != "torch":
+        raise SettingsError(
+            f"the sparse engine {engine!r} has no depthwise convolution: use the engine 'torch', with set_engine('torch')"
+        )
+    sites, by = x.coordinates, as_triple(dilation, "dilation")
+    task = Convolution(source=sites, target=sites, kernel=kernel, dilation=by, depthwise=depthwise)
+    return _convolve(x, weight, bias, task)
 
 
 @strided_conv.register

@@ -201,14 +201,12 @@ def prune(x: SparseVoxels, keep_N: Tensor) -> SparseVoxels:
     return x.prune(keep_N)
 
 
-def cat(values: Sequence[SparseVoxels]) -> SparseVoxels:
+def cat_voxels(values: Sequence[SparseVoxels]) -> SparseVoxels:
     """The channels of several values on the same sites, one after the other; rows follow the first.
 
     Raises:
         SitesError: if the values do not have the same sites.
     """
-    if not values:
-        raise ShapeError("cat needs at least one value")
     first = values[0].coordinates
     parts = []
     for i, x in enumerate(values):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from wavespark.sparse.engines import Convolution, Engine
-from wavespark.sparse.gather_gemm import gather_gemm
+from wavespark.sparse.gather_gemm import gather_gemm, gather_scale
 from wavespark.sparse.kernel_map import strided_map, submanifold_map
 
 
@@ -20,9 +20,11 @@ class TorchEngine:
             return gather_gemm(features_NC, weight.flatten(2).permute(2, 0, 1), pairs.up, pairs.down, pairs.fine)
         weight_KIO = weight.flatten(2).permute(2, 1, 0)
         if task.kernel == (1, 1, 1) and task.is_submanifold:
-            return torch.mm(features_NC, weight_KIO[0])
+            return features_NC * weight.flatten() if task.depthwise else torch.mm(features_NC, weight_KIO[0])
         if task.is_submanifold:
             pairs = submanifold_map(task.source, task.kernel, task.dilation)
+            if task.depthwise:
+                return gather_scale(features_NC, weight.flatten(1).T, pairs.down, pairs.up, pairs.coarse)
         else:
             pairs = strided_map(task.source, task.target, task.kernel, task.stride)
         return gather_gemm(features_NC, weight_KIO, pairs.down, pairs.up, pairs.coarse)
