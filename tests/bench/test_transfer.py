@@ -10,6 +10,7 @@ import pytest
 from wavespark.bench import transfer
 from wavespark.bench.transfer import TransferBench, _brain_blocks, _rows, _settings, measure_transfer
 from wavespark.bench.transfer_page import transfer_page
+from wavespark.cli.main import run as command_line
 from wavespark.errors import DependencyError, SettingsError
 from wavespark.samples import mni152_brain
 
@@ -83,6 +84,28 @@ def test_blocks_of_the_brain_are_parts_of_it_with_its_tissue() -> None:
         assert (voxels[tissue > 0] > 0).mean() > 0.99
     corners = {tuple(a[:3, 3]) for _, _, a in blocks}
     assert len(corners) == len(blocks)
+
+
+def test_the_command_line_prints_every_row_and_the_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = {"steps": 5, "normalised_loss": [1.0, 0.9], "harmonic_inpainting": 0.8}
+    monkeypatch.setattr(transfer, "_data", lambda *args: ([], []))
+    monkeypatch.setattr(transfer, "_pretraining_store", lambda *args: [None] * 24)
+    monkeypatch.setattr(transfer, "_pretrained", lambda *args: (None, head))
+    monkeypatch.setattr(
+        transfer, "_compared", lambda bench, task, mode, *rest: results(0.01 if mode == "frozen" else -0.01)
+    )
+    with pytest.raises(SystemExit) as stopped:
+        command_line(
+            ["bench", "transfer", "--minutes", "3", "--folder", str(tmp_path), "--output", str(tmp_path / "copy.json")]
+        )
+    assert not stopped.value.code
+    out = capsys.readouterr().out
+    assert out.count(" frozen  ") == out.count(" fine-tuned ") == 6
+    assert "interval above zero: met" in out
+    assert json.loads((tmp_path / "copy.json").read_text()) == json.loads((tmp_path / "transfer.json").read_text())
+    assert (tmp_path / "transfer.html").read_text().count("<svg") == 6
 
 
 @pytest.mark.slow
