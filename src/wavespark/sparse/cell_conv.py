@@ -137,7 +137,7 @@ def _columns(x: VisibleCells, weight: Tensor) -> Tensor:
     # The token that is read at a tap reads back at the mirrored one.
     read, back = Group(None, taps, index), Group(None, taps, index.flip(1))
     rows = gather_gemm(x.features.flatten(0, 3), weight.flatten(2).permute(2, 1, 0), (read,), (back,), len(index))
-    return rows.view(*x.features.shape[:4], -1)
+    return rows.view(*x.features.shape[:4], weight.shape[0])  # -1 means nothing where no cell is left
 
 
 def _column_index(x: VisibleCells) -> Tensor:
