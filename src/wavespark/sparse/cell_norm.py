@@ -1,15 +1,24 @@
 """Batch and instance norm of visible cells: over the tokens that hold a voxel of the crop, and no others.
 
-Tokens beyond the crop come out zero. Layer norm and activations act on each token alone and need nothing here.
+Tokens beyond the crop come out zero. Layer norm and activations act on each token alone and need nothing here. Instance norm of whole cells goes over
+pieces of the size of a processor's cache, because written with tensors of the whole level it costs as much as the convolution before it.
+Axes: N visible cells, b tokens along an edge of a cell, C channels, M tokens of a sample.
 """
+
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from wavespark.errors import ShapeError
 from wavespark.sparse.cells import VisibleCells
 from wavespark.sparse.norm import batch_norm, instance_norm
+
+_PIECE = 2**20
+"""Bytes of a tensor at a time."""
 
 
 @batch_norm.register
@@ -48,22 +57,82 @@ def _(
 @instance_norm.register
 def _(x: VisibleCells, weight: Tensor | None, bias: Tensor | None, eps: float) -> VisibleCells:
     inside, counts = x.layout.inside(x.block), x.layout.counts
-    masks = [None] * len(counts) if inside is None else inside.split(counts)
     exact = x.features.to(torch.promote_types(x.features.dtype, torch.float32))
+    if inside is None:
+        out: Tensor = _InstanceNorm.apply(exact, weight, bias, counts, eps)
+        return x.with_features(out.to(x.features.dtype))
     normed = []
-    for part, mask in zip(exact.split(counts), masks, strict=True):
+    for part, mask in zip(exact.split(counts), inside.split(counts), strict=True):
         centred, _, variance = _moments(part, mask)
         normed.append(centred * torch.rsqrt(variance + eps))
     return x.with_features(_scaled(torch.cat(normed), weight, bias).to(x.features.dtype)).zero_outside()
 
 
-def _moments(features: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+class _InstanceNorm(torch.autograd.Function):
+    """[N, b, b, b, C] -> the same, normed over the tokens of each sample."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor | None, bias: Tensor | None, counts: tuple[int, ...], eps: float
+    ) -> Tensor:
+        features = features.contiguous()
+        out, kept = torch.empty_like(features), []
+        for x_MC, out_MC in zip(_samples(features, counts), _samples(out, counts), strict=True):
+            mean = x_MC.mean(0)
+            squares = [(x - mean).square_().sum(0) for (x,) in _pieces(x_MC)]
+            deviation = torch.rsqrt(torch.stack(squares).sum(0) / len(x_MC) + eps)
+            scale = deviation if weight is None else deviation * weight
+            shift = -mean * scale if bias is None else bias - mean * scale
+            torch.addcmul(shift, x_MC, scale, out=out_MC)
+            kept.append(torch.stack((mean, deviation)))
+        ctx.save_for_backward(features, weight, torch.stack(kept))
+        ctx.counts = counts
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, kept = ctx.saved_tensors
+        grad = grad.contiguous()
+        found, to_weight, to_bias = torch.empty_like(features), [], []
+        parts = zip(*(_samples(t, ctx.counts) for t in (features, grad, found)), kept, strict=True)
+        for x_MC, grad_MC, found_MC, (mean, deviation) in parts:
+            total = grad_MC.sum(0)
+            slope = torch.stack([(x - mean).mul_(g).sum(0) for x, g in _pieces(x_MC, grad_MC)]).sum(0) * deviation
+            scale = deviation if weight is None else deviation * weight
+            # scale * (grad - total / M - normed * slope / M), as factors of x and grad and a constant
+            of_x = -scale * deviation * slope / len(x_MC)
+            constant = -scale * total / len(x_MC) - mean * of_x
+            for x, g, out in _pieces(x_MC, grad_MC, found_MC):
+                torch.addcmul(constant, x, of_x, out=out).addcmul_(g, scale)
+            to_weight.append(slope)
+            to_bias.append(total)
+        needs = ctx.needs_input_grad
+        return (
+            found if needs[0] else None,
+            torch.stack(to_weight).sum(0) if needs[1] else None,
+            torch.stack(to_bias).sum(0) if needs[2] else None,
+            None,
+            None,
+        )
+
+
+def _samples(features: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """[M, C] of each sample, views."""
+    return tuple(part.view(-1, features.shape[-1]) for part in features.split(counts))
+
+
+def _pieces(*tensors_MC: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same rows of each tensor, as many at a time as a processor's cache holds; all of them on an accelerator."""
+    first = tensors_MC[0]
+    rows, channels = first.shape
+    step = max(1, _PIECE // (channels * first.element_size())) if first.device.type == "cpu" else rows
+    return zip(*(t.split(step) for t in tensors_MC), strict=True)
+
+
+def _moments(features: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Features less their mean (zero outside), the mean [C] and the biased variance [C] over tokens inside."""
     axes = (0, 1, 2, 3)
-    if inside is None:
-        mean = features.mean(axes)
-        centred = features - mean
-        return centred, mean, centred.square().mean(axes)
     count, shown = inside.sum(), inside[..., None]
     mean = features.where(shown, 0).sum(axes) / count
     centred = (features - mean).where(shown, 0)
