@@ -44,7 +44,11 @@ def test_a_recipe_survives_being_written_and_read(name):
     assert type(settings).model_validate(tomllib.loads(to_toml(settings.model_dump()))) == settings
 
 
-@pytest.mark.parametrize("name", pretraining_recipes())
+FAST = ("tiny-cpu", "seed-2025-10")
+EACH = [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in pretraining_recipes()]
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_a_recipe_does_two_steps_on_a_tiny_crop(name, store, tmp_path):
     settings = load_pretraining(name, [*WORDS, *TINY.get(name, ("data.batch=2",))])
     summary = pretrain(settings, store, tmp_path / "run")

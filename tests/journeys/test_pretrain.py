@@ -33,7 +33,7 @@ def start(*words, cwd=None, **more):
     )
 
 
-def finish(process, code=0, timeout=120):
+def finish(process, code=0, timeout=400):
     """What it said; fails unless it ended with this code."""
     out, err = process.communicate(timeout=timeout)
     assert process.returncode == code, (process.returncode, out, err)
@@ -63,7 +63,7 @@ def pretrain(store, run, *more):
     return ("pretrain", "tiny-cpu", "--store", store, "--output", run, *SETTINGS, *more)
 
 
-def wait_for(condition, process, seconds=60):
+def wait_for(condition, process, seconds=240):
     until = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None and time.monotonic() < until, process.communicate()
