@@ -1,12 +1,10 @@
 """Where visible cells touch: the faces, edges and corners over which a kernel of 3 reaches from one into another.
 
-Axes: N cells, M cells with a visible neighbour in one direction, L tokens along an edge, P edge or corner tokens.
+Axes: N cells, M cells with a visible neighbour in one direction, L tokens along an edge, P touched tokens.
 """
 
 from dataclasses import dataclass
-from itertools import accumulate
 from itertools import product as combinations
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,55 +24,37 @@ class Direction:
     ours: Tensor
     """int64 [M]: rows of the cells."""
     theirs: Tensor
-    """int64 [M]: rows of their neighbours."""
+    """int64 [M]: rows of their neighbours, in the order of the opposite direction's cells."""
 
-    @property
-    def near(self) -> tuple[Any, ...]:
-        """The tokens of a cell that are touched."""
-        return (_ALL, *(_ALL if d == 0 else 0 if d < 0 else -1 for d in self.towards))
-
-    @property
-    def far(self) -> tuple[Any, ...]:
-        """The tokens of the neighbour that touch: its last ones if it lies below, its first ones if above."""
-        return (_ALL, *(_ALL if d == 0 else -1 if d < 0 else 0 for d in self.towards))
-
-    @property
-    def taps(self) -> tuple[Any, ...]:
-        """The part of a weight [C_out, C, 3, 3, 3] that reaches over."""
-        return (_ALL, _ALL, *(_ALL if d == 0 else 1 + d for d in self.towards))
+    def taps(self, weight: Tensor) -> Tensor:
+        """[C_out, C, h, w], a view: the part of a weight [C_out, C, 3, 3, 3] that reaches over; 3 x 3 at faces, 1 x 3 at edges, 1 x 1 at corners."""
+        part = weight[(_ALL, _ALL, *(_ALL if d == 0 else 1 + d for d in self.towards))]
+        while part.ndim < 4:
+            part = part.unsqueeze(2)
+        return part
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lines:
-    """Directions whose touching tokens are lines along one axis, or single tokens at corners: handled in one go."""
+class Sides:
+    """Directions along the same axes, whose touched tokens are all distinct where a cell has 2 tokens and more along each axis."""
 
     directions: tuple[Direction, ...]
+    """The opposite of each is at the mirrored place."""
     ours: Tensor
-    """int64 [P]: touched tokens in the flattened features, direction by direction."""
+    """int64 [P]: touched tokens in the flattened features, direction by direction, cell by cell."""
     theirs: Tensor
     """int64 [P]: the tokens that touch them."""
-    length: int
-    """Tokens in a line, L; 1 at corners."""
-    parts: tuple[slice, ...]
-    """Which of the P tokens are of each direction."""
+    extent: tuple[int, int]
+    """Tokens of one cell, h x w: of a face; of an edge, 1 x L; of a corner, 1 x 1."""
 
-    def columns(self, flat: Tensor) -> Tensor:
-        """[P, T * C]: what the taps of a weight read from the neighbour, zero beyond the ends of a line; 1 tap at corners, else 3."""
-        sides = flat.index_select(0, self.theirs)
-        if 0 not in self.directions[0].towards:
-            return sides
-        sides = sides.view(-1, self.length, flat.shape[1])
-        columns = sides.new_zeros(*sides.shape[:2], 3, flat.shape[1])
-        columns[:, 1:, 0], columns[:, :, 1], columns[:, :-1, 2] = sides[:, :-1], sides, sides[:, 1:]
-        return columns.view(-1, 3 * flat.shape[1])
+    def images(self, rows_PC: Tensor) -> tuple[Tensor, ...]:
+        """[M, C, h, w] of each direction, channels last."""
+        images = rows_PC.view(-1, *self.extent, rows_PC.shape[1]).movedim(-1, 1)
+        return images.split([len(d.ours) for d in self.directions])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Borders:
-    """All places where the visible cells of a layout touch."""
-
-    faces: tuple[Direction, ...]
-    lines: tuple[Lines, ...]
+Borders = tuple[Sides, ...]
+"""All places where the visible cells of a layout touch."""
 
 
 def borders(layout: CellLayout, block: Triple) -> Borders:
@@ -84,15 +64,8 @@ def borders(layout: CellLayout, block: Triple) -> Borders:
 
 def _borders(layout: CellLayout, block: Triple) -> Borders:
     found = layout.kept("directions", lambda: _directions(layout))
-    faces = tuple(d for d in found if d.towards.count(0) == 2)
-    lines = []
-    for free in (0, 1, 2, None):  # the axis along which an edge runs; None for corners
-        chosen = tuple(
-            d for d in found if [axis for axis in range(3) if not d.towards[axis]] == [free][: free is not None]
-        )
-        if chosen:
-            lines.append(_lines(chosen, block, free))
-    return Borders(faces, tuple(lines))
+    kinds = dict.fromkeys(tuple(map(abs, d.towards)) for d in found)
+    return tuple(_sides(tuple(d for d in found if tuple(map(abs, d.towards)) == kind), block) for kind in kinds)
 
 
 def _directions(layout: CellLayout) -> tuple[Direction, ...]:
@@ -106,26 +79,17 @@ def _directions(layout: CellLayout) -> tuple[Direction, ...]:
     return tuple(Direction((d, h, w), o, t) for (d, h, w), o, t in found if len(o))
 
 
-def _lines(directions: tuple[Direction, ...], block: Triple, free: int | None) -> Lines:
-    _, height, width = block
-    step = (height * width, width, 1)
-    counts = [len(d.ours) for d in directions]
-    length, along = (1, 0) if free is None else (block[free], step[free])
+def _sides(directions: tuple[Direction, ...], block: Triple) -> Sides:
     device = directions[0].ours.device
-    last = [tuple((b - 1) * s if t else 0 for b, s, t in zip(block, step, d.towards, strict=True)) for d in directions]
-    near = [
-        sum(end for end, t in zip(ends, d.towards, strict=True) if t > 0)
-        for ends, d in zip(last, directions, strict=True)
-    ]
-    far = [
-        sum(end for end, t in zip(ends, d.towards, strict=True) if t < 0)
-        for ends, d in zip(last, directions, strict=True)
-    ]
-    start = torch.tensor((near, far), device=device).repeat_interleave(
-        torch.tensor(counts, device=device), 1, output_size=sum(counts)
-    )
+    step = (block[1] * block[2], block[2], 1)
+    last = tuple((b - 1) * s for b, s in zip(block, step, strict=True))
+    near = [sum(end for end, t in zip(last, d.towards, strict=True) if t > 0) for d in directions]
+    far = [sum(end for end, t in zip(last, d.towards, strict=True) if t < 0) for d in directions]
+    counts = torch.tensor([len(d.ours) for d in directions], device=device)
+    first = torch.tensor((near, far), device=device).repeat_interleave(counts, 1)
     cells = torch.stack((torch.cat([d.ours for d in directions]), torch.cat([d.theirs for d in directions])))
-    tokens = (cells * product(block) + start)[..., None] + torch.arange(length, device=device) * along
-    ours, theirs = tokens.flatten(1)
-    parts = tuple(slice((end - n) * length, end * length) for n, end in zip(counts, accumulate(counts), strict=True))
-    return Lines(directions, ours, theirs, length, parts)
+    along = [(b, s) for b, s, t in zip(block, step, directions[0].towards, strict=True) if not t]
+    (h, h_step), (w, w_step) = ((1, 0), (1, 0), *along)[-2:]
+    inner = torch.arange(h, device=device)[:, None] * h_step + torch.arange(w, device=device) * w_step
+    ours, theirs = ((cells * product(block) + first)[..., None] + inner.flatten()).flatten(1)
+    return Sides(directions, ours, theirs, (h, w))

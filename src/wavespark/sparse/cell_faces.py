@@ -2,8 +2,8 @@
 
 On a processor this is the cheapest exact form for cells of 4 tokens and more: the cells are convolved where they lie, padded with zeros, in one
 call; a hidden neighbour costs nothing, not even a multiplication by zero; and nothing is copied but the tokens where visible cells touch. What a
-neighbour adds to a face is a convolution of two axes, to an edge or a corner a matrix product. In one direction, and in
-one group of parallel edges, no token is touched twice (b >= 2): nothing is scattered onto the same place, and results do not depend on threads.
+neighbour adds to a face is a convolution of two axes, to an edge of one, to a corner a matrix product. In one direction no token is touched twice
+(b >= 2): nothing is scattered onto the same place, and results do not depend on threads.
 """
 
 from typing import Any
@@ -24,64 +24,60 @@ class FacesConv(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, weight: Tensor, touching: Borders) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.touching = touching
-        return _convolve(features.contiguous(), weight, touching)
+        features = features.contiguous()
+        return _convolve(features, weight, touching, _touching_tokens(features, touching))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         features, weight = ctx.saved_tensors
         grad = grad.contiguous()
+        tokens = _touching_tokens(grad, ctx.touching)
         of_features, of_weight = ctx.needs_input_grad[:2]
+        flipped = weight.flip(2, 3, 4).transpose(0, 1)
         return (
-            _convolve(grad, weight.flip(2, 3, 4).transpose(0, 1), ctx.touching) if of_features else None,
-            _weight_gradient(features.contiguous(), grad, weight, ctx.touching) if of_weight else None,
+            _convolve(grad, flipped, ctx.touching, tokens) if of_features else None,
+            _weight_gradient(features.contiguous(), grad, weight, ctx.touching, tokens) if of_weight else None,
             None,
         )
 
 
-def _convolve(features: Tensor, weight: Tensor, touching: Borders) -> Tensor:
-    out = _last(F.conv3d(_first(features), weight, padding=1)).contiguous()
-    for face in touching.faces:
-        side = features[face.far].index_select(0, face.theirs)
-        added = _last(F.conv2d(_first(side), weight[face.taps], padding=1))
-        _add_at(out[face.near], face.ours, added)
+def _touching_tokens(features: Tensor, touching: Borders) -> list[tuple[Tensor, ...]]:
+    """For each of the sides, and each of its directions, the tokens that touch, [M, C, h, w]."""
     flat = features.view(-1, features.shape[-1])
-    for lines in touching.lines:
-        columns = lines.columns(flat)
-        added = columns.new_empty(len(columns), weight.shape[0])
-        for direction, part in zip(lines.directions, lines.parts, strict=True):
-            torch.mm(columns[part], _as_matrix(weight[direction.taps]).T, out=added[part])
-        _add_at(out.view(-1, weight.shape[0]), lines.ours, added)
+    return [sides.images(flat.index_select(0, sides.theirs)) for sides in touching]
+
+
+def _convolve(features: Tensor, weight: Tensor, touching: Borders, tokens: list[tuple[Tensor, ...]]) -> Tensor:
+    out = _last(F.conv3d(_first(features), weight, padding=1)).contiguous()
+    flat = out.view(-1, weight.shape[0])
+    for sides, images in zip(touching, tokens, strict=True):
+        added = [
+            _last(F.conv2d(image, taps, padding=_padding(taps))).reshape(-1, flat.shape[1])
+            for image, taps in ((image, d.taps(weight)) for image, d in zip(images, sides.directions, strict=True))
+        ]
+        for places, rows in zip(sides.ours.split([len(rows) for rows in added]), added, strict=True):
+            flat.index_add_(0, places, rows)  # each place is named once
     return out
 
 
-def _add_at(rows: Tensor, places: Tensor, added: Tensor) -> None:
-    """Adds to some rows, each named once: the order of threads cannot matter, which `index_add_` would not promise."""
-    rows.index_copy_(0, places, rows.index_select(0, places).add_(added))
-
-
-def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, touching: Borders) -> Tensor:
+def _weight_gradient(
+    features: Tensor, grad: Tensor, weight: Tensor, touching: Borders, grads: list[tuple[Tensor, ...]]
+) -> Tensor:
+    """`grads` are the touching tokens of the gradient: those that a direction touches, which touch in the opposite one."""
     # In half precision a sum over many terms would stop growing once one of them is below its last digit.
     exact = torch.promote_types(weight.dtype, torch.float32)
     total = convolution_weight_gradient(_first(grad), _first(features), weight, 1, padding=1)
     total = total.to(exact, memory_format=torch.contiguous_format)
-    for face in touching.faces:
-        side = features[face.far].index_select(0, face.theirs)
-        received = grad[face.near].index_select(0, face.ours)
-        total[face.taps] += convolution_weight_gradient(_first(received), _first(side), weight[face.taps], 1, padding=1)
-    for lines in touching.lines:
-        columns = lines.columns(features.view(-1, features.shape[-1]))
-        received = grad.view(-1, grad.shape[-1]).index_select(0, lines.ours)
-        for direction, part in zip(lines.directions, lines.parts, strict=True):
-            taps = total[direction.taps]
-            added = (received[part].T @ columns[part]).unflatten(1, (-1, weight.shape[1])).transpose(1, 2)
-            taps += added.reshape(taps.shape)
+    for sides, images, received in zip(touching, _touching_tokens(features, touching), grads, strict=True):
+        for direction, image, touched in zip(sides.directions, images, reversed(received), strict=True):
+            taps = direction.taps(weight)
+            direction.taps(total).add_(convolution_weight_gradient(touched, image, taps, 1, padding=_padding(taps)))
     return total.to(weight.dtype)
 
 
-def _as_matrix(taps: Tensor) -> Tensor:
-    """[C_out, T * C] from [C_out, C] or [C_out, C, T]."""
-    return taps if taps.ndim == 2 else taps.transpose(1, 2).flatten(1)
+def _padding(taps: Tensor) -> tuple[int, int]:
+    return taps.shape[2] // 2, taps.shape[3] // 2
 
 
 def _first(x: Tensor) -> Tensor:
