@@ -9,6 +9,7 @@ import pytest
 from prepare.heads import head_array, write_head
 from wavespark.errors import InputError
 from wavespark.prepare import open_store, prepare
+from wavespark.prepare.beside import Attached, without_hidden
 from wavespark.prepare.labels import resample_labels
 from wavespark.prepare.manifest import read_lines
 from wavespark.volumes import read_label_map
@@ -77,21 +78,13 @@ def test_defaced_voxels_are_no_foreground_and_do_not_set_the_intensity(tmp_path)
     assert not np.isclose(a.encoding.offset, b.encoding.offset, rtol=0.2)
 
 
-def test_a_mask_on_another_grid_hides_the_same_place(tmp_path):
-    a_head(tmp_path)
-    turned = np.diag([-1.0, 1, 1, 1])
-    turned[0, 3] = 23
-    mask = a_mask(tmp_path)
-    mask[:10] = 0
-    nib.save(nib.Nifti1Image(mask, AFFINE), tmp_path / "face.nii.gz")
-    flipped = nib.load(tmp_path / "face.nii.gz").get_fdata().astype(np.uint8)[::-1]
-    nib.save(nib.Nifti1Image(flipped, AFFINE @ turned), tmp_path / "turned.nii.gz")
-    fronts = []
-    for name in ("face.nii.gz", "turned.nii.gz"):
-        prepare(manifest(tmp_path, f"scan.nii.gz,,{name}"), tmp_path / name[:4], "head-1mm")
-        (v,) = open_store(tmp_path / name[:4])
-        fronts.append(v.read_foreground())
-    assert np.array_equal(*fronts)
+def test_a_mask_on_another_grid_hides_the_same_place(volume):
+    head = volume(head_array((24, 28, 22)), AFFINE)
+    hidden = np.zeros((24, 28, 22), bool)
+    hidden[10:, 18:] = True
+    turned = AFFINE @ np.array([[-1.0, 0, 0, 23], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    valid = [without_hidden(head, Attached(hidden=m)).valid for m in ((hidden, AFFINE), (hidden[::-1], turned))]
+    assert np.array_equal(valid[0], ~hidden) and np.array_equal(valid[1], ~hidden)
 
 
 @pytest.mark.parametrize("kind", ["cut", "fractions", "missing", "elsewhere", "text"])

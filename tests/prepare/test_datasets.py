@@ -134,6 +134,14 @@ def test_a_skull_is_seen_in_heads_and_not_in_bodies(spacing):
     assert not shows_a_skull(np.full((30, 30, 30), -1000, np.float32), affine)
 
 
+@pytest.mark.parametrize(("square_cm", "is_head"), [(25, False), (60, True)])
+def test_bone_must_enclose_as_much_as_a_small_head(square_cm, is_head):
+    x, y = np.meshgrid(*2 * [2.0 * np.arange(80) - 79], indexing="ij")
+    radius, inner = np.hypot(x, y), (100 * square_cm / np.pi) ** 0.5
+    plane = np.select([radius < inner, radius < inner + 6], [40.0, 900.0], -1000.0).astype(np.float32)
+    assert shows_a_skull(np.repeat(plane[..., None], 8, 2), np.diag([2.0, 2.0, 3.0, 1])) == is_head
+
+
 def test_the_real_head_ct_has_a_skull_and_the_lung_has_none(real_data, tmp_path):
     for name in ("cranium_ct.nii.gz", "pyradiomics_lung1_image.nrrd"):
         (tmp_path / name).symlink_to(real_data / name)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from wavespark.errors import SettingsError, StoreError, TrainingStopped
 from wavespark.prepare import Store
@@ -104,8 +104,10 @@ def collate(samples: Sequence[tuple[int, Crop]]) -> Batch:
     """Samples of one modality side by side."""
     draws, crops = zip(*samples, strict=True)
     return Batch(
-        voxels=torch.from_numpy(np.stack([c.voxels for c in crops])),
-        foreground=torch.from_numpy(np.stack([c.foreground for c in crops])),
+        voxels=default_collate(
+            [torch.from_numpy(c.voxels) for c in crops]
+        ),  # in a loader process: straight to shared memory
+        foreground=default_collate([torch.from_numpy(c.foreground) for c in crops]),
         modality=crops[0].modality,
         draws=tuple(draws),
         mask_keys=tuple(f"{c.content}:{d}" for d, c in samples),
