@@ -99,7 +99,10 @@ def submanifold_conv(
         )
     x = x.zero_outside()
     features, weight = operands(x.features, weight)
-    out = _compute(convolution_plan(x, weight).form, x.with_features(features), weight, groups)
+    if len(x):
+        out = _compute(convolution_plan(x, weight).form, x.with_features(features), weight, groups)
+    else:  # a crop of air has nothing to predict; the weights still join the graph, with zero gradients
+        out = features.new_zeros(*features.shape[:4], weight.shape[0]) + 0 * (features.sum() + weight.sum())
     return x.with_features(out if bias is None else out + bias.to(out.dtype))
 
 
