@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from engine import two_ranks
 from engine.small import WORDS, small_settings
 from wavespark.checkpoints import checkpoint_folders, read_checkpoint
 from wavespark.engine import pretrain
-from wavespark.engine.distributed import Ranks, ranks_of
+from wavespark.engine.distributed import Ranks, across, ranks_of
 from wavespark.engine.telemetry import read_lines
 from wavespark.errors import SettingsError, TrainingStopped
 
@@ -63,10 +65,13 @@ def losses(run):
     return [line["loss"] for line in read_lines(run / "metrics.jsonl")]
 
 
-def test_two_processes_reach_the_losses_of_one_in_fp64(mixed_store):
+def test_two_processes_reach_the_losses_of_one_in_fp64_and_batch_norm_over_both_is_that_of_one(mixed_store):
     out, _ = finish(torchrun(TESTS / "engine/two_ranks.py", mixed_store.path))
-    for one, two in zip(two_ranks.losses(str(mixed_store.path)), json.loads(out), strict=True):
+    told = json.loads(out)
+    for one, two in zip(two_ranks.losses(str(mixed_store.path)), told["losses"], strict=True):
         assert one == pytest.approx(two, abs=1e-10)
+    for name, one in two_ranks.normed(Ranks()).items():
+        assert one == pytest.approx(told["normed"][name], abs=1e-10), name
 
 
 @pytest.mark.slow
@@ -129,6 +134,25 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(mr_store, tmp_path, 
 
     with pytest.raises(SettingsError, match=r"data\.batch 2 cannot be shared by 4 process"):
         Training(small_settings(), mr_store, tmp_path, print, Ranks(rank=0, world=4))
+
+
+def test_dense_batch_norm_of_each_process_alone_is_refused_and_of_one_process_is_not():
+    model, cpu = nn.Sequential(nn.BatchNorm3d(3)), torch.device("cpu")
+    assert across(model, Ranks(), "ddp", cpu) is model
+    with pytest.raises(
+        SettingsError, match=r"0 \(BatchNorm3d\) would take the statistics of each of 2 processes alone"
+    ):
+        across(model, Ranks(world=2), "ddp", cpu)
+
+
+def test_a_process_that_cannot_leave_the_others_ends_with_the_code_of_the_run():
+    """What a dead process left behind can hold `destroy_process_group` for ever."""
+    code = (
+        "import time; from wavespark.engine import distributed as d\n"
+        "d.GRACE_SECONDS = 0.2; d.dist.destroy_process_group = lambda: time.sleep(100)\n"
+        "d._part(75)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=90, check=False).returncode == 75
 
 
 def test_the_environment_of_torchrun_is_read_and_checked():

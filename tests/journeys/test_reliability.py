@@ -158,8 +158,13 @@ def test_the_lines_before_a_run_say_data_model_crops_device_and_disk(store, tmp_
         "16 of 27 hidden",
         "CPU, 1 thread(s), fp32",
         "3 checkpoints of",
+        "end     6 steps; shown after the first ones",
     ):
         assert part in text, text
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics.jsonl").write_text('{"step": 4, "seconds": 0.5, "load_seconds": 0.25}\n')
+    end = preflight(small_settings(), open_store(store), tmp_path / "run")[-1]
+    assert end.startswith("end     2 of 6 steps left, 0.75 s each until now: about 2")
     copy = tmp_path / "store"
     shutil.copytree(store, copy)
     victim = next((copy / "items").rglob("*.b2nd"))

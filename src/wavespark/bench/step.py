@@ -8,8 +8,10 @@ decoder asked for. The forms take turns in one process and the figures are media
 
 import platform
 import shlex
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +22,13 @@ from wavespark.bench.cost import Cost, median_ratio
 from wavespark.bench.dense import DenseWaveFormer
 from wavespark.bench.dense_resenc import DenseResEnc
 from wavespark.bench.whole_step import DECODERS, WholeStep
+from wavespark.config import load_pretraining
+from wavespark.engine import step_parts
 from wavespark.errors import SettingsError
 from wavespark.masking import BlockMasking
 from wavespark.models import Encoder, ResEnc, WaveFormer, create_model
+from wavespark.prepare import open_store, prepare
+from wavespark.samples import synthetic_head, write_nifti
 from wavespark.shapes import as_triple, ceil_div
 
 TARGET, TARGET_RESENC = 1.15, 1.25
@@ -127,11 +133,32 @@ def measure_step(bench: StepBench, tell: Callable[[int, int], None] = lambda don
         "met": all(line["met"] for line in [*results, *steps]),
         "results": results,
         "steps": steps,
+        "parts": _parts(bench) if bench.decoders else {},
         "forms": {form: _as_json(Cost.median(kept)) for form, kept in costs.items()},
         "dense_copy_differs_by": None if dense is None else _difference(encoder, dense, crop),
         "rounds": bench.rounds,
         "environment": describe_environment(),
     }
+
+
+def _parts(bench: StepBench) -> dict[str, float]:
+    """Where the time of a whole step of a run goes, from a store of one synthetic head: its first decoder and share of hidden cells."""
+    words = [
+        f"model.name={bench.model}",
+        f"decoder.kind={bench.decoders[0]}",
+        f"data.crop={[bench.size] * 3}",
+        f"data.batch={bench.batch}",
+        f"mask.ratio={bench.hidden[0]}",
+        "mask.block=1",
+        f"run.threads={bench.threads}",
+        f"run.seed={bench.seed}",
+    ]
+    edge = max(96, 2 * bench.size)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_nifti(synthetic_head(bench.seed, "T1", shape=(edge, edge, edge)), folder / "heads" / "sub-0_T1w.nii.gz")
+        prepare(folder / "heads", folder / "store")
+        return step_parts(load_pretraining("tiny-cpu", words), open_store(folder / "store"), bench.rounds)
 
 
 def dense_copy(encoder: Encoder) -> nn.Module | None:

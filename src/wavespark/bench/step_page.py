@@ -28,6 +28,12 @@ def step_lines(document: dict[str, Any]) -> Iterator[str]:
             f"{r['decoder'] + ', ' + r['form']:<20} {r['visible_share']:>7.3f} {r['user_ratio']:>10.3f} {r['bound']:>8.3f} "
             f"{r['decode_share']:>9.0%}   {_verdict(r)}"
         )
+    if document["parts"]:
+        whole = sum(document["parts"].values())
+        yield ""
+        yield "a step of a run with the first decoder and share: " + ", ".join(
+            f"{name} {seconds / whole:.0%}" for name, seconds in document["parts"].items()
+        )
     yield ""
     differs = document["dense_copy_differs_by"]
     copy = (

@@ -1,7 +1,7 @@
 """The run: build, resume, loop, save; and encoders loaded back."""
 
 from wavespark.engine.distributed import ranks_of
-from wavespark.engine.estimate import Estimate, estimate
+from wavespark.engine.estimate import Estimate, estimate, step_parts
 from wavespark.engine.folder import begin_fresh
 from wavespark.engine.foreign import Imported, import_weights
 from wavespark.engine.load import export_checkpoint, export_run, load_encoder
@@ -23,4 +23,5 @@ __all__ = [
     "pretrain",
     "ranks_of",
     "seconds_per_step",
+    "step_parts",
 ]

@@ -17,7 +17,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from wavespark.engine.synced_norm import sync_batch_norm
 from wavespark.errors import SettingsError, TrainingStopped, WavesparkError
 
 PATIENCE = timedelta(minutes=30)
@@ -142,12 +144,19 @@ def across(module: nn.Module, ranks: Ranks, parallel: str, device: torch.device)
     """The module, whose gradients become the mean over all processes.
 
     Raises:
-        SettingsError: if this torch has no FSDP2.
+        SettingsError: if a dense batch norm would not be that of the whole batch.
     """
     if ranks.world == 1:
         return module
     if device.type == "cuda":
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    module = sync_batch_norm(module)
+    for name, part in module.named_modules():
+        if isinstance(part, _BatchNorm) and device.type == "cpu":
+            raise SettingsError(
+                f"{name} ({type(part).__name__}) would take the statistics of each of {ranks.world} processes alone: train in one process, "
+                "or on accelerators"
+            )
     if parallel == "fsdp":
         return module
     devices = [device.index] if device.type == "cuda" else None

@@ -21,6 +21,7 @@ from wavespark.engine.faults import Faults
 from wavespark.engine.memory import explained, peak_bytes, smaller
 from wavespark.engine.objective import Objective
 from wavespark.engine.optimizer import learning_rate, make_optimizer
+from wavespark.engine.parts import parts_of, watched
 from wavespark.engine.precision import Precision
 from wavespark.engine.preflight import checkpoint_bytes, checkpoints_kept
 from wavespark.engine.update import Updater
@@ -47,6 +48,8 @@ class Estimate:
     crops_at_once: int
     """Crops of a step, divided by `run.accumulate`."""
     seconds_per_step: float
+    parts: dict[str, float]
+    """Seconds of the parts of a step of `crops_at_once` (of one, if they do not fit)."""
     seconds_per_load: float
     """To read and augment the crops of a step, in one process; loader processes do it meanwhile."""
     crops_per_second: float
@@ -102,6 +105,7 @@ def estimate(settings: PretrainSettings, store: Store | None = None, steps: int 
         encoder_parameters=one["encoder_parameters"],
         crops_at_once=wanted,
         seconds_per_step=round(seconds, 4),
+        parts=(full or one)["parts"],
         seconds_per_load=round(load, 4),
         crops_per_second=round(settings.data.batch / seconds, 3),
         peak_bytes=peak,
@@ -180,6 +184,12 @@ def child() -> None:
     json.dump(found, sys.stdout)
 
 
+def step_parts(settings: PretrainSettings, store: Store, steps: int = 3) -> dict[str, float]:
+    """Seconds of each of `engine.parts.PARTS` in a step of `data.batch` crops, measured in this process after a step that warms up."""
+    found: dict[str, float] = _measure(settings, store, settings.data.batch, steps)["parts"]
+    return found
+
+
 def _measure(settings: PretrainSettings, store: Store | None, batch: int, steps: int) -> dict[str, Any]:
     torch.set_num_threads(settings.run.threads or cores())
     device = choose_device(settings)
@@ -191,8 +201,10 @@ def _measure(settings: PretrainSettings, store: Store | None, batch: int, steps:
     optimizer = make_optimizer(objective, settings.optimizer)
     update = Updater(alone, objective, objective, optimizer, precision, Ranks(), Faults())
     seconds, load = [], []
-    with explained(alone, device, model.encoder.cell):
+    with explained(alone, device, model.encoder.cell), watched(objective, optimizer) as spent:
         for number in range(1, steps + 2):
+            if number == 2:  # the first step warms up
+                spent.clear()
             started = time.perf_counter()
             crops = _crops(settings, store, number, batch)
             loaded = time.perf_counter()
@@ -207,9 +219,10 @@ def _measure(settings: PretrainSettings, store: Store | None, batch: int, steps:
         "cell": list(model.encoder.cell),
         "seconds": median(seconds[1:]),
         "load": median(load[1:]),
+        "parts": parts_of(spent, sum(seconds[1:]), batch * sum(load[1:]), steps),
         "peak": peak_bytes(device),
         "memory": _memory(device),
-        "checkpoint": checkpoint_bytes(model),
+        "checkpoint": checkpoint_bytes(objective),
     }
 
 

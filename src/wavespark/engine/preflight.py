@@ -1,8 +1,10 @@
-"""What a run is about to do, checked and said before it starts: data, masks, device, room on the disk."""
+"""What a run is about to do, checked and said before it starts: data, masks, device, room on the disk, end."""
 
 import shutil
 from collections import Counter
+from datetime import datetime, timedelta
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -11,7 +13,9 @@ from wavespark.config import PretrainSettings
 from wavespark.engine import folder
 from wavespark.engine.building import build_model, choose_device, choose_split, cores, stems_of
 from wavespark.engine.distributed import ranks_of
+from wavespark.engine.objective import Objective, check_processes
 from wavespark.engine.precision import Precision
+from wavespark.engine.telemetry import read_lines
 from wavespark.errors import StoreError
 from wavespark.models import SparK
 from wavespark.prepare import Store
@@ -30,6 +34,7 @@ def preflight(settings: PretrainSettings, store: Store, run: Path) -> list[str]:
         SettingsError: if the settings cannot be followed here.
     """
     ranks = ranks_of()
+    check_processes(settings, ranks.world)
     device = choose_device(settings, ranks.local_rank)
     with torch.device("meta"):
         model = build_model(settings, stems_of(store))
@@ -48,13 +53,14 @@ def preflight(settings: PretrainSettings, store: Store, run: Path) -> list[str]:
         *_views(settings, store, model.encoder.cell),
         f"device  {name}, {Precision(settings, device).name}{processes}",
         f"disk    {_room(settings, model, run)}",
+        f"end     {_end(settings, run)}",
     ]
 
 
-def checkpoint_bytes(model: SparK) -> int:
-    """What a checkpoint takes: weights and two moments in fp32."""
-    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    return weights + 8 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+def checkpoint_bytes(objective: Objective) -> int:
+    """What a checkpoint takes: weights (those of projectors and of the slow copy included) and, of what is trained, two moments in fp32."""
+    kept = [*objective.model.state_dict().values(), *objective.extra_tensors().values()]
+    return sum(t.numel() * t.element_size() for t in kept) + 8 * sum(p.numel() for p in objective.parameters())
 
 
 def checkpoints_kept(settings: PretrainSettings) -> int:
@@ -98,7 +104,9 @@ def _verified(store: Store) -> str:
 
 
 def _room(settings: PretrainSettings, model: SparK, run: Path) -> str:
-    count, each = checkpoints_kept(settings), checkpoint_bytes(model)
+    with torch.device("meta"):
+        objective = Objective(settings, model, settings.masking(model.encoder.cell))
+    count, each = checkpoints_kept(settings), checkpoint_bytes(objective)
     there = len(checkpoint_folders(run / folder.CHECKPOINTS))
     needed = max(0, count - there) * each + _ROOM_FOR_THE_REST
     place = next(p for p in (run.absolute(), *run.absolute().parents) if p.is_dir())
@@ -109,6 +117,17 @@ def _room(settings: PretrainSettings, model: SparK, run: Path) -> str:
             "make room, use another --output, or keep fewer (run.keep, run.keep_every)"
         )
     return f"{count} checkpoints of {each / 2**20:.0f} MiB; {free / 2**30:.1f} GiB free"
+
+
+def _end(settings: PretrainSettings, run: Path) -> str:
+    """When the run will be done, from the steps that it has done; nothing is known before it has done any."""
+    lines = read_lines(run / folder.METRICS)[-50:]
+    seconds = [line["seconds"] + line["load_seconds"] for line in lines if {"seconds", "load_seconds"} <= line.keys()]
+    if not seconds:
+        return f"{settings.run.steps} steps; shown after the first ones (`wavespark estimate` measures before)"
+    left = max(0, settings.run.steps - int(lines[-1]["step"]))
+    end = datetime.now() + timedelta(seconds=left * median(seconds))
+    return f"{left} of {settings.run.steps} steps left, {median(seconds):.2f} s each until now: about {end:%Y-%m-%d %H:%M}, held-out measures on top"
 
 
 def _box(size: tuple[int, ...]) -> str:
