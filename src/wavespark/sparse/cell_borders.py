@@ -47,6 +47,10 @@ class Sides:
     extent: tuple[int, int]
     """Tokens of one cell, h x w: of a face; of an edge, 1 x L; of a corner, 1 x 1."""
 
+    def places(self) -> tuple[Tensor, ...]:
+        """Those of `ours` of each direction."""
+        return self.ours.split([len(d.ours) * product(self.extent) for d in self.directions])
+
     def images(self, rows_PC: Tensor) -> tuple[Tensor, ...]:
         """[M, C, h, w] of each direction, channels last."""
         images = rows_PC.view(-1, *self.extent, rows_PC.shape[1]).movedim(-1, 1)

@@ -52,12 +52,10 @@ def _convolve(features: Tensor, weight: Tensor, touching: Borders, tokens: list[
     out = _last(F.conv3d(_first(features), weight, padding=1)).contiguous()
     flat = out.view(-1, weight.shape[0])
     for sides, images in zip(touching, tokens, strict=True):
-        added = [
-            _last(F.conv2d(image, taps, padding=_padding(taps))).reshape(-1, flat.shape[1])
-            for image, taps in ((image, d.taps(weight)) for image, d in zip(images, sides.directions, strict=True))
-        ]
-        for places, rows in zip(sides.ours.split([len(rows) for rows in added]), added, strict=True):
-            flat.index_add_(0, places, rows)  # each place is named once
+        for direction, image, places in zip(sides.directions, images, sides.places(), strict=True):
+            taps = direction.taps(weight)
+            added = _last(F.conv2d(image, taps, padding=_padding(taps)))
+            flat.index_add_(0, places, added.reshape(-1, flat.shape[1]))  # each place is named once
     return out
 
 
