@@ -16,6 +16,10 @@ TINY = {
     "rsna-h100": ("data.batch=2", "data.crop=[48, 32, 32]", "run.keep_every=0"),
     "kaggle-t4": ("data.batch=4",),
     "seed-2025-10": ("data.batch=1", "data.crop=[64, 32, 32]", "mask.block=1"),
+    "dense-mae": ("data.batch=2",),
+    "spark-random": ("data.batch=2",),
+    "mim": ("data.batch=2", "objective.second_view_cells=[1, 1, 1]"),
+    "hard-cells": ("data.batch=2",),
 }
 WORDS = (
     "data.crop=[32, 32, 32]",
@@ -44,7 +48,7 @@ def test_a_recipe_survives_being_written_and_read(name):
     assert type(settings).model_validate(tomllib.loads(to_toml(settings.model_dump()))) == settings
 
 
-FAST = ("tiny-cpu", "seed-2025-10")
+FAST = ("tiny-cpu", "seed-2025-10", "dense-mae", "spark-random", "mim", "hard-cells")
 EACH = [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in pretraining_recipes()]
 
 

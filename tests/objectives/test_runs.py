@@ -6,7 +6,9 @@ import torch
 from engine.small import small_settings, write_volume
 from wavespark.checkpoints import read_checkpoint
 from wavespark.engine import load_encoder, pretrain
-from wavespark.engine.preflight import preflight
+from wavespark.engine.building import build_model, stems_of
+from wavespark.engine.objective import Objective
+from wavespark.engine.preflight import checkpoint_bytes, preflight
 from wavespark.engine.telemetry import read_lines
 from wavespark.errors import SettingsError, TrainingStopped
 from wavespark.prepare import open_store, prepare
@@ -75,6 +77,16 @@ def test_a_probe_can_be_left_out_and_an_unknown_label_is_refused(store, tmp_path
     assert "probe" not in read_lines(tmp_path / "run" / "validation.jsonl")[-1]
     with pytest.raises(SettingsError, match="no label of the manifest"):
         pretrain(small_settings("health.probe=colour"), store, tmp_path / "other")
+
+
+def test_the_room_for_a_checkpoint_is_what_it_takes_with_a_slow_copy_and_projectors(store, tmp_path):
+    settings = small_settings(*VIEW, "objective.contrast=0.1", "run.steps=1", "health.probe=''")
+    model = build_model(settings, stems_of(store))
+    said = checkpoint_bytes(Objective(settings, model, settings.masking(model.encoder.cell)))
+    pretrain(settings, store, tmp_path / "run")
+    (newest,) = (tmp_path / "run" / "checkpoints").iterdir()
+    taken = sum(file.stat().st_size for file in newest.rglob("*.safetensors"))
+    assert said <= taken <= 1.2 * said  # the names of the tensors come on top
 
 
 def test_a_run_that_an_alarm_stopped_goes_on_with_another_alarm(store, tmp_path):

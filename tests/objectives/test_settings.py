@@ -3,9 +3,11 @@
 import tomllib
 
 import pytest
+import torch
 
 from objectives.parts import SECOND_VIEW
 from wavespark.config import load_pretraining, to_toml
+from wavespark.engine.objective import check_processes
 from wavespark.errors import SettingsError
 
 
@@ -21,6 +23,10 @@ from wavespark.errors import SettingsError
         ((*SECOND_VIEW, "objective.second_view_factor=[1, 1, 1]"), "cannot be masked"),
         ((*SECOND_VIEW, "objective.second_view_factor=[0, 1, 1]"), "at least 1"),
         ((*SECOND_VIEW, "objective.contrast=0.1", "run.parallel=fsdp"), "use 'ddp'"),
+        ((*SECOND_VIEW, "objective.contrast=0.1", "run.accumulate=2"), "would cut"),
+        (("mask.ratio_low=0.7",), "must not be above ratio 0.6"),
+        (("mask.ratio_low=0.5", "mask.ratio_steps=9"), "leave one of them at 0"),
+        (("mask.ratio_low=0.001",), "at least 1|at least one|hides 0"),
         (("mask.guide=hards",), "mask.guide"),
         (("mask.guide_strength=1.5",), "mask.guide_strength"),
         (("health.collapse=sometimes",), "health.collapse"),
@@ -43,6 +49,30 @@ def test_settings_survive_toml():
     settings = load_pretraining("tiny-cpu", [*SECOND_VIEW, "mask.guide=hard", "mask.guide_steps=7", "health.probe=''"])
     again = type(settings).model_validate(tomllib.loads(to_toml(settings.model_dump())))
     assert again == settings
+
+
+def test_a_drawn_share_of_hidden_cells_fills_its_range_and_depends_on_seed_and_step_only():
+    settings = load_pretraining("tiny-cpu", ["mask.ratio_low=0.6", "mask.ratio=0.9"])
+    masking = settings.masking((8, 8, 8))
+    shares = [settings.mask.at(masking, step, 3).ratio for step in range(1, 201)]
+    assert 0.6 <= min(shares) < 0.62 and 0.88 < max(shares) < 0.9
+    assert abs(sum(shares) / len(shares) - 0.75) < 0.02
+    assert shares == [settings.mask.at(masking, step, 3).ratio for step in range(1, 201)]
+    assert shares != [settings.mask.at(masking, step, 4).ratio for step in range(1, 201)]
+
+
+def test_checking_settings_makes_no_weights(monkeypatch):
+    made = []
+    monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda t, **_: made.append(t.device.type))
+    load_pretraining("tiny-cpu", ["model.name=waveformer_large"])
+    assert set(made) == {"meta"}
+
+
+def test_a_contrast_is_refused_where_several_processes_share_a_batch():
+    settings = load_pretraining("tiny-cpu", [*SECOND_VIEW, "objective.contrast=0.1"])
+    check_processes(settings, 1)
+    with pytest.raises(SettingsError, match="2 processes would each compare their own part only"):
+        check_processes(settings, 2)
 
 
 def test_the_guide_grows_to_its_strength():

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from wavespark.masking import BlockMasking, RatioSchedule
 from wavespark.masking.grid import hidden_count
 from wavespark.prepare.settings import Settings
+from wavespark.randomness import stream
 from wavespark.shapes import Triple, ceil_div, product
 
 
@@ -21,6 +22,8 @@ class MaskSettings(Settings):
     """Cells along each edge of what is hidden together."""
     ratio_start: float = Field(0.6, gt=0, lt=1)
     """Share at the first step, where `ratio_steps` is above 0."""
+    ratio_low: float = Field(0.0, ge=0, lt=1)
+    """Above 0: the share of each step is drawn evenly between this and `ratio` (S3D: 0.6 and 0.9). What is held out is measured at `ratio`."""
     ratio_steps: int = Field(0, ge=0)
     """Steps over which the share goes from `ratio_start` to `ratio`; 0 = `ratio` from the start."""
     guide: Literal["none", "foreground", "vessels", "hard"] = "none"
@@ -30,11 +33,24 @@ class MaskSettings(Settings):
     guide_steps: int = Field(0, ge=0)
     """Steps over which that share grows from 0; 0 = at once."""
 
-    def at(self, masking: BlockMasking, step: int) -> BlockMasking:
-        """The masking of a step (counted from 1)."""
-        if not self.ratio_steps:
+    @model_validator(mode="after")
+    def _ratios_fit(self) -> Self:
+        if self.ratio_low and self.ratio_steps:
+            raise ValueError(
+                "the share is drawn (ratio_low) or follows a schedule (ratio_steps): leave one of them at 0"
+            )
+        if self.ratio_low > self.ratio:
+            raise ValueError(f"ratio_low {self.ratio_low} must not be above ratio {self.ratio}")
+        return self
+
+    def at(self, masking: BlockMasking, step: int, seed: int = 0) -> BlockMasking:
+        """The masking of a step (counted from 1) of the run with that seed."""
+        if self.ratio_low:
+            ratio = float(stream(seed, purpose="mask ratio", step=step).uniform(self.ratio_low, self.ratio))
+        elif self.ratio_steps:
+            ratio = RatioSchedule(start=self.ratio_start, end=self.ratio, steps=self.ratio_steps).at(step - 1)
+        else:
             return masking
-        ratio = RatioSchedule(start=self.ratio_start, end=self.ratio, steps=self.ratio_steps).at(step - 1)
         return BlockMasking(grid=masking.grid, ratio=ratio, block=masking.block, strict=masking.strict)
 
     def strength(self, step: int) -> float:
@@ -46,6 +62,8 @@ class MaskSettings(Settings):
     @property
     def ratios(self) -> tuple[float, ...]:
         """The smallest and the largest share of the run."""
+        if self.ratio_low:
+            return (self.ratio_low, self.ratio)
         return (self.ratio_start, self.ratio) if self.ratio_steps else (self.ratio,)
 
 

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
+import torch
 from pydantic import Field, model_validator
 
 from wavespark.config.objective import HealthSettings, MaskSettings, ObjectiveSettings
@@ -142,17 +143,23 @@ class PretrainSettings(Settings):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        encoder, scales = self.encoder({"MR": 1}), len(self.decoder.widths)
+        with torch.device("meta"):  # a check of settings takes no memory for weights
+            encoder, scales = self.encoder({"MR": 1}), len(self.decoder.widths)
         self.decoder.settings()
         if self.decoder.kind == "light" and scales > len(encoder.channels):
             raise ValueError(
                 f"the decoder names {scales} scale(s), the encoder {self.model.name} has {len(encoder.channels)}"
             )
-        self.mask.at(self.masking(encoder.cell), 1)
+        for ratio in self.mask.ratios:
+            BlockMasking(grid=ceil_div(self.data.crop, encoder.cell), ratio=ratio, block=self.mask.block)
         self.objective.check_second_view(self.data.crop, encoder.cell, self.mask)
         if self.objective.contrast and self.run.parallel == "fsdp":
             raise ValueError(
                 "objective.contrast has weights of its own, which run.parallel='fsdp' does not share out: use 'ddp'"
+            )
+        if self.objective.contrast and self.run.accumulate > 1:
+            raise ValueError(
+                "objective.contrast compares all samples of a batch, which run.accumulate would cut: leave it at 1"
             )
         if self.data.batch % self.run.accumulate:
             raise ValueError(

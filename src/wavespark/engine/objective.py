@@ -15,6 +15,7 @@ from wavespark.config import PretrainSettings
 from wavespark.engine.guidance import guide, masks_around
 from wavespark.engine.step import Scoring, StepResult, draw_masks, reconstruct
 from wavespark.engine.teacher import Teacher
+from wavespark.errors import SettingsError
 from wavespark.masking import BlockMasking
 from wavespark.masking.masks import Masks
 from wavespark.models import SparK
@@ -87,7 +88,7 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, step: int) -> Terms:
         """The terms of a batch at a step (counted from 1); everything drawn depends on the seed, the step and the samples' keys only."""
         chosen, seed, cell = self.settings.objective, self.settings.run.seed, self.model.encoder.cell
-        masking = self.settings.mask.at(self.masking, step)
+        masking = self.settings.mask.at(self.masking, step, seed)
         views = self._views(batch, step)
         coarse = batch if views is None else views.coarse
         weights = guide(coarse, self.settings, masking, cell, step, self.teacher)
@@ -192,6 +193,15 @@ class Objective(nn.Module):
             positive,
             negative,
             self.settings.objective.contrast_temperature,
+        )
+
+
+def check_processes(settings: PretrainSettings, world: int) -> None:
+    """Raises a SettingsError where the loss of several processes would not be that of one: a contrast needs the keys of the whole batch."""
+    if world > 1 and settings.objective.contrast:
+        raise SettingsError(
+            f"objective.contrast compares all samples of a batch, and {world} processes would each compare their own part only: "
+            "train in one process, or set objective.contrast=0"
         )
 
 

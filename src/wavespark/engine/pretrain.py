@@ -18,6 +18,7 @@ from wavespark.engine.distributed import joined, leave_when_stuck, ranks_of
 from wavespark.engine.folder import Tell
 from wavespark.engine.load import export_checkpoint
 from wavespark.engine.loop import run_to_end
+from wavespark.engine.objective import check_processes
 from wavespark.engine.telemetry import read_lines, write_json
 from wavespark.engine.training import Training
 from wavespark.prepare import Store
@@ -71,6 +72,7 @@ def pretrain(
         TrainingStopped: if `stop` asked for it (exit code 75), losses stay non-finite (4), memory runs out (5), or another process is lost (1).
     """
     ranks = ranks_of()
+    check_processes(settings, ranks.world)
     quiet = not ranks.writes
     with ExitStack() as held:
         held.enter_context(_determinism(settings.run.deterministic))

@@ -81,7 +81,7 @@ def create_model(
         settings: fields of the model's settings to change, e.g. `drop_path=0.1`; lists count as tuples.
 
     Raises:
-        ModelError: if the name or a setting is not known or impossible, or both `in_channels` and `stems` are given.
+        ModelError: if the name or a setting is not known or impossible, `stems` is empty, or both `in_channels` and `stems` are given.
     """
     if name not in _MODELS:
         raise ModelError(
@@ -100,7 +100,7 @@ def create_model(
         raise ModelError("give either in_channels (one stem) or stems (one a modality), not both")
     chosen = replace(base, **_checked(type(base), settings))
     encoder, _ = next(kind for kind in _KINDS.values() if kind[1] is type(base))
-    return encoder(chosen, stems or {"any": 1 if in_channels is None else in_channels})  # type: ignore[call-arg]
+    return encoder(chosen, {"any": 1 if in_channels is None else in_channels} if stems is None else stems)  # type: ignore[call-arg]
 
 
 def describe(encoder: Encoder) -> dict[str, Any]:
