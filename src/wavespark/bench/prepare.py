@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ TARGETS = {
     "worker_megabytes": 2048.0,
 }
 """At most."""
+
+OURS, SCRIPT = {"no worker": 0, "one worker": 1, "two workers": 2}, "dcm2niix and script"
+"""Processor time is known of what runs in this process and its children: not of workers, which are a server's children."""
 
 SERIES: tuple[Triple, tuple[float, float, float]] = (256, 256, 96), (0.9, 0.9, 1.8)
 RAW: tuple[Triple, tuple[float, float, float]] = (512, 512, 300), (0.45, 0.45, 0.6)
@@ -63,14 +67,13 @@ def measure_prepare(
         folder = Path(name)
         tell(0, steps, f"{bench.series} series to write")
         series = [write_ct(folder / "data" / f"s{n:02d}", *SERIES, seed=n) for n in range(bench.series)]
-        costs: dict[str, list[tuple[float, float]]] = {"one worker": [], "two workers": [], "dcm2niix and script": []}
+        costs: dict[str, list[tuple[float, float]]] = {form: [] for form in (*OURS, SCRIPT)}
         program = dcm2niix()
         forms: dict[str, Callable[[Path], object]] = {
-            "one worker": lambda store: prepare(folder / "data", store, workers=1),
-            "two workers": lambda store: prepare(folder / "data", store, workers=2),
+            form: partial(prepare, folder / "data", workers=workers) for form, workers in OURS.items()
         }
         if program is not None:
-            forms["dcm2niix and script"] = lambda store: _in_child(prepare_with_script, program, series, store)
+            forms[SCRIPT] = partial(prepare_with_script, program, series)
         for number in range(bench.rounds):
             for form, work in forms.items():
                 tell(1 + 2 * number, steps, f"round {number + 1} of {bench.rounds}, {form}")
@@ -83,7 +86,7 @@ def measure_prepare(
     wall, user = ({f: [c[kind] for c in kept] for f, kept in costs.items()} for kind in (0, 1))
     figures = {
         "two_workers_of_one": _ratio(wall["two workers"], wall["one worker"]),
-        "of_the_script": _ratio(wall["one worker"], wall["dcm2niix and script"]),
+        "of_the_script": _ratio(user["no worker"], user[SCRIPT]),
         "read_seconds": statistics.median(reads),
         "store_of_nii_gz": sizes,
         "worker_megabytes": megabytes,
@@ -95,7 +98,10 @@ def measure_prepare(
         "targets": TARGETS,
         "figures": figures,
         "met": {name: None if value is None else value <= TARGETS[name] for name, value in figures.items()},
-        "forms": {f: {"wall_seconds": wall[f], "user_seconds": user[f]} for f in costs},
+        "forms": {
+            f: {"wall_seconds": wall[f]} | ({"user_seconds": user[f]} if f in ("no worker", SCRIPT) else {})
+            for f in costs
+        },
         "rounds": bench.rounds,
         "cores": os.cpu_count(),
         "environment": describe_environment(),
@@ -107,21 +113,22 @@ def describe_prepare(document: dict[str, Any]) -> Iterator[str]:
     yield document["what"]
     for form, cost in document["forms"].items():
         if cost["wall_seconds"]:
-            wall, user = (statistics.median(cost[kind]) for kind in ("wall_seconds", "user_seconds"))
-            yield f"{form:<20} {wall:8.1f} s on the wall {user:8.1f} s in user mode"
+            wall = f"{form:<20} {statistics.median(cost['wall_seconds']):8.1f} s on the wall"
+            user = cost.get("user_seconds")
+            yield f"{wall} {statistics.median(user):8.1f} s in user mode" if user else wall
     names = {
         "two_workers_of_one": "two workers, share of the time of one",
-        "of_the_script": "one worker, share of the time of dcm2niix and script",
+        "of_the_script": "user mode, share of that of dcm2niix and script",
         "read_seconds": "300 raw slices of 512 x 512 read, s of CPU",
         "store_of_nii_gz": "store, share of .nii.gz of the same arrays",
         "worker_megabytes": "peak memory for 512 x 512 x 600, MB",
     }
     for key, value in document["figures"].items():
         if value is None:
-            yield f"{names[key]:<46} not measured: pip install dcm2niix"
+            yield f"{names[key]:<50} not measured: pip install dcm2niix"
         else:
             verdict = "met" if document["met"][key] else "MISSED"
-            yield f"{names[key]:<46} {value:8.3g}   at most {document['targets'][key]:g}: {verdict}"
+            yield f"{names[key]:<50} {value:8.3g}   at most {document['targets'][key]:g}: {verdict}"
     yield f"again: {document['command']}"
 
 
@@ -131,7 +138,7 @@ def _ratio(costs: Sequence[float], yardstick: Sequence[float]) -> float | None:
 
 
 def _wall_and_user(work: Callable[[Path], object], output: Path) -> tuple[float, float]:
-    """Of this process and the children that have ended."""
+    """Seconds on the wall, and in user mode of this process and the children that have ended."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     before, started = sum(resource.getrusage(k).ru_utime for k in kinds), time.perf_counter()
     work(output)
