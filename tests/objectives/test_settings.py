@@ -26,7 +26,6 @@ from wavespark.errors import SettingsError
         ((*SECOND_VIEW, "objective.contrast=0.1", "run.accumulate=2"), "would cut"),
         (("mask.ratio_low=0.7",), "must not be above ratio 0.6"),
         (("mask.ratio_low=0.5", "mask.ratio_steps=9"), "leave one of them at 0"),
-        (("mask.ratio_low=0.001",), "at least 1|at least one|hides 0"),
         (("mask.guide=hards",), "mask.guide"),
         (("mask.guide_strength=1.5",), "mask.guide_strength"),
         (("health.collapse=sometimes",), "health.collapse"),

@@ -135,7 +135,7 @@ class _Loop:
         loss = line["normalised_loss"]
         if loss is not None:
             self.recent = loss if math.isnan(self.recent) else 0.95 * self.recent + 0.05 * loss
-        ratio = now.settings.mask.at(now.masking, line["step"]).ratio
+        ratio = now.settings.mask.at(now.masking, line["step"], now.settings.run.seed).ratio
         now.alarms.masks(line["step"], line["hidden_share"], now.masking.num_cells, ratio)
         if line["skipped"]:
             now.say(f"step {line['step']}: loss or gradient is not finite, no update was made")
