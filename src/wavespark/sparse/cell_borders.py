@@ -51,10 +51,28 @@ class Sides:
         """Those of `ours` of each direction."""
         return self.ours.split([len(d.ours) * product(self.extent) for d in self.directions])
 
-    def images(self, rows_PC: Tensor) -> tuple[Tensor, ...]:
-        """[M, C, h, w] of each direction, channels last."""
-        images = rows_PC.view(-1, *self.extent, rows_PC.shape[1]).movedim(-1, 1)
-        return images.split([len(d.ours) for d in self.directions])
+    def read(self, flat: Tensor) -> tuple[Tensor, ...]:
+        """The tokens that touch, of each direction, from features [N * b^3, C].
+
+        Faces are images [M, C, h, w], channels last; edges and corners [M * L, T, C], what each of the T taps reads, zero beyond an edge's ends.
+        """
+        rows = flat.index_select(0, self.theirs)
+        counts = [len(d.ours) for d in self.directions]
+        height, width = self.extent
+        if self.directions[0].towards.count(0) == 2:
+            return rows.view(-1, height, width, rows.shape[1]).movedim(-1, 1).split(counts)
+        columns = rows.unsqueeze(1)
+        if self.is_edge:
+            lines = rows.view(-1, width, rows.shape[1])
+            columns = lines.new_zeros(*lines.shape[:2], 3, rows.shape[1])
+            columns[:, 1:, 0], columns[:, :, 1], columns[:, :-1, 2] = lines[:, :-1], lines, lines[:, 1:]
+            columns = columns.flatten(0, 1)
+        return columns.split([count * width for count in counts])
+
+    @property
+    def is_edge(self) -> bool:
+        """Whether the sides are edges."""
+        return self.directions[0].towards.count(0) == 1
 
 
 Borders = tuple[Sides, ...]

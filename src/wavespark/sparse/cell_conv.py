@@ -16,6 +16,7 @@ from wavespark.errors import ShapeError
 from wavespark.shapes import Triple, as_triple, product
 from wavespark.sparse import conv
 from wavespark.sparse.cell_borders import borders
+from wavespark.sparse.cell_columns import FewRowsConv
 from wavespark.sparse.cell_faces import FacesConv
 from wavespark.sparse.cell_halo import HaloConv
 from wavespark.sparse.cells import VisibleCells
@@ -137,10 +138,19 @@ def _whole(x: VisibleCells, weight: Tensor) -> Tensor:
 def _columns(x: VisibleCells, weight: Tensor) -> Tensor:
     taps = tuple(range(27))
     index = x.layout.kept(("columns", x.block), lambda: _column_index(x))
+    if _is_few(x, weight):
+        few: Tensor = FewRowsConv.apply(x.features.flatten(0, 3), weight, index)
+        return few.view(*x.features.shape[:4], weight.shape[0])
     # The token that is read at a tap reads back at the mirrored one.
     read, back = Group(None, taps, index), Group(None, taps, index.flip(1))
     rows = gather_gemm(x.features.flatten(0, 3), weight.flatten(2).permute(2, 1, 0), (read,), (back,), len(index))
     return rows.view(*x.features.shape[:4], weight.shape[0])  # -1 means nothing where no cell is left
+
+
+def _is_few(x: VisibleCells, weight: Tensor) -> bool:
+    """Whether the weight outweighs the rows; in half precision each neighbour's part would be rounded, and a graph must not depend on the number of rows."""
+    exact = x.features.dtype in (torch.float32, torch.float64)
+    return exact and not torch.compiler.is_compiling() and x.features[..., 0].numel() <= weight.shape[0]
 
 
 def _column_index(x: VisibleCells) -> Tensor:

@@ -43,20 +43,25 @@ class FacesConv(torch.autograd.Function):
 
 
 def _touching_tokens(features: Tensor, touching: Borders) -> list[tuple[Tensor, ...]]:
-    """For each of the sides, and each of its directions, the tokens that touch, [M, C, h, w]."""
+    """For each of the sides, and each of its directions, the tokens that touch."""
     flat = features.view(-1, features.shape[-1])
-    return [sides.images(flat.index_select(0, sides.theirs)) for sides in touching]
+    return [sides.read(flat) for sides in touching]
 
 
 def _convolve(features: Tensor, weight: Tensor, touching: Borders, tokens: list[tuple[Tensor, ...]]) -> Tensor:
     out = _last(F.conv3d(_first(features), weight, padding=1)).contiguous()
     flat = out.view(-1, weight.shape[0])
-    for sides, images in zip(touching, tokens, strict=True):
-        for direction, image, places in zip(sides.directions, images, sides.places(), strict=True):
-            taps = direction.taps(weight)
-            added = _last(F.conv2d(image, taps, padding=_padding(taps)))
-            flat.index_add_(0, places, added.reshape(-1, flat.shape[1]))  # each place is named once
+    for sides, read in zip(touching, tokens, strict=True):
+        for direction, side, places in zip(sides.directions, read, sides.places(), strict=True):
+            flat.index_add_(0, places, _added(side, direction.taps(weight)))  # each place is named once
     return out
+
+
+def _added(side: Tensor, taps: Tensor) -> Tensor:
+    """[P, C_out]: what the touching tokens of one direction add to the tokens that they touch."""
+    if side.ndim == 4:
+        return _last(F.conv2d(side, taps, padding=1)).reshape(-1, taps.shape[0])
+    return side.flatten(1) @ taps.flatten(2).permute(2, 1, 0).flatten(0, 1)
 
 
 def _weight_gradient(
@@ -67,15 +72,18 @@ def _weight_gradient(
     exact = torch.promote_types(weight.dtype, torch.float32)
     total = convolution_weight_gradient(_first(grad), _first(features), weight, 1, padding=1)
     total = total.to(exact, memory_format=torch.contiguous_format)
-    for sides, images, received in zip(touching, _touching_tokens(features, touching), grads, strict=True):
-        for direction, image, touched in zip(sides.directions, images, reversed(received), strict=True):
-            taps = direction.taps(weight)
-            direction.taps(total).add_(convolution_weight_gradient(touched, image, taps, 1, padding=_padding(taps)))
+    for sides, read, received in zip(touching, _touching_tokens(features, touching), grads, strict=True):
+        for direction, side, touched in zip(sides.directions, read, reversed(received), strict=True):
+            taps = direction.taps(total)
+            taps += _taps_gradient(side, touched, direction.taps(weight))
     return total.to(weight.dtype)
 
 
-def _padding(taps: Tensor) -> tuple[int, int]:
-    return taps.shape[2] // 2, taps.shape[3] // 2
+def _taps_gradient(side: Tensor, touched: Tensor, taps: Tensor) -> Tensor:
+    if side.ndim == 4:
+        return convolution_weight_gradient(touched, side, taps, 1, padding=1)
+    rows = touched[:, touched.shape[1] // 2]  # the tap in the middle reads the token itself
+    return (rows.T @ side.flatten(1)).unflatten(1, side.shape[1:]).transpose(1, 2).unsqueeze(2)
 
 
 def _first(x: Tensor) -> Tensor:

@@ -115,17 +115,11 @@ def _add_planar_weight_gradient(total: Tensor, halo: Tensor, grad: Tensor, weigh
 
 
 def convolution_weight_gradient(
-    grad: Tensor,
-    inputs: Tensor,
-    weight: Tensor,
-    groups: int,
-    stride: int = 1,
-    padding: int | tuple[int, ...] = 0,
+    grad: Tensor, inputs: Tensor, weight: Tensor, groups: int, stride: int = 1, padding: int = 0
 ) -> Tensor:
     """What a convolution of `inputs` [n, C, ...] adds to the gradient of its weight."""
     n = inputs.ndim - 2
-    pads = [padding] * n if isinstance(padding, int) else list(padding)
     result: Tensor = torch.ops.aten.convolution_backward(
-        grad, inputs, weight, [0], [stride] * n, pads, [1] * n, False, [0] * n, groups, [False, True, False]
+        grad, inputs, weight, [0], [stride] * n, [padding] * n, [1] * n, False, [0] * n, groups, [False, True, False]
     )[1]
     return result
