@@ -52,6 +52,16 @@ def test_every_form_is_the_dense_convolution_on_what_is_visible_with_all_gradien
 
 
 @pytest.mark.parametrize("cut", [0, 1])
+@pytest.mark.parametrize("out", [3, 500])
+def test_columns_are_the_dense_convolution_with_more_tokens_than_channels_and_with_fewer(out, cut):
+    crop, shown, cells = scene((2, 2, 2), ragged(3, 3, 3), cut)
+    weight = weight_of(out, 4)
+    assert cell_conv._is_few(cells, weight) == (out == 500)
+    found = cells.with_features(cell_conv._compute("columns", cells.zero_outside(), weight, 1)).to_dense()
+    check(found, submanifold(crop, shown, weight, None), crop, weight)
+
+
+@pytest.mark.parametrize("cut", [0, 1])
 @pytest.mark.parametrize("block", [(1, 1, 1), (4, 4, 4), (3, 8, 4)], ids=str)
 def test_where_nothing_is_hidden_one_dense_convolution_computes_all(block, cut):
     crop, shown, cells = scene(block, torch.ones(2, 4, 3, 5, dtype=torch.bool), cut)
