@@ -15,10 +15,10 @@ TINY = {
     "openmind-h100": ("data.batch=2", "run.keep_every=0"),
     "rsna-h100": ("data.batch=2", "data.crop=[48, 32, 32]", "run.keep_every=0"),
     "kaggle-t4": ("data.batch=4",),
-    "seed-2025-10": ("data.batch=1", "data.crop=[64, 32, 32]", "mask.block=1"),
+    "seed-2025-10": ("data.batch=2", "data.crop=[32, 64, 32]", "mask.block=1"),
     "dense-mae": ("data.batch=2",),
     "spark-random": ("data.batch=2",),
-    "mim": ("data.batch=2", "objective.second_view_cells=[1, 1, 1]"),
+    "mim": ("data.batch=2", "data.crop=[24, 16, 16]", "objective.second_view_cells=[1, 1, 1]"),
     "hard-cells": ("data.batch=2",),
 }
 WORDS = (
