@@ -101,9 +101,9 @@ def test_weights_decide_how_often_a_modality_comes(mixed_store):
     made = dataset(mixed_store, weights={"MR": 1.0, "CT": 3.0})
     share = np.mean([made.modality_of(n) == "CT" for n in range(2000)])
     assert abs(share - 0.75) < 0.04
-    only = dataset(mixed_store, weights={"CT": 0.0})
+    only = dataset(mixed_store, weights={"MR": 1.0, "CT": 0.0})
     assert {only.modality_of(n) for n in range(200)} == {"MR"}
-    for wrong in ({"Mr": 1.0}, {"MR": 0.0, "CT": 0.0}):
+    for wrong in ({"Mr": 1.0}, {"MR": 1.0}, {"MR": 0.0, "CT": 0.0}):
         with pytest.raises(SettingsError, match="CT and MR"):
             dataset(mixed_store, weights=wrong)
 
