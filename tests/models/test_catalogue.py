@@ -117,3 +117,8 @@ def test_the_published_network_has_the_published_size():
     with torch.device("meta"):
         model = segmentation_model(ws.create_model("waveformer_small", in_channels=4), 4)
     assert abs(sum(p.numel() for p in model.parameters()) / 17.17e6 - 1) < 0.05
+
+
+def test_no_stem_at_all_is_refused():
+    with pytest.raises(ModelError, match="at least one stem"):
+        ws.create_model("resenc_tiny", stems={})
