@@ -15,7 +15,7 @@ TINY = {
     "openmind-h100": ("data.batch=2", "run.keep_every=0"),
     "rsna-h100": ("data.batch=2", "data.crop=[48, 32, 32]", "run.keep_every=0"),
     "kaggle-t4": ("data.batch=4",),
-    "seed-2025-10": ("data.batch=2", "data.crop=[32, 64, 32]", "mask.block=1"),
+    "seed-2025-10": ("data.batch=2", "data.crop=[64, 32, 32]", "mask.block=1"),
     "dense-mae": ("data.batch=2",),
     "spark-random": ("data.batch=2",),
     "mim": ("data.batch=2", "data.crop=[24, 16, 16]", "objective.second_view_cells=[1, 1, 1]"),
@@ -58,7 +58,8 @@ def test_a_recipe_does_two_steps_on_a_tiny_crop(name, store, tmp_path):
     summary = pretrain(settings, store, tmp_path / "run")
     assert (summary.steps, summary.model) == (2, settings.model.name)
     losses = [line["loss"] for line in read_lines(tmp_path / "run" / "metrics.jsonl")]
-    assert len(losses) == 2 and all(loss is None or 0 < loss < 100 for loss in losses)
+    # In so small a crop of the seed's large cells there may be nothing to predict: a loss of 0.
+    assert len(losses) == 2 and all(loss is None or 0 <= loss < 100 for loss in losses)
     encoder = load_encoder(tmp_path / "run")
     levels = encoder(torch.zeros(1, 1, *settings.data.crop), modality="MR")
     assert len(levels) == len(encoder.channels)

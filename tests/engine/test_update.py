@@ -10,7 +10,7 @@ from wavespark.checkpoints import checkpoint_folders, read_checkpoint
 from wavespark.engine import load_encoder, pretrain
 from wavespark.engine.building import build_model, stems_of
 from wavespark.engine.faults import Faults
-from wavespark.engine.optimizer import layers_of, make_optimizer
+from wavespark.engine.optimizer import layers_of, make_optimizer, restore_optimizer
 from wavespark.engine.telemetry import read_lines
 from wavespark.errors import CheckpointError, SettingsError, TrainingStopped
 
@@ -61,6 +61,18 @@ def test_without_layer_decay_every_layer_has_one_rate(mr_store):
     model = build_model(small_settings(), stems_of(mr_store))
     assert {g["lr_scale"] for g in make_optimizer(model, small_settings().optimizer).param_groups} == {1.0}
     assert max(layers_of(model).values()) == 5
+
+
+def test_moments_that_fit_no_parameter_are_refused_by_name(mr_store):
+    model = build_model(small_settings(), stems_of(mr_store))
+    optimizer = make_optimizer(model, small_settings().optimizer)
+    name, p = next(iter(model.named_parameters()))
+    good = {f"{name}.step": torch.ones(()), f"{name}.exp_avg": p * 0, f"{name}.exp_avg_sq": p * 0}
+    restore_optimizer(model, optimizer, good)
+    assert len(optimizer.state) == 1
+    for wrong in ({"../../x.exp_avg": p * 0}, {f"{name}.exp_avg": torch.zeros(1)}):
+        with pytest.raises(CheckpointError, match="another model"):
+            restore_optimizer(model, optimizer, good | wrong)
 
 
 def test_an_optimiser_that_skips_on_the_device_makes_the_same_run(mr_store, tmp_path, monkeypatch):

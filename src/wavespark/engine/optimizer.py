@@ -88,8 +88,14 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensor
     """Puts the moments back; a parameter that was never updated has none.
 
     Raises:
-        CheckpointError: if one is missing.
+        CheckpointError: if one is missing, has another shape, or is of no parameter.
     """
+    known = {f"{name}.{key}": p.shape for name, p in trained(model) for key in _MOMENTS}
+    foreign = [n for n, t in tensors.items() if n not in known or (t.shape != known[n] and not n.endswith(".step"))]
+    if foreign:
+        raise CheckpointError(
+            f"the checkpoint's optimiser state holds {len(foreign)} tensor(s) that fit no parameter, e.g. {foreign[0]!r}: it belongs to another model"
+        )
     for name, p in trained(model):
         moments = {key: tensors[f"{name}.{key}"] for key in _MOMENTS if f"{name}.{key}" in tensors}
         if not moments:
