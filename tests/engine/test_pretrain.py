@@ -214,7 +214,7 @@ def held(tmp_path_factory):
     )
     assert holder.stdout.readline() == "held\n"
     yield run, holder.pid
-    holder.communicate("", timeout=20)
+    holder.communicate("", timeout=300)
 
 
 def test_a_second_process_on_one_folder_is_refused_with_the_first_ones_number(held, mr_store):

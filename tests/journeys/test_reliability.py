@@ -139,7 +139,7 @@ def test_a_run_that_cannot_fit_on_the_disk_is_refused_before_it_starts(store, tm
     from wavespark.prepare import open_store
 
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("wavespark.engine.preflight.shutil.disk_usage", lambda p: usage(2**30, 2**30 - 2**20, 2**20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda p: usage(2**30, 2**30 - 2**20, 2**20))
     with pytest.raises(StoreError, match="1 MiB free, but 3 checkpoints of"):
         preflight(small_settings(), open_store(store), tmp_path / "run")
 
