@@ -179,7 +179,7 @@ def test_each_key_changes_what_is_run_or_how():
         ("data.crop=[32, 64, 64]", lambda s: s.masking((8, 8, 8)).grid),
         ("model.drop_path=0.25", lambda s: s.encoder({"MR": 1}).settings.drop_path),
         ("model.name=waveformer_small", lambda s: s.encoder({"MR": 1}).channels),
-        ("decoder.widths=[96, 48]", lambda s: s.decoder.settings().widths),
+        ("decoder.widths=[64, 32]", lambda s: s.decoder.settings().widths),
         ("decoder.mlp_ratio=3", lambda s: s.decoder.settings().mlp_ratio),
     ):
         assert built(load_pretraining("tiny-cpu", [word])) != built(base), word

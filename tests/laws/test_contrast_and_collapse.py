@@ -7,7 +7,7 @@ from engine.small import make_store, small_settings
 from objectives.parts import CONTRAST, SAME_LOCATION, batch_for, objective_of, train
 from wavespark.checkpoints import checkpoint_folders
 from wavespark.config.objective import HealthSettings
-from wavespark.engine import loop, pretrain
+from wavespark.engine import pretrain, training
 from wavespark.engine.alarms import Alarms
 from wavespark.engine.objective import Objective, Term, Terms
 from wavespark.engine.step import Scoring, draw_masks, reconstruct
@@ -149,7 +149,7 @@ def test_a_run_whose_features_collapse_stops_with_code_4_and_keeps_its_checkpoin
     class Chasing(Objective):
         forward = collapse_terms
 
-    monkeypatch.setattr(loop, "Objective", Chasing)
+    monkeypatch.setattr(training, "Objective", Chasing)
     store = make_store(tmp_path, ("MR", "MR"))
     settings = small_settings(
         "run.steps=200",

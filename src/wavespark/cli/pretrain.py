@@ -44,7 +44,7 @@ def command(
         chosen = load_pretraining(recipe, settings or [])
         opened = open_store(store)
         if first:
-            for line in preflight(chosen, opened, output):
+            for line in preflight(chosen, opened, output, fresh=fresh):
                 note(printable(line))
             if fresh and _is_first_attempt():
                 begin_fresh(output)

@@ -91,8 +91,8 @@ def begin_fresh(run: Path) -> None:
             place.mkdir()
 
 
-def settle(run: Path, settings: PretrainSettings) -> None:
-    """Writes the settings, or checks that they are those with which the run began; `run.workers`-like settings that do not change the result may differ.
+def check_same(run: Path, settings: PretrainSettings) -> None:
+    """Checks that the settings are those with which the run began; `run.workers`-like settings that do not change the result may differ.
 
     Raises:
         SettingsError: naming every difference, if there are checkpoints of other settings.
@@ -110,9 +110,18 @@ def settle(run: Path, settings: PretrainSettings) -> None:
             raise SettingsError(
                 f"{run} was begun with other settings: {'; '.join(changed)}. Use the same, another --output, or --fresh"
             )
+
+
+def settle(run: Path, settings: PretrainSettings) -> None:
+    """Writes the settings of a run that begins, or goes on with the same.
+
+    Raises:
+        SettingsError: as `check_same`.
+    """
+    check_same(run, settings)
     for part in (run, run / EXAMPLES):
         remove_unfinished(part)
-    write_file(run / CONFIG, to_toml(document).encode())
+    write_file(run / CONFIG, to_toml(settings.model_dump()).encode())
 
 
 _FREE = {

@@ -26,13 +26,15 @@ VERIFIED_BYTES = 2**30
 _ROOM_FOR_THE_REST = 64 * 2**20
 
 
-def preflight(settings: PretrainSettings, store: Store, run: Path) -> list[str]:
-    """The lines to show before a run.
+def preflight(settings: PretrainSettings, store: Store, run: Path, *, fresh: bool = False) -> list[str]:
+    """The lines to show before a run; with `fresh`, of one that begins again whatever is in its folder.
 
     Raises:
         StoreError: if an item of the store is damaged, or there is no room for the checkpoints.
-        SettingsError: if the settings cannot be followed here.
+        SettingsError: if the settings cannot be followed here, or the folder holds a run of others.
     """
+    if not fresh:
+        folder.check_same(run, settings)
     ranks = ranks_of()
     check_processes(settings, ranks.world)
     device = choose_device(settings, ranks.local_rank)
