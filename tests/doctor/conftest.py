@@ -28,6 +28,9 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
         if code:
             (site / (module or name)).mkdir()
             (site / (module or name) / "__init__.py").write_text(code)
+        if so:  # a record of a file that is not there counts for nothing where another package has replaced the finder of distributions
+            (site / (module or name)).mkdir(exist_ok=True)
+            (site / (module or name) / "_C.so").touch()
         if version:
             info = site / f"{name.replace('-', '_')}-{version}.dist-info"
             info.mkdir()

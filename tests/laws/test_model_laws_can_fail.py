@@ -51,7 +51,7 @@ def test_a_norm_over_the_whole_batch_instead_of_each_sample(plant):
 
 
 def test_a_norm_that_counts_tokens_outside_the_crop(plant):
-    plant(cell_norm, "_moments", lambda moments: lambda features, inside: moments(features, None))
+    plant(cell_norm, "_moments", lambda moments: lambda features, inside: moments(features, inside | True))
     with the_law_notices():
         EQUAL("resenc_tiny", DOUBLE, False)
 
