@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import torch
 
 from downstream.labelled import small_finetuning
 from wavespark.downstream import save_model
@@ -155,6 +156,12 @@ def test_the_mirrored_head_with_sides_exchanged_is_averaged_in(predictor: Predic
     np.testing.assert_allclose(
         other, predictor.task.predict(predictor.found.model, mirrored)[Sides.columns(LABELS)], atol=1e-6
     )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="torch sees no CUDA device"):
+        Predictor(make_model(tmp_path / "model"), "cuda")
 
 
 def test_a_model_of_other_labels_is_refused(tmp_path: Path) -> None:

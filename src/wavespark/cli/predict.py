@@ -1,6 +1,5 @@
 """`wavespark predict MODEL SOURCE... --output FOLDER`: a fine-tuned model applied, in the geometry of the sources."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +31,7 @@ def command(
 
         from wavespark.downstream import load_model
         from wavespark.downstream.prediction import predict_store
+        from wavespark.engine.building import cores
         from wavespark.prepare import open_store, prepare
 
         if device not in ("auto", "cpu", "cuda"):
@@ -41,9 +41,8 @@ def command(
         found = load_model(model, device)
         if store is None:
             store = output / "store"
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             with progress("prepare") as tell:
-                report = prepare([str(s) for s in source or ()], store, found.recipe, workers=cores, tell=tell)
+                report = prepare([str(s) for s in source or ()], store, found.recipe, workers=cores(), tell=tell)
             for refusal in report.refused:
                 note(f"left out, {refusal.reason}: {printable(refusal.sentence)} (id {refusal.source_id})")
         with progress("predict") as tell:

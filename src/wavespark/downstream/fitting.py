@@ -4,7 +4,6 @@ Draw k of a training is a function of (seed, k), as in pre-training: an arm and 
 """
 
 import math
-import os
 import re
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from wavespark.config.downstream import FinetuneSettings
 from wavespark.downstream.heads import encoder_of
 from wavespark.downstream.items import Labelled, place_window, widened, window
 from wavespark.downstream.memory import Readable
+from wavespark.engine.building import cores
 from wavespark.errors import ModelError, SettingsError, TrainingStopped
 from wavespark.models import Encoder
 from wavespark.randomness import sample_stream, stream
@@ -89,11 +89,8 @@ def fit(
     """
     started = time.monotonic()
     settings = task.settings
-    device = choose_device(settings)
-    torch.set_num_threads(
-        settings.run.threads
-        or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    )
+    device = choose_device(settings.run.device)
+    torch.set_num_threads(settings.run.threads or cores())
     model = build_model(task, encoder, seed).to(device)
     optimizer = make_groups(model, settings, pretrained)
     total = settings.run.steps
@@ -166,18 +163,18 @@ def _rate(step: int, total: int, settings: FinetuneSettings) -> float:
     return o.learning_rate * (o.final_fraction + (1 - o.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def choose_device(settings: FinetuneSettings) -> torch.device:
-    """The device that the settings ask for.
+def choose_device(wanted: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`.
 
     Raises:
         SettingsError: if it is not there.
     """
     there = torch.cuda.is_available()
-    if settings.run.device == "cuda" and not there:
+    if wanted == "cuda" and not there:
         raise SettingsError(
-            "run.device=cuda, but torch sees no CUDA device: `wavespark doctor` says why; use run.device=cpu"
+            "the device cuda was asked for, but torch sees no CUDA device: `wavespark doctor` says why; use cpu, or auto"
         )
-    return torch.device("cuda" if there and settings.run.device != "cpu" else "cpu")
+    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
 
 
 def _batches(

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
@@ -15,7 +14,7 @@ from wavespark.checkpoints.format import MANIFEST, manifest, read_checked
 from wavespark.config.downstream import FinetuneSettings
 from wavespark.downstream.classify import Classify
 from wavespark.downstream.detect import Detect
-from wavespark.downstream.fitting import Task
+from wavespark.downstream.fitting import Task, choose_device
 from wavespark.downstream.heads import encoder_of
 from wavespark.downstream.segment import Segment
 from wavespark.errors import CheckpointError
@@ -76,8 +75,9 @@ def load_model(path: str | Path, device: str = "auto") -> TaskModel:
 
     Raises:
         CheckpointError: if there is none, it is damaged, or a weight does not fit.
+        SettingsError: if the device is not there.
     """
-    folder = Path(path)
+    folder, chosen = Path(path), choose_device(device)
     if (folder / "model" / CONFIG).is_file():
         folder = folder / "model"
     if not (folder / CONFIG).is_file():
@@ -97,8 +97,7 @@ def load_model(path: str | Path, device: str = "auto") -> TaskModel:
         raise CheckpointError(
             f"{folder} was not written by this version of wavespark, or its weights do not fit"
         ) from None
-    there = "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
-    return TaskModel(task=task, model=model.to(there).eval(), config=config)
+    return TaskModel(task=task, model=model.to(chosen).eval(), config=config)
 
 
 def make_task(description: Mapping[str, Any], settings: FinetuneSettings) -> Task:
