@@ -1,16 +1,15 @@
 """Frozen features of whole volumes: for each level, mean and spread over the head, from its visible cells alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from wavespark.downstream.classify import tiles, visible_cells
+from wavespark.downstream.fitting import Tell
 from wavespark.models import Encoder
 from wavespark.prepare import StoredVolume
 from wavespark.shapes import Triple
-
-Tell = Callable[[float, float, str], None]
 
 
 @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,7 @@ def widened(item: Labelled, start: Triple, size: Triple) -> Callable[[Triple, Tr
     def widen(before: Triple, after: Triple) -> Scene:
         s0, s1, s2 = (s - b for s, b in zip(start, before, strict=True))
         n0, n1, n2 = (n + b + a for n, b, a in zip(size, before, after, strict=True))
-        wide = window(item, (s0, s1, s2), (n0, n1, n2))
-        return replace(wide, points=wide.points)
+        return window(item, (s0, s1, s2), (n0, n1, n2))
 
     return widen
 

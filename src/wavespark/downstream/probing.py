@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from wavespark.downstream.features import Tell, store_features
+from wavespark.downstream.features import store_features
+from wavespark.downstream.fitting import Tell
 from wavespark.downstream.heads import untrained
 from wavespark.downstream.labels import LabelTable
 from wavespark.errors import SettingsError
