@@ -82,9 +82,7 @@ def group_dicom(walk: Walk, settings: ReadingSettings) -> None:
             walk.refuse(entry.relative, problem)
 
 
-def _add(
-    entry: Entry, groups: dict[str, _Series], unwanted: dict[str, _Series], settings: ReadingSettings
-) -> None:
+def _add(entry: Entry, groups: dict[str, _Series], unwanted: dict[str, _Series], settings: ReadingSettings) -> None:
     file = open_dicom(entry.path, _TAGS)
     with unquoted("corrupt", "its DICOM header cannot be parsed: copy or export it again"):
         dataset = file.dataset

@@ -73,8 +73,8 @@ def _beside(items: list[_Named], root: bytes) -> Beside:
     return Beside(
         labels=tuple((name, _below(root, text)) for name, text in sorted(labels.items())),
         hidden=None if hidden is None else _below(root, hidden),
-        modality=next((item.modality for item in items if item.modality in MODALITIES), None),
-        contrast=next((item.contrast for item in items if item.contrast in CONTRASTS), None),
+        modality=next((item.modality for item in items if item.modality), None),
+        contrast=next((item.contrast for item in items if item.contrast), None),
     )
 
 

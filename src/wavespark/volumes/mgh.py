@@ -8,40 +8,19 @@ from nibabel.freesurfer.mghformat import MGHHeader
 
 from wavespark.errors import VolumeError
 from wavespark.volumes.files import Inflated, Reader, drain, open_regular, read_exactly, read_voxels
-from wavespark.volumes.finish import check_affine, check_size, finish
-from wavespark.volumes.naming import kind_of
+from wavespark.volumes.finish import check_affine, check_size
 from wavespark.volumes.privacy import unquoted
 from wavespark.volumes.settings import ReadingSettings
-from wavespark.volumes.source import Source
-from wavespark.volumes.volume import Volume
 
 _HEADER = 284
 _DTYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
 
 
-def read_mgh(source: Source, settings: ReadingSettings) -> Volume:
-    """The volume of one `.mgh` or `.mgz` file.
+def load_mgh(path: bytes, settings: ReadingSettings) -> tuple[np.ndarray, np.ndarray, set[str]]:
+    """Of one `.mgh` or `.mgz` file: values float32 [i, j, k], affine, and what was odd.
 
     Raises:
         VolumeError: see the reason codes in the user guide.
-    """
-    voxels, affine, notes = load_mgh(source.paths[0], settings)
-    return finish(
-        voxels,
-        affine,
-        kind=kind_of(source.paths[0]),
-        id=source.id,
-        patient=source.patient,
-        notes=notes | set(source.notes),
-        settings=settings,
-    )
-
-
-def load_mgh(path: bytes, settings: ReadingSettings) -> tuple[np.ndarray, np.ndarray, set[str]]:
-    """Values float32 [i, j, k], affine, and what was odd.
-
-    Raises:
-        VolumeError: as `read_mgh`.
     """
     with open_regular(path) as file:
         compressed = file.read(2) == b"\x1f\x8b"

@@ -6,21 +6,18 @@ from nibabel.minc1 import Minc1File
 
 from wavespark.errors import VolumeError
 from wavespark.volumes.files import open_regular
-from wavespark.volumes.finish import check_affine, check_size, finish
-from wavespark.volumes.naming import kind_of
+from wavespark.volumes.finish import check_affine, check_size
 from wavespark.volumes.privacy import unquoted
 from wavespark.volumes.settings import ReadingSettings
-from wavespark.volumes.source import Source
-from wavespark.volumes.volume import Volume
 
 
-def read_minc(source: Source, settings: ReadingSettings) -> Volume:
-    """The volume of one `.mnc` file.
+def load_minc(path: bytes, settings: ReadingSettings) -> tuple[np.ndarray, np.ndarray, set[str]]:
+    """Of one `.mnc` file: values float32 [i, j, k], affine, and what was odd.
 
     Raises:
         VolumeError: see the reason codes in the user guide.
     """
-    with open_regular(source.paths[0]) as file:
+    with open_regular(path) as file:
         if file.read(3) != b"CDF":
             raise VolumeError("unsupported_format", "MINC 2 (HDF5) is not read: convert it, for example with mnc2nii")
         file.seek(0)
@@ -31,12 +28,4 @@ def read_minc(source: Source, settings: ReadingSettings) -> Volume:
             check_size(shape, settings)
             check_affine(affine)
             voxels = np.asfortranarray(minc.get_scaled_data(), np.float32)
-    return finish(
-        voxels,
-        affine,
-        kind=kind_of(source.paths[0]),
-        id=source.id,
-        patient=source.patient,
-        notes=set(source.notes),
-        settings=settings,
-    )
+    return voxels, affine, set()

@@ -14,40 +14,19 @@ from nibabel.nifti2 import Nifti2Header
 
 from wavespark.errors import VolumeError
 from wavespark.volumes.files import Inflated, Reader, drain, open_regular, read_exactly, read_voxels
-from wavespark.volumes.finish import check_affine, check_size, finish
-from wavespark.volumes.naming import kind_of
+from wavespark.volumes.finish import check_affine, check_size
 from wavespark.volumes.privacy import unquoted
 from wavespark.volumes.settings import ReadingSettings
-from wavespark.volumes.source import Source
-from wavespark.volumes.volume import Volume
 
 _MAX_EXTENSIONS = 1 << 24
 _DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 
 
-def read_nifti(source: Source, settings: ReadingSettings) -> Volume:
-    """The volume of one `.nii` or `.nii.gz` file.
+def load_nifti(path: bytes, settings: ReadingSettings) -> tuple[np.ndarray, np.ndarray, set[str]]:
+    """Of one `.nii` or `.nii.gz` file: values float32 [i, j, k], affine, and what was odd.
 
     Raises:
         VolumeError: see the reason codes in the user guide.
-    """
-    voxels, affine, notes = load_nifti(source.paths[0], settings)
-    return finish(
-        voxels,
-        affine,
-        kind=kind_of(source.paths[0]),
-        id=source.id,
-        patient=source.patient,
-        notes=notes | set(source.notes),
-        settings=settings,
-    )
-
-
-def load_nifti(path: bytes, settings: ReadingSettings) -> tuple[np.ndarray, np.ndarray, set[str]]:
-    """Values float32 [i, j, k], affine, and what was odd.
-
-    Raises:
-        VolumeError: as `read_nifti`.
     """
     with open_regular(path) as file:
         compressed = file.read(2) == b"\x1f\x8b"

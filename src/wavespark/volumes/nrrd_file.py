@@ -11,12 +11,9 @@ import numpy as np
 
 from wavespark.errors import VolumeError
 from wavespark.volumes.files import Inflated, Reader, RegularFile, drain, open_regular, read_exactly, read_voxels
-from wavespark.volumes.finish import check_affine, check_size, finish
-from wavespark.volumes.naming import kind_of
+from wavespark.volumes.finish import check_affine, check_size
 from wavespark.volumes.privacy import unquoted
 from wavespark.volumes.settings import ReadingSettings
-from wavespark.volumes.source import Source
-from wavespark.volumes.volume import Volume
 
 _MAX_HEADER = 1 << 20
 _RAS_SIGNS = {"right": 1, "left": -1, "anterior": 1, "posterior": -1, "superior": 1, "inferior": -1}
@@ -35,29 +32,11 @@ _TYPES = {
 }
 
 
-def read_nrrd(source: Source, settings: ReadingSettings) -> Volume:
-    """The volume of one `.nrrd` file.
+def load_nrrd(path: bytes, settings: ReadingSettings) -> tuple[np.ndarray, np.ndarray, set[str]]:
+    """Of one `.nrrd` file: values float32 [i, j, k], affine, and what was odd.
 
     Raises:
         VolumeError: see the reason codes in the user guide.
-    """
-    voxels, affine, notes = load_nrrd(source.paths[0], settings)
-    return finish(
-        voxels,
-        affine,
-        kind=kind_of(source.paths[0]),
-        id=source.id,
-        patient=source.patient,
-        notes=notes | set(source.notes),
-        settings=settings,
-    )
-
-
-def load_nrrd(path: bytes, settings: ReadingSettings) -> tuple[np.ndarray, np.ndarray, set[str]]:
-    """Values float32 [i, j, k], affine, and what was odd.
-
-    Raises:
-        VolumeError: as `read_nrrd`.
     """
     with open_regular(path) as file:
         header = _read_header(file)

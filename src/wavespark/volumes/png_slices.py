@@ -76,7 +76,9 @@ def read_png(source: Source, settings: ReadingSettings) -> Volume:
             raise VolumeError("unsupported_dtype", "a slice is no 16-bit grey picture")
         slices.append(_slice(index, path, shape, spacing))
     if spacing is None and settings.assume_geometry is None:
-        raise VolumeError("bad_spacing", "no DL_info.csv above it says how far apart its pixels are: set assume_geometry")
+        raise VolumeError(
+            "bad_spacing", "no DL_info.csv above it says how far apart its pixels are: set assume_geometry"
+        )
     (stack,) = arrange(slices, settings)
     check_size(stack.shape, settings)
     values, valid = _read_values(source, stack)

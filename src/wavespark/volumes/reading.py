@@ -6,17 +6,19 @@ from dataclasses import replace
 from wavespark.errors import VolumeError
 from wavespark.volumes.dicom import read_dicom
 from wavespark.volumes.finding import find_sources
-from wavespark.volumes.mgh import read_mgh
-from wavespark.volumes.minc import read_minc
-from wavespark.volumes.nifti import read_nifti
-from wavespark.volumes.nrrd_file import read_nrrd
+from wavespark.volumes.finish import finish
+from wavespark.volumes.mgh import load_mgh
+from wavespark.volumes.minc import load_minc
+from wavespark.volumes.naming import kind_of
+from wavespark.volumes.nifti import load_nifti
+from wavespark.volumes.nrrd_file import load_nrrd
 from wavespark.volumes.png_slices import read_png
 from wavespark.volumes.privacy import new_secret, unquoted
 from wavespark.volumes.settings import ReadingSettings
 from wavespark.volumes.source import Source
 from wavespark.volumes.volume import Found, Refusal, Volume
 
-_OF_ONE_FILE = {"nifti": read_nifti, "nrrd": read_nrrd, "mgh": read_mgh, "minc": read_minc, "png": read_png}
+_LOADERS = {"nifti": load_nifti, "nrrd": load_nrrd, "mgh": load_mgh, "minc": load_minc}
 
 
 def read_volumes(
@@ -65,6 +67,20 @@ def read_source(source: Source, secret: bytes, settings: ReadingSettings | None 
         with unquoted("corrupt", "it cannot be read: its content contradicts its format"):
             if source.kind == "dicom":
                 return read_dicom(source, secret, settings)
-            return (_OF_ONE_FILE[source.kind](source, settings),)
+            return (read_png(source, settings) if source.kind == "png" else _read_file(source, settings),)
     except MemoryError:
         raise VolumeError("too_large", "it does not fit into memory: use a larger machine") from None
+
+
+def _read_file(source: Source, settings: ReadingSettings) -> Volume:
+    (path,) = source.paths
+    voxels, affine, notes = _LOADERS[source.kind](path, settings)
+    return finish(
+        voxels,
+        affine,
+        kind=kind_of(path),
+        id=source.id,
+        patient=source.patient,
+        notes=notes | set(source.notes),
+        settings=settings,
+    )
