@@ -39,6 +39,8 @@ def rsna(root: Path) -> dict[str, Series]:
     places += [
         ("1.2.826.999", "1.2.826.999.1", coordinates, LEFT_MCA),
         ("1.2.826.1", "1.2.826.1.6", coordinates, "Jane Doe"),
+        ("1.2.826.1", "1.2.826.1.4", "{'x': 1e999, 'y': 2}", LEFT_MCA),
+        ("1.2.826.1", "1.2.826.1.4", "{'x': 1, 'y': 2, 'f': 1e999}", LEFT_MCA),
     ]
     names = ("SeriesInstanceUID", "SOPInstanceUID", "coordinates", "location")
     write_table(root / "train_localizers.csv", [dict(zip(names, place, strict=True)) for place in places])

@@ -3,6 +3,7 @@
 Rows of series that are not there are passed over: counts changed with releases, and a part of the data is data, too.
 """
 
+import math
 import os
 import re
 from collections import defaultdict
@@ -87,7 +88,8 @@ def _marks(folder: bytes, sources: tuple[Source, ...]) -> dict[str, list[Mark]]:
         place = {key: float(value) for key, value in _COORDINATE.findall(row.get("coordinates", ""))}
         file = files.get(uid, {}).get(row.get("SOPInstanceUID", ""))
         name = row.get("location", "").strip()
-        if file is not None and {"x", "y"} <= set(place) and name in LOCATIONS:
+        possible = {"x", "y"} <= set(place) and all(map(math.isfinite, place.values()))
+        if file is not None and possible and name in LOCATIONS:
             frame = int(place.get("f", 0))
             marks[uid].append(Mark(name=name, file=file, frame=frame, x=place["x"], y=place["y"]))
     return marks
