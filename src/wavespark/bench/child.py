@@ -27,7 +27,7 @@ ALLOCATOR = {
 
 
 def in_clean_process(bench: StepBench | SparseBench) -> dict[str, Any]:
-    """`measure_step(bench)` or `measure_sparse(bench)`, from a child process with quiet memory; its progress goes to standard error.
+    """`measure_step` or `measure_sparse` of the settings, from a child process with quiet memory; its progress goes to standard error.
 
     Raises:
         SettingsError: if the settings do not fit the model.
@@ -54,23 +54,23 @@ def in_clean_process(bench: StepBench | SparseBench) -> dict[str, Any]:
     return found
 
 
-_BENCHES: dict[str, Callable[[Any, Callable[[int, int], None]], dict[str, Any]]] = {
-    "sparse": lambda settings, tell: measure_sparse(SparseBench(**settings), tell),
-    "step": lambda settings, tell: measure_step(StepBench(**settings), tell),
+_BENCHES: dict[str, tuple[str, Callable[..., Any], Callable[..., dict[str, Any]]]] = {
+    "SparseBench": ("sparse", SparseBench, measure_sparse),
+    "StepBench": ("step", StepBench, measure_step),
 }
+"""By the class of the settings: the word on the command line, the class, what measures."""
 
 
 def main() -> None:
     """The child: settings as JSON on standard input, result as JSON on standard output."""
 
-    verb = "sparse" if sys.argv[1] == "SparseBench" else "step"
+    verb, settings, measure = _BENCHES[sys.argv[1]]
 
     def tell(done: int, total: int) -> None:
         sys.stderr.write(f"bench {verb}: round {done} of {total}\n")
 
     try:
-        settings = json.load(sys.stdin)
-        found = _BENCHES[verb](settings, tell)
+        found = measure(settings(**json.load(sys.stdin)), tell)
     except WavesparkError as error:
         found = {"refused": str(error)}
     json.dump(found, sys.stdout)

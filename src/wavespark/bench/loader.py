@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from wavespark.bench.cost import Cost
-from wavespark.bench.step import describe_environment
+from wavespark.bench.environment import describe_environment
+from wavespark.bench.page import verdict
 from wavespark.config import load_pretraining
 from wavespark.engine.timing import seconds_per_step
 from wavespark.errors import SettingsError
@@ -119,7 +120,7 @@ def describe_loader(document: dict[str, Any]) -> Iterator[str]:
         yield f"{r['form']:<12} {r['crops_a_second']:>10.0f} {1e3 * r['user_seconds_a_crop']:>15.1f} {100 * r['share_of_a_step']:>8.0f} %"
     edge = " x ".join(map(str, step["crop"]))
     yield f"of a step: processor time of one loader process for a batch, against {step['seconds']:.2f} s for {step['crops']} crops of {edge} ({step['recipe']})"
-    yield f"target: {document['target']:.0f} crops a second as stored, and below 100 % of a step: {'met' if document['met'] else 'MISSED'}"
+    yield f"target: {document['target']:.0f} crops a second as stored, and below 100 % of a step: {verdict(document['met'])}"
     yield f"again: {document['command']}"
 
 

@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from wavespark.bench.environment import describe_environment
+from wavespark.bench.page import verdict
 from wavespark.bench.peers import dcm2niix, prepare_with_script
 from wavespark.bench.series import write_ct
-from wavespark.bench.step import describe_environment
 from wavespark.errors import SettingsError
 from wavespark.prepare import load_recipe, open_store, prepare
 from wavespark.prepare.item import make_item
@@ -127,8 +128,8 @@ def describe_prepare(document: dict[str, Any]) -> Iterator[str]:
         if value is None:
             yield f"{names[key]:<50} not measured: pip install dcm2niix"
         else:
-            verdict = "met" if document["met"][key] else "MISSED"
-            yield f"{names[key]:<50} {value:8.3g}   at most {document['targets'][key]:g}: {verdict}"
+            met = verdict(document["met"][key])
+            yield f"{names[key]:<50} {value:8.3g}   at most {document['targets'][key]:g}: {met}"
     yield f"again: {document['command']}"
 
 

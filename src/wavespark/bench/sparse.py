@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from wavespark.bench.cost import Cost, median_ratio
+from wavespark.bench.environment import describe_environment
 from wavespark.bench.sparse_forms import (
     BLOCKS,
     LAST,
@@ -24,7 +25,6 @@ from wavespark.bench.sparse_forms import (
     voxels_work,
 )
 from wavespark.bench.sparse_memory import compare_memory
-from wavespark.bench.step import describe_environment
 from wavespark.errors import SettingsError, WavesparkError
 from wavespark.sparse import CellLayout, engines, set_engine
 from wavespark.sparse.cell_borders import borders

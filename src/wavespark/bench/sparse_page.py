@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from wavespark.bench.page import verdict
+
 _TITLES = {"conv": "3^3 convolution", "block": "(convolution, batch norm, ReLU) x 2"}
 
 
@@ -55,8 +57,3 @@ def _result(row: Mapping[str, Any]) -> str:
         f"  {row['form']:<43} {row['user_seconds']:>7.3f} {row['wall_seconds']:>7.3f} {row['visible_share']:>7.3f} {row['user_ratio']:>6.3f} "
         f"{row['user_ratio_over_share']:>7.2f} {limit} {verdict(row['met']):<6} {row['user_ratio_to_fastest']:.3f} {verdict(row['met_against_fastest'])}"
     ).rstrip()
-
-
-def verdict(met: bool | None) -> str:
-    """In a word; nothing where nothing was promised."""
-    return "" if met is None else "met" if met else "MISSED"

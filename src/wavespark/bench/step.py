@@ -6,7 +6,6 @@ same weights; and of the whole step, with every cell visible and with hidden one
 decoder asked for. The forms take turns in one process and the figures are medians of the ratios within a round.
 """
 
-import platform
 import shlex
 import tempfile
 from collections.abc import Callable
@@ -17,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wavespark import __version__
 from wavespark.bench.cost import Cost, median_ratio
 from wavespark.bench.dense import DenseWaveFormer
 from wavespark.bench.dense_resenc import DenseResEnc
+from wavespark.bench.environment import describe_environment
 from wavespark.bench.whole_step import DECODERS, WholeStep
 from wavespark.config import load_pretraining
 from wavespark.engine import step_parts
@@ -215,25 +214,3 @@ def _difference(encoder: nn.Module, dense: nn.Module, crop: Tensor) -> float:
     """Largest difference of any feature: the dense copy computes the same."""
     pairs = zip(encoder(crop), dense(crop), strict=True)
     return max((level - copy.permute(0, 4, 1, 2, 3)).abs().max().item() for level, copy in pairs)
-
-
-def describe_environment() -> dict[str, Any]:
-    """What the figures depend on: versions, processor, threads."""
-    return {
-        "wavespark": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _processor() -> str:
-    """The processor's name where Linux tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"

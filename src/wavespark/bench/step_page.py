@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from wavespark.bench.page import verdict
+
 
 def step_lines(document: dict[str, Any]) -> Iterator[str]:
     """What `measure_step` found, for a terminal."""
@@ -18,7 +20,7 @@ def step_lines(document: dict[str, Any]) -> Iterator[str]:
     for r in document["results"]:
         yield (
             f"{r['form']:<20} {r['visible_share']:>7.3f} {r['user_ratio']:>10.3f} {r['user_ratio_over_share']:>8.3f} {r['wall_ratio']:>10.3f} "
-            f"{r['wall_ratio_over_share']:>8.3f}   {r['faster_dense_form']}: {_verdict(r)}"
+            f"{r['wall_ratio_over_share']:>8.3f}   {r['faster_dense_form']}: {verdict(r['met'])}"
         )
     if document["steps"]:
         yield ""
@@ -26,7 +28,7 @@ def step_lines(document: dict[str, Any]) -> Iterator[str]:
     for r in document["steps"]:
         yield (
             f"{r['decoder'] + ', ' + r['form']:<20} {r['visible_share']:>7.3f} {r['user_ratio']:>10.3f} {r['bound']:>8.3f} "
-            f"{r['decode_share']:>9.0%}   {_verdict(r)}"
+            f"{r['decode_share']:>9.0%}   {verdict(r['met'])}"
         )
     if document["parts"]:
         whole = sum(document["parts"].values())
@@ -45,7 +47,3 @@ def step_lines(document: dict[str, Any]) -> Iterator[str]:
     if document["steps"]:
         yield "bound: (target x v E + D) / (E + D), from the measured times of encoding and decoding; the light decoder at most 35 % at 60 % hidden."
     yield f"again: {document['command']}"
-
-
-def _verdict(line: dict[str, Any]) -> str:
-    return "met" if line["met"] else "MISSED"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import nibabel as nib
 import numpy as np
 
-from wavespark.bench.step import describe_environment
+from wavespark.bench.environment import describe_environment
 from wavespark.bench.transfer_page import transfer_page
 from wavespark.config import load_pretraining
 from wavespark.config.downstream import FinetuneSettings, finetune_settings
