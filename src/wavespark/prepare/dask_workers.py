@@ -14,10 +14,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Generic, TypeVar
 
 from wavespark.errors import DependencyError, SettingsError, StoreError
-from wavespark.prepare.workers import Limits, Lost
+from wavespark.prepare.workers import Limits, Lost, limit_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,13 +36,10 @@ class _Limited(Generic[T, R]):
     """Folder in which a task that was late leaves its mark."""
 
     def __call__(self, task: T, number: int) -> R | Lost:
-        mark = Path(self.marks) / f"late-{number}"
+        mark = Path(self.marks) / str(number)
         if mark.exists():
-            mark.unlink(missing_ok=True)
             return Lost("time_limit")
-        limit = self.limits.megabytes << 20
-        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+        before = limit_memory(self.limits.megabytes)
         timer = threading.Timer(self.limits.seconds, _end_late, (str(mark),))
         timer.daemon = True
         timer.start()
@@ -49,7 +47,7 @@ class _Limited(Generic[T, R]):
             return self.work(task)
         finally:
             timer.cancel()
-            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+            resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def _end_late(mark: str) -> None:
@@ -91,7 +89,8 @@ def work_on_cluster(
         warnings.simplefilter("ignore")  # of other people's event loops
         stack.enter_context(dask.config.set(settings))
         client = _client(distributed, stack, scheduler, workers)
-        limited = _Limited(work, limits, str(marks))
+        own = stack.enter_context(TemporaryDirectory(prefix="late-", dir=marks))  # other shards number their tasks, too
+        limited = _Limited(work, limits, own)
         suspects: list[tuple[int, T]] = []
         for number, task, result in _results(distributed, client, limited, enumerate(tasks), alone=False):
             if result == Lost("worker_crashed"):

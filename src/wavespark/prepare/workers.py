@@ -141,12 +141,18 @@ def _stop(worker: _Worker[Any], *, kill: bool) -> None:
     worker.process.close()
 
 
+def limit_memory(megabytes: int) -> tuple[int, int]:
+    """Limits what this process may allocate; returns the limits before, for `resource.setrlimit`."""
+    limit = megabytes << 20
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    return soft, hard
+
+
 def _serve(pipe: Connection, work: Callable[[T], Any], megabytes: int) -> None:
     """A worker's life: until None comes or the other end is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
-    limit = megabytes << 20
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    limit_memory(megabytes)
     try:
         pipe.send(_READY)
         while (task := pipe.recv()) is not None:
