@@ -7,9 +7,10 @@ import torch
 
 from engine.small import small_settings
 from wavespark.checkpoints import checkpoint_folders, read_checkpoint
-from wavespark.engine import load_encoder, pretrain
+from wavespark.engine import export_checkpoint, load_encoder, pretrain
 from wavespark.engine.building import build_model, stems_of
 from wavespark.engine.faults import Faults
+from wavespark.engine.initialise import initialise
 from wavespark.engine.optimizer import layers_of, make_optimizer, restore_optimizer
 from wavespark.engine.telemetry import read_lines
 from wavespark.errors import CheckpointError, SettingsError, TrainingStopped
@@ -186,6 +187,22 @@ def test_a_run_begins_with_the_weights_of_another_and_every_key_is_accounted_for
     assert "2 not in the file: stems.CT.weight, stems.CT.bias" in said[-1]
     with pytest.raises(CheckpointError, match="no export"):
         pretrain(small_settings(*words, f"model.init={tmp_path}"), mr_store, tmp_path / "fourth")
+
+
+@pytest.mark.parametrize("source", ["run", "exports/encoder", "encoder.safetensors"])
+def test_a_segmentation_decoder_that_travels_with_an_encoder_does_not_keep_a_run_from_beginning_with_it(
+    mr_store, tmp_path, source
+):
+    words = (CROP, "run.steps=1", "run.held_out_crops=1", "model.name=resenc_tiny", "decoder.kind=unet")
+    pretrain(small_settings(*words), mr_store, tmp_path / "run")
+    export_checkpoint(tmp_path / "run", tmp_path / "encoder.safetensors", "safetensors")
+    encoder = build_model(small_settings(*words), stems_of(mr_store)).encoder
+    place = tmp_path / "run" / source if source.startswith("exports") else tmp_path / source
+    count = len(encoder.state_dict())
+    assert (
+        initialise(encoder, str(place), partial=False)
+        == f"begins with {count} of {count} weights of the encoder from {place}"
+    )
 
 
 def test_a_run_on_a_store_that_grew_holds_out_whom_the_earlier_run_held_out(tmp_path):

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wavespark.checkpoints import newest_checkpoint, read_export
+from wavespark.engine.load import DECODER
 from wavespark.errors import CheckpointError
 
 _SHOWN = 8
@@ -49,6 +50,10 @@ def encoder_weights(path: Path) -> dict[str, Tensor]:
     """
     if path.is_file():
         try:
+            return _of_export(path)
+        except CheckpointError:  # weights without a description, as other programs save them
+            pass
+        try:
             return {k.removeprefix("encoder."): t for k, t in load_file(path).items()}
         except (SafetensorError, OSError, ValueError):
             raise CheckpointError(
@@ -56,13 +61,18 @@ def encoder_weights(path: Path) -> dict[str, Tensor]:
             ) from None
     for folder in (path / "exports" / "encoder", path):
         if (folder / "model.safetensors").is_file():
-            return dict(read_export(folder).weights)
+            return _of_export(folder)
     if (path / "weights.safetensors").is_file():  # what `wavespark import` writes where no encoder fits
         return encoder_weights(path / "weights.safetensors")
     checkpoint = newest_checkpoint(path / "checkpoints", damaged=lambda text: None)
     if checkpoint is None:
         raise CheckpointError(f"{path} is no export, no run with a checkpoint and no safetensors file")
     return {k.removeprefix("encoder."): t for k, t in checkpoint.model.items() if k.startswith("encoder.")}
+
+
+def _of_export(path: Path) -> dict[str, Tensor]:
+    """Without the segmentation decoder that may travel with an encoder."""
+    return {k: t for k, t in read_export(path).weights.items() if not k.startswith(DECODER)}
 
 
 def _list(title: str, names: list[str]) -> str:

@@ -12,10 +12,11 @@ from wavespark.checkpoints import Export, newest_checkpoint, read_export, write_
 from wavespark.config import PretrainSettings
 from wavespark.errors import CheckpointError, ModelError
 from wavespark.models import Encoder, describe, from_description
-from wavespark.prepare.publish import write_file
+from wavespark.prepare.publish import write_file, writing
 
 FORMAT = "wavespark encoder 1"
-_DECODER = "decoder."
+DECODER = "decoder."
+"""Start of the names of a segmentation decoder that was pre-trained with the encoder, in an export."""
 
 
 def load_encoder(path: str | Path) -> Encoder:
@@ -40,8 +41,8 @@ def load_encoder(path: str | Path) -> Encoder:
         raise CheckpointError(f"{folder}: config.json does not describe an encoder of this version{why}") from None
     own, found = encoder.state_dict(), dict(export.weights)
     if export.config.get("decoder") == "unet":
-        names = [name for name in found if name.startswith(_DECODER)]
-        encoder.pretrained_decoder = {name.removeprefix(_DECODER): found.pop(name) for name in names}
+        names = [name for name in found if name.startswith(DECODER)]
+        encoder.pretrained_decoder = {name.removeprefix(DECODER): found.pop(name) for name in names}
     wrong = sorted(set(own) ^ set(found))
     wrong += [k for k in own if k in found and (own[k].shape, own[k].dtype) != (found[k].shape, found[k].dtype)]
     if wrong:
@@ -76,7 +77,8 @@ def export_checkpoint(run: Path, output: Path, format: str, say: Callable[[str],
     """
     _, export, step = newest_encoder(run, say)
     if format == "safetensors":
-        output.parent.mkdir(parents=True, exist_ok=True)
+        with writing(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: t.contiguous() for name, t in export.weights.items()}
         write_file(output, save(tensors, metadata={"wavespark": json.dumps(export.config)}))
     else:
@@ -117,7 +119,7 @@ def newest_encoder(run: Path, say: Callable[[str], None] = lambda text: None) ->
 
 def _weights(encoder: Encoder) -> dict[str, Tensor]:
     """Those of the encoder, and of the segmentation decoder if it was pre-trained with it."""
-    decoder = {_DECODER + name: t for name, t in encoder.pretrained_decoder.items()}
+    decoder = {DECODER + name: t for name, t in encoder.pretrained_decoder.items()}
     return {**encoder.state_dict(), **decoder}
 
 
