@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,7 @@ from engine.small import WORDS, small_settings
 from wavespark.engine import estimate, step_parts
 from wavespark.engine.estimate import TRIES, _narrow
 from wavespark.engine.parts import PARTS, parts_of
-from wavespark.errors import TrainingStopped
+from wavespark.errors import SettingsError, TrainingStopped
 
 GIB = 2**30
 
@@ -76,6 +77,28 @@ def test_a_batch_whose_step_takes_minutes_is_not_tried(machine):
     asked = machine(lambda n: GIB + n * GIB, seconds=10)
     found = estimate(small_settings("data.batch=4"))
     assert found.more_may_fit and max(asked) == 4 == found.largest_crops_at_once
+
+
+def test_settings_that_cannot_be_followed_here_are_named_as_such(monkeypatch):
+    told = SimpleNamespace(stdout=json.dumps({"refused": "no such device", "code": 2}))
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **named: told)
+    with pytest.raises(SettingsError, match="no such device"):
+        estimate(small_settings())
+
+
+def test_a_measuring_process_that_was_killed_is_out_of_memory_with_the_next_smaller_crop(monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **named: SimpleNamespace(stdout=""))
+    with pytest.raises(TrainingStopped, match=r"data\.crop=\[16, 24, 24\]") as caught:
+        estimate(small_settings("data.batch=1", "run.gradient_checkpointing=true"))
+    assert caught.value.exit_code == 5
+
+
+def test_a_store_is_split_once_however_many_steps_are_measured(mr_store, monkeypatch):
+    module, asked = sys.modules["wavespark.engine.estimate"], []
+    right = module.choose_split
+    monkeypatch.setattr(module, "choose_split", lambda *arguments: asked.append(1) or right(*arguments))
+    step_parts(small_settings("data.crop=[16, 16, 16]"), mr_store, 3)
+    assert asked == [1]
 
 
 def test_narrowing_stops_when_nothing_is_left_between():

@@ -25,7 +25,7 @@ from wavespark.engine.parts import parts_of, watched
 from wavespark.engine.precision import Precision
 from wavespark.engine.preflight import checkpoint_bytes, checkpoints_kept
 from wavespark.engine.update import Updater
-from wavespark.errors import TrainingStopped, WavesparkError
+from wavespark.errors import SettingsError, TrainingStopped, WavesparkError
 from wavespark.prepare import Store, open_store
 from wavespark.sampling import Batch, Crop, collate
 
@@ -79,7 +79,7 @@ def estimate(settings: PretrainSettings, store: Store | None = None, steps: int 
 
     Raises:
         SettingsError: if the settings cannot be followed here.
-        TrainingStopped: if not even one crop fits into memory (exit code 5).
+        TrainingStopped: if not even one crop fits into memory (exit code 5), or the store cannot be used (1).
     """
     wanted = settings.data.batch // settings.run.accumulate
     one = _in_child(settings, store, 1, steps if wanted == 1 else 1)
@@ -164,9 +164,13 @@ def _in_child(settings: PretrainSettings, store: Store | None, batch: int, steps
     try:
         found: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
+        with torch.device("meta"):
+            cell = settings.encoder({"MR": 1}).cell
         raise TrainingStopped(
-            f"out of memory (or killed) in a step of {batch} crop(s). {smaller(settings, (16, 16, 16))}", 5
+            f"out of memory (or killed) in a step of {batch} crop(s). {smaller(settings, cell)}", 5
         ) from None
+    if found.get("code") == SettingsError.exit_code:
+        raise SettingsError(found["refused"])
     if "refused" in found:
         raise TrainingStopped(found["refused"], found["code"])
     return found
@@ -201,12 +205,13 @@ def _measure(settings: PretrainSettings, store: Store | None, batch: int, steps:
     optimizer = make_optimizer(objective, settings.optimizer)
     update = Updater(alone, objective, objective, optimizer, precision, Ranks(), Faults())
     seconds, load = [], []
+    read = _reader(settings, store)
     with explained(alone, device, model.encoder.cell), watched(objective, optimizer) as spent:
         for number in range(1, steps + 2):
             if number == 2:  # the first step warms up
                 spent.clear()
             started = time.perf_counter()
-            crops = _crops(settings, store, number, batch)
+            crops = read(number, batch)
             loaded = time.perf_counter()
             update(crops, number, learning_rate(number, settings.run.steps, settings.optimizer)).line()
             seconds.append(time.perf_counter() - loaded)
@@ -226,14 +231,18 @@ def _measure(settings: PretrainSettings, store: Store | None, batch: int, steps:
     }
 
 
-def _crops(settings: PretrainSettings, store: Store | None, number: int, batch: int) -> Batch:
-    if store is not None:
-        split = choose_split(settings, store)
-        dataset = training_crops(settings, store, split)
-        # The samples of a batch have one modality, so that a batch larger than `data.batch` repeats its samples.
-        return collate([dataset[number * settings.data.batch + i % settings.data.batch] for i in range(batch)])
+def _reader(settings: PretrainSettings, store: Store | None) -> Callable[[int, int], Batch]:
+    """What reads so many crops for a step of that number. The store is split before: a run does it once, so it is no part of reading."""
+    if store is None:
+        return lambda number, batch: _noise(settings, number, batch)
+    dataset, size = training_crops(settings, store, choose_split(settings, store)), settings.data.batch
+    # The samples of a batch have one modality, so that a batch larger than `data.batch` repeats its samples.
+    return lambda number, batch: collate([dataset[number * size + i % size] for i in range(batch)])
+
+
+def _noise(settings: PretrainSettings, number: int, batch: int) -> Batch:
     rng = np.random.default_rng(number)
-    noise = Crop(
+    crop = Crop(
         voxels=rng.standard_normal((1, *settings.box), dtype=np.float32),
         foreground=np.ones(settings.box, dtype=bool),
         volume="noise",
@@ -243,7 +252,7 @@ def _crops(settings: PretrainSettings, store: Store | None, number: int, batch: 
         spacing=(1.0, 1.0, 1.0),
         start=(0, 0, 0),
     )
-    return collate([(i, noise) for i in range(batch)])
+    return collate([(i, crop) for i in range(batch)])
 
 
 def _memory(device: torch.device) -> int:
