@@ -53,9 +53,10 @@ def evaluate(
     for number, name in enumerate(both):
         tell(number, len(both), f"{number} of {len(both)} volumes")
         if isinstance(task, Segment):
-            rows += _segmentation_row(task, predictions / str(found[name]["file"]), store[name], table, name, column)
+            rows += _segmentation_row(task, found[name], store[name], table, name, column)
         elif name in truths:
-            rows.append(make_row(task, _prediction(task, found[name], truths[name].volume), truths[name]))
+            on_grid = _finds(found[name], truths[name].volume) if isinstance(task, Detect) else found[name]
+            rows.append(make_row(task, on_grid, truths[name]))
     if not rows:
         raise SettingsError(f"{table.name} holds no label for the {len(both)} volume(s) that were predicted")
     tell(len(both), len(both), f"{len(both)} volumes")
@@ -71,22 +72,37 @@ def evaluate(
     }
 
 
-def read_predictions(folder: Path) -> tuple[Task, dict[str, dict[str, Any]]]:
-    """The task, and what was predicted of each volume id.
+def read_predictions(folder: Path) -> tuple[Task, dict[str, Any]]:
+    """The task, and what was predicted of each volume id: the file of its segmentation, its probabilities [L], or its points (mm [M, 3], scores [M]).
 
     Raises:
-        SettingsError: if there are none.
+        SettingsError: if there are none, or they are damaged.
     """
     try:
         document = json.loads((folder / INDEX).read_bytes())
         task = make_task(document["task"], FinetuneSettings())
-        return task, {str(row["id"]): row for row in document["volumes"]}
+        return task, {str(row["id"]): _content(task, row, folder) for row in document["volumes"]}
     except OSError:
         raise SettingsError(
             f"{folder} holds no predictions: give the folder that `wavespark predict --output` wrote"
         ) from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, SettingsError):
         raise SettingsError(f"{folder / INDEX} is damaged: predict again") from None
+
+
+def _content(task: Task, row: dict[str, Any], folder: Path) -> Any:
+    if isinstance(task, Segment):
+        return folder / Path(row["file"]).name  # never outside of the folder
+    if isinstance(task, Classify):
+        chance = np.array(row["probabilities"], np.float64)
+        if chance.shape != (len(task.names),) or not np.isfinite(chance).all():
+            raise ValueError("one probability a label")
+        return chance
+    mm = np.array([p["xyz_mm"] for p in row["points"]], np.float64).reshape(-1, 3)
+    scores = np.array([p["score"] for p in row["points"]], np.float64)
+    if scores.shape != (len(mm),) or not (np.isfinite(mm).all() and np.isfinite(scores).all()):
+        raise ValueError("one score a point")
+    return mm, scores
 
 
 def _truths(task: Task, table: LabelTable, store: Store) -> dict[str, Labelled]:
@@ -114,13 +130,11 @@ def _in_order(item: Labelled, names: tuple[str, ...], wanted: tuple[str, ...]) -
     return Labelled(volume=item.volume, targets=np.array([known.get(n, 0.0) for n in wanted], np.float32))
 
 
-def _prediction(task: Task, row: dict[str, Any], volume: StoredVolume) -> Any:
-    if isinstance(task, Classify):
-        return np.array(row["probabilities"], np.float64)
-    mm = np.array([p["xyz_mm"] for p in row["points"]], np.float64).reshape(-1, 3)
+def _finds(points: tuple[np.ndarray, np.ndarray], volume: StoredVolume) -> Finds:
+    """Points in mm as they were found on the stored grid."""
+    mm, scores = points
     back = np.linalg.inv(volume.affine)
-    index = (mm @ back[:3, :3].T + back[:3, 3]).astype(np.float32)
-    return Finds(index_M3=index, scores_M=np.array([p["score"] for p in row["points"]], np.float64))
+    return Finds(index_M3=(mm @ back[:3, :3].T + back[:3, 3]).astype(np.float32), scores_M=scores)
 
 
 def _segmentation_row(
