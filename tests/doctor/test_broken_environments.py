@@ -68,6 +68,13 @@ def test_minkowski_engine_after_an_upgrade_of_torch(fake: Callable[..., Path]) -
     assert "keep the engine `torch`" in engine.remedy
 
 
+def test_an_engine_is_named_by_the_package_that_brings_it(fake: Callable[..., Path]) -> None:
+    fake("spconv-cu120", "2.3.6", module="spconv", code="raise RuntimeError('no')")
+    line = of(_engine_lines(), "spconv: engine")
+    assert line.found.startswith("spconv-cu120 2.3.6 cannot be used")
+    assert "pip uninstall spconv-cu120." in line.remedy
+
+
 def _engine_lines() -> list[Check]:
     from wavespark.doctor import sparse_lines
 

@@ -80,9 +80,8 @@ def _masks() -> tuple[str, str, bool]:
 def _mask_table() -> tuple[str, str, bool]:
     """The seed's rule is reproduced, wrong as it is: what it says of its own grids."""
     said = {rule.grid: (rule.num_masked, rule.hides_everything) for rule in legacy_table()}
-    same = said == _SEED_TABLE and legacy_table()[2].most_frequent(2) is not None
     draw = legacy_table()[2].most_frequent(2)
-    same = same and draw is not None and draw[:3] == (512, 128, 384)
+    same = said == _SEED_TABLE and draw is not None and draw[:3] == (512, 128, 384)
     return "512 / 128 / 384 of 1024", " / ".join(map(str, draw[:3])) if draw else "no such draw", same
 
 

@@ -7,7 +7,11 @@ from wavespark.doctor.packages import import_failures, installed_version
 from wavespark.doctor.sparse_suite import SparseCheck, sparse_suite
 from wavespark.sparse import engines
 
-_PACKAGE = {"minkowski": ("MinkowskiEngine", "MinkowskiEngine"), "spconv": ("spconv", "spconv.pytorch")}
+_PACKAGES = {
+    "minkowski": ("MinkowskiEngine", ("MinkowskiEngine",)),
+    "spconv": ("spconv.pytorch", ("spconv", *(f"spconv-cu{n}" for n in (126, 124, 121, 120, 118, 117)))),
+}
+"""Engine -> the module that is imported, and the packages that bring it."""
 
 
 def sparse_checks() -> Iterator[Check]:
@@ -16,9 +20,10 @@ def sparse_checks() -> Iterator[Check]:
     for name in usable:
         for result in sparse_suite(names=[name]):
             yield _line(result)
-    for name, (package, module) in _PACKAGE.items():
-        if name not in usable:
-            yield from _unusable(name, package, module)
+    for name, (module, packages) in _PACKAGES.items():
+        package = next((p for p in packages if installed_version(p)), "")
+        if package and name not in usable:
+            yield _unusable(name, package, module)
 
 
 def _line(c: SparseCheck) -> Check:
@@ -42,25 +47,15 @@ def _line(c: SparseCheck) -> Check:
     )
 
 
-def _unusable(name: str, package: str, module: str) -> Iterator[Check]:
+def _unusable(name: str, package: str, module: str) -> Check:
     """An engine whose package is there and does not import: a trap worth a line."""
-    found = installed_version(package) or next(
-        (
-            v
-            for v in (installed_version(f"spconv-cu{n}") for n in (126, 124, 121, 120, 118, 117))
-            if v and name == "spconv"
-        ),
-        "",
-    )
-    if not found:
-        return
     broken = import_failures([module], first=["torch"]).get(module)
     meaning = broken.meaning if broken else None
     why = meaning.cause if meaning else broken.kind if broken else "it is not what wavespark can use"
-    yield Check(
+    return Check(
         name=f"{name}: engine",
         expected="imports, or is not installed",
-        found=f"{package} {found} cannot be used: {why}",
+        found=f"{package} {installed_version(package)} cannot be used: {why}",
         ok=False,
         remedy=f"{meaning.remedy if meaning else f'pip uninstall {package}'}. Or keep the engine `torch`",
         component=f"sparse engine {name}",
