@@ -2,12 +2,14 @@
 
 import json
 import stat
+from pathlib import Path
 
 import pytest
 
 from wavespark.bench import prepare as bench
 from wavespark.bench.peers import dcm2niix
 from wavespark.bench.prepare import PrepareBench, describe_prepare, measure_prepare
+from wavespark.bench.series import write_ct
 from wavespark.errors import SettingsError
 
 
@@ -45,6 +47,12 @@ def test_the_program_to_compare_with_is_the_one_that_is_named(monkeypatch, tmp_p
     assert dcm2niix() == str(program)
     monkeypatch.setenv("WAVESPARK_DCM2NIIX", "/elsewhere/dcm2niix")
     assert dcm2niix() == "/elsewhere/dcm2niix"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells")
+def test_the_memory_of_a_child_is_its_own_and_not_that_of_its_parent(tmp_path):
+    series, held = write_ct(tmp_path, (48, 48, 20), (4.0, 4.0, 8.0), seed=0), bytearray(b"x") * 2**30
+    assert 0 < bench._in_child(bench._peak_megabytes, series) < len(held) / 2**20
 
 
 def test_a_bench_of_one_series_is_refused():

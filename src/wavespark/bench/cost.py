@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,3 +38,13 @@ class Cost:
 def median_ratio(costs: list[Cost], yardstick: list[Cost], kind: str) -> float:
     """The median over rounds of the ratio within a round: load that comes and goes hits both forms of a round alike."""
     return statistics.median(getattr(a, kind) / getattr(b, kind) for a, b in zip(costs, yardstick, strict=True))
+
+
+def resident_bytes(name: str) -> int:
+    """What Linux says of this process's memory: `VmRSS:` now, `VmHWM:` at most. Unlike `ru_maxrss` it does not start at what the parent had.
+
+    Raises:
+        OSError: on other systems.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))

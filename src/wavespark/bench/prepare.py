@@ -14,10 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from wavespark.bench.cost import resident_bytes
 from wavespark.bench.environment import describe_environment
 from wavespark.bench.page import verdict
 from wavespark.bench.peers import dcm2niix, prepare_with_script
 from wavespark.bench.series import write_ct
+from wavespark.engine.memory import peak_bytes
 from wavespark.errors import SettingsError
 from wavespark.prepare import load_recipe, open_store, prepare
 from wavespark.prepare.item import make_item
@@ -159,7 +163,10 @@ def _peak_megabytes(folder: Path) -> float:
     (source,), _ = find_sources(folder, new_secret())
     for volume in read_source(source, new_secret()):
         make_item(volume, load_recipe("head-1mm"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    try:
+        return resident_bytes("VmHWM:") / 2**20
+    except OSError:
+        return peak_bytes(torch.device("cpu")) / 2**20
 
 
 def _read_seconds(folder: Path, rounds: int) -> list[float]:

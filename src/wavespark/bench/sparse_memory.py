@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from wavespark.bench.cost import resident_bytes
 from wavespark.bench.sparse_forms import LAST, Scene, Work, cells_work, dense_work, visible_cells
 from wavespark.errors import WavesparkError
 
@@ -58,10 +59,10 @@ def main() -> None:
     settings = json.load(sys.stdin)
     _work(**{**settings, "size": 32})()  # what is loaded and compiled once is nobody's
     work = _work(**settings)
-    before = _memory("VmRSS:")
+    before = resident_bytes("VmRSS:")
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the high-water mark starts again
     work()
-    peak = _memory("VmHWM:")  # not ru_maxrss: that starts at what the parent had
+    peak = resident_bytes("VmHWM:")
     json.dump(round((peak - before) / 2**20, 1), sys.stdout)
 
 
@@ -71,8 +72,3 @@ def _work(operation: str, size: int, channels: int, hidden: float, seed: int, ce
     if cell:
         return cells_work(scene, visible, cell, block=operation == "block")
     return dense_work(scene, visible, 16, DENSE[operation])
-
-
-def _memory(name: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
