@@ -87,3 +87,9 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch, folder, tmp_path
     monkeypatch.setattr("wavespark.prepare.dask_workers._CONNECT_SECONDS", 1)
     with pytest.raises(StoreError, match=r"tcp://127\.0\.0\.1:9 did not answer"):
         prepare(folder, tmp_path / "store", engine="dask", scheduler="tcp://127.0.0.1:9")
+
+
+def test_a_scheduler_without_dask_is_refused_before_anything_is_made(folder, tmp_path):
+    with pytest.raises(SettingsError, match="--scheduler is for --engine dask"):
+        prepare(folder, tmp_path / "store", scheduler="tcp://127.0.0.1:9")
+    assert not (tmp_path / "store").exists()

@@ -63,11 +63,10 @@ def command(
     """
     from wavespark.prepare import Limits, load_recipe, prepare
 
-    if scheduler is not None and engine is not Engine.DASK:
-        raise SettingsError("--scheduler is for --engine dask")
     roots, settings = split_settings(source)
     if not roots:
         raise SettingsError("give at least one SOURCE, a folder or a file")
+    part = _shard(shard)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with _stoppable(), progress("prepare") as tell:
         report = prepare(
@@ -77,11 +76,11 @@ def command(
             workers=workers or cores,
             engine=engine.value,
             scheduler=scheduler,
-            shard=_shard(shard),
+            shard=part,
             limits=Limits(seconds=time_limit, megabytes=memory_mb),
             tell=tell,
         )
-    verdict = report.verdict(strict=strict, max_bad_fraction=max_bad_fraction, part=_shard(shard)[1] > 1)
+    verdict = report.verdict(strict=strict, max_bad_fraction=max_bad_fraction, part=part[1] > 1)
     if json:
         emit_json(report.to_json() | {"store": str(output), "failed": verdict})
     else:

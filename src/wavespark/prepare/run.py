@@ -74,7 +74,7 @@ def prepare(
     Raises:
         InputError: if a source itself cannot be used.
         StoreError: if the store is locked, of another recipe, or its disk is full.
-        SettingsError: if the recipe, the shard or the number of workers is not possible.
+        SettingsError: if the recipe, the shard, the number of workers or a scheduler without dask is not possible.
         DependencyError: if dask is asked for and not installed.
     """
     began = time.monotonic()
@@ -85,6 +85,8 @@ def prepare(
         raise SettingsError(f"shard {shard[0]}/{shard[1]} is not possible: write i/n with i from 1 to n")
     if workers < 0 or not roots:
         raise SettingsError("give at least one source, and 0 or more workers")
+    if scheduler is not None and engine != "dask":
+        raise SettingsError("--scheduler is for --engine dask")
     reading = reading_settings(recipe.reading)
     store = Path(output)
     start, stop = (PARTS * (shard[0] - 1)) // shard[1], (PARTS * shard[0]) // shard[1]
