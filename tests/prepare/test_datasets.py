@@ -12,8 +12,8 @@ from prepare import trees
 from prepare.heads import head_array, write_head
 from wavespark.prepare import load_recipe, open_store, prepare
 from wavespark.prepare.datasets import DATASETS, find_in_dataset
-from wavespark.prepare.datasets.rsna import TARGETS
 from wavespark.prepare.skull import shows_a_skull
+from wavespark.rsna_labels import LABELS
 from wavespark.volumes import ReadingSettings
 
 FAST = ["spacing_mm=4.0", "slice_spacing_mm='same'"]
@@ -31,7 +31,7 @@ def test_rsna_series_carry_their_targets_contrast_marks_and_segmentations(tmp_pa
     assert (report.prepared, len(report.refused)) == (3, 0)
     by_contrast = {v.contrast: v for v in store}
     assert {(c, v.modality) for c, v in by_contrast.items()} == {("CTA", "CT"), ("MRA", "MR"), ("T2", "MR")}
-    assert all(tuple(sorted(v.targets)) == tuple(sorted(TARGETS)) for v in store)
+    assert all(tuple(sorted(v.targets)) == tuple(sorted(LABELS)) for v in store)
     cta = by_contrast["CTA"]
     assert {name for name, value in cta.targets.items() if value} == {trees.LEFT_MCA, trees.PRESENT}
     assert not any(by_contrast["T2"].targets.values())

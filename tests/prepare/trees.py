@@ -9,7 +9,7 @@ import numpy as np
 
 from prepare.heads import head_array, write_head
 from volumes.written import Series
-from wavespark.prepare.datasets.rsna import TARGETS
+from wavespark.rsna_labels import LABELS
 
 LEFT_MCA, PRESENT = "Left Middle Cerebral Artery", "Aneurysm Present"
 
@@ -28,7 +28,7 @@ def rsna(root: Path) -> dict[str, Series]:
     rows = []
     for uid, kind in [*kinds.items(), ("1.2.826.999", "CTA")]:
         row = {"SeriesInstanceUID": uid, "PatientAge": "64", "PatientSex": "Female", "Modality": kind}
-        row |= dict.fromkeys(TARGETS, "0")
+        row |= dict.fromkeys(LABELS, "0")
         if uid == "1.2.826.1":
             row |= {LEFT_MCA: "1", PRESENT: "1"}
         rows.append(row)

@@ -4,26 +4,10 @@ import numpy as np
 import pytest
 
 from wavespark.errors import SettingsError
+from wavespark.rsna_labels import LABELS
 from wavespark.sampling.augment import Augmentation
 from wavespark.sampling.lateral import Sides, mirrored_name
 from wavespark.sampling.scene import Scene, flipped
-
-RSNA = (
-    "Left Infraclinoid Internal Carotid Artery",
-    "Right Infraclinoid Internal Carotid Artery",
-    "Left Supraclinoid Internal Carotid Artery",
-    "Right Supraclinoid Internal Carotid Artery",
-    "Left Middle Cerebral Artery",
-    "Right Middle Cerebral Artery",
-    "Anterior Communicating Artery",
-    "Left Anterior Cerebral Artery",
-    "Right Anterior Cerebral Artery",
-    "Left Posterior Communicating Artery",
-    "Right Posterior Communicating Artery",
-    "Basilar Tip",
-    "Other Posterior Circulation",
-    "Aneurysm Present",
-)
 
 
 def a_head():
@@ -60,8 +44,8 @@ def test_flipping_twice_is_flipping_never():
 
 
 def test_the_locations_of_aneurysms_change_sides_and_the_others_stay():
-    columns = Sides.columns(RSNA)
-    assert [RSNA[i] for i in columns] == [mirrored_name(n) for n in RSNA]
+    columns = Sides.columns(LABELS)
+    assert [LABELS[i] for i in columns] == [mirrored_name(n) for n in LABELS]
     assert np.array_equal(columns[columns], np.arange(14))
     assert [i for i, c in enumerate(columns) if i == c] == [6, 11, 12, 13]
 

@@ -107,7 +107,7 @@ def _task(
     from wavespark.downstream.classify import joined, of_items, with_targets
     from wavespark.downstream.items import with_maps, with_points
     from wavespark.downstream.stored import store_maps, store_points, store_targets
-    from wavespark.samples.aneurysms import LABELS
+    from wavespark.rsna_labels import LABELS
 
     if what is not What.CLASSIFY and (points or vessels):
         raise SettingsError("--points and --vessels help `finetune classify` only")

@@ -9,7 +9,7 @@ from wavespark.downstream.items import Labelled, some_places
 from wavespark.downstream.labels import LabelRow, LabelTable
 from wavespark.errors import SettingsError
 from wavespark.prepare import Store, StoredVolume
-from wavespark.samples.aneurysms import LABELS
+from wavespark.rsna_labels import LABELS
 
 NAME = "the store"
 

@@ -1,6 +1,7 @@
 """Heads to try things on: a real brain that an installed package ships, and synthetic head angiography."""
 
-from wavespark.samples.aneurysms import LABELS, LOCATIONS, SITES, Aneurysm
+from wavespark.rsna_labels import LABELS, LOCATIONS
+from wavespark.samples.aneurysms import SITES, Aneurysm
 from wavespark.samples.brain import BrainMap, mni152_brain
 from wavespark.samples.collection import DAMAGED, write_collection
 from wavespark.samples.files import write_dicom, write_nifti

@@ -1,4 +1,4 @@
-"""Where aneurysms sit: the 13 locations of the RSNA 2025 labels, and a sac at one of them."""
+"""An aneurysm at one of the 13 locations of the RSNA 2025 labels: its site and its sac."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,27 +7,10 @@ import numpy as np
 
 from wavespark.errors import SettingsError
 from wavespark.randomness import stream
+from wavespark.rsna_labels import LOCATIONS
 from wavespark.samples.angiography import Points, VascularTree
 
 Side = Literal["Left", "Right"]
-
-LOCATIONS = (
-    "Left Infraclinoid Internal Carotid Artery",
-    "Right Infraclinoid Internal Carotid Artery",
-    "Left Supraclinoid Internal Carotid Artery",
-    "Right Supraclinoid Internal Carotid Artery",
-    "Left Middle Cerebral Artery",
-    "Right Middle Cerebral Artery",
-    "Anterior Communicating Artery",
-    "Left Anterior Cerebral Artery",
-    "Right Anterior Cerebral Artery",
-    "Left Posterior Communicating Artery",
-    "Right Posterior Communicating Artery",
-    "Basilar Tip",
-    "Other Posterior Circulation",
-)
-LABELS = (*LOCATIONS, "Aneurysm Present")
-"""The labels of the RSNA 2025 challenge, in its order."""
 
 _ORIGIN = {
     "Infraclinoid Internal Carotid Artery": ("{side} infraclinoid carotid", (0.3, 0.85)),

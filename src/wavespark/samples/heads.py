@@ -14,7 +14,8 @@ from scipy.ndimage import gaussian_filter
 
 from wavespark.errors import SettingsError
 from wavespark.randomness import stream
-from wavespark.samples.aneurysms import LABELS, Aneurysm, grow_sac, random_aneurysm
+from wavespark.rsna_labels import LABELS
+from wavespark.samples.aneurysms import Aneurysm, grow_sac, random_aneurysm
 from wavespark.samples.angiography import TIP, VascularTree, vascular_tree
 from wavespark.samples.brain_tissue import Folds, paint_brain
 from wavespark.samples.canvas import Axes, Canvas, Pose

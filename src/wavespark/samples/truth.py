@@ -12,7 +12,7 @@ from pathlib import Path
 import nibabel
 import pydicom
 
-from wavespark.samples.aneurysms import LABELS
+from wavespark.rsna_labels import LABELS
 from wavespark.samples.heads import SyntheticHead
 
 

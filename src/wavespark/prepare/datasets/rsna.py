@@ -11,24 +11,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from wavespark.prepare.datasets.tables import read_table
+from wavespark.rsna_labels import LABELS, LOCATIONS
 from wavespark.volumes import LABEL_NAME, Beside, Mark, Refusal, Source
 
-LOCATIONS = (
-    "Left Infraclinoid Internal Carotid Artery",
-    "Right Infraclinoid Internal Carotid Artery",
-    "Left Supraclinoid Internal Carotid Artery",
-    "Right Supraclinoid Internal Carotid Artery",
-    "Left Middle Cerebral Artery",
-    "Right Middle Cerebral Artery",
-    "Anterior Communicating Artery",
-    "Left Anterior Cerebral Artery",
-    "Right Anterior Cerebral Artery",
-    "Left Posterior Communicating Artery",
-    "Right Posterior Communicating Artery",
-    "Basilar Tip",
-    "Other Posterior Circulation",
-)
-TARGETS = (*LOCATIONS, "Aneurysm Present")
 _KINDS = {"CTA": ("CT", "CTA"), "MRA": ("MR", "MRA"), "MRI T2": ("MR", "T2"), "MRI T1post": ("MR", "T1")}
 _NUMBER = r"\s*(-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)"
 _COORDINATE = re.compile(r"['\"]([xyf])['\"]\s*:" + _NUMBER)
@@ -63,7 +48,7 @@ def adapt(
         modality, contrast = _KINDS.get(row.get("Modality", "").strip(), (None, None))
         beside = Beside(
             labels=tuple(sorted(maps[s.identity].items())),
-            targets=tuple((name, float(row[name])) for name in TARGETS if row.get(name, "").strip() in ("0", "1")),
+            targets=tuple((name, float(row[name])) for name in LABELS if row.get(name, "").strip() in ("0", "1")),
             marks=tuple(marks.get(s.identity, ())),
             modality=modality,
             contrast=contrast,
