@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from objectives.parts import CONTRAST, objective_of
 from wavespark.objectives import Places, Projector, info_nce, pairs, places_of
 from wavespark.sparse import VisibleCells
 
@@ -88,9 +89,8 @@ def test_low_precision_features_give_the_fp32_loss():
     assert float(low.total) == float(info_nce(q, k, positive, ~positive, 0.1).total)
 
 
-def test_the_two_projectors_differ():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        one, two = Projector(8, 4), Projector(8, 4)
-    assert one(features(3)).shape == (3, 4)
-    assert not torch.allclose(one(features(3)), two(features(3)))
+def test_query_and_key_share_no_projector():
+    query, key = objective_of(*CONTRAST).projectors.values()
+    assert isinstance(query, Projector) and not {id(p) for p in query.parameters()} & {id(p) for p in key.parameters()}
+    one, two = (side(features(3, side.hidden.in_features)) for side in (query, key))
+    assert one.shape == two.shape == (3, 64) and not torch.allclose(one, two)
