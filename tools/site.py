@@ -63,6 +63,7 @@ def _block(text: str) -> str:
 def settings() -> str:
     """Every key of every kind of run, with its type, its default and what it is."""
     from wavespark.config import PretrainSettings
+    from wavespark.config.downstream import FinetuneSettings
     from wavespark.prepare.recipe import Recipe
 
     parts = [
@@ -73,21 +74,10 @@ def settings() -> str:
         *_tables(PretrainSettings),
         "## `wavespark prepare`",
         *_tables(Recipe),
+        "## `wavespark finetune`",
+        *_tables(FinetuneSettings),
     ]
-    for name in ("FinetuneSettings", "DownstreamSettings"):
-        for home in ("wavespark.config.downstream", "wavespark.config"):
-            found = _found(home, name)
-            if found is not None and f"## `wavespark finetune`: {name}" not in parts:
-                parts += [f"## `wavespark finetune`: {name}", *_tables(found)]
-                break
     return "\n\n".join(parts) + "\n"
-
-
-def _found(home: str, name: str) -> Any:
-    try:
-        return getattr(importlib.import_module(home), name, None)
-    except ImportError:
-        return None
 
 
 def _tables(model: Any, prefix: str = "") -> Iterator[str]:
