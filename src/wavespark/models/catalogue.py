@@ -14,7 +14,7 @@ as `torch.utils.flop_counter` counts them on the meta device. Hiding a share of 
 | resenc_l | 90.30 M | 978.2 G | 32 |
 | seed_waveformer_small | 4.21 M | 3.4 G | 32 |
 | seed_waveformer_small_8 | 3.29 M | 20.4 G | 16 |
-| seed_waveformer_base | 27.32 M | 20.4 G | 32 |
+| seed_waveformer_base | 27.32 M | 20.5 G | 32 |
 | seed_waveformer_large | 88.20 M | 65.0 G | 32 |
 """
 

@@ -47,6 +47,7 @@ class ConvolutionPlan:
 def convolution_plan(x: VisibleCells, weight: Tensor) -> ConvolutionPlan:
     """The form that computes `submanifold_conv(x, weight)`: the cheapest that was measured for such cells.
 
+    >>> from wavespark.sparse import CellLayout
     >>> layout = CellLayout.of(torch.ones(1, 2, 2, 2).tril() > 0, size=(32, 32, 32), cell=(16, 16, 16))
     >>> convolution_plan(VisibleCells(features=torch.zeros(len(layout), 8, 8, 8, 4), layout=layout), torch.zeros(4, 4, 3, 3, 3))
     ConvolutionPlan('faces': each cell alone, then what visible neighbours add to its faces, edges and corners)
@@ -144,7 +145,7 @@ def _columns(x: VisibleCells, weight: Tensor) -> Tensor:
     # The token that is read at a tap reads back at the mirrored one.
     read, back = Group(None, taps, index), Group(None, taps, index.flip(1))
     rows = gather_gemm(x.features.flatten(0, 3), weight.flatten(2).permute(2, 1, 0), (read,), (back,), len(index))
-    return rows.view(*x.features.shape[:4], weight.shape[0])  # -1 means nothing where no cell is left
+    return rows.view(*x.features.shape[:4], weight.shape[0])
 
 
 def _is_few(x: VisibleCells, weight: Tensor) -> bool:
