@@ -39,7 +39,7 @@ def test_eight_kills_leave_nothing_half_written_and_nothing_is_done_twice(tmp_pa
     done: dict = {}
     for _ in range(KILLS):
         run = subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while run.poll() is None and ((store / "items").is_dir() and len(published(store)) > len(done)) is False:
+        while run.poll() is None and not ((store / "items").is_dir() and len(published(store)) > len(done)):
             time.sleep(0.005)
         time.sleep(chance.uniform(0, 0.1))
         assert run.poll() is None, "it ended before it could be killed: more inputs are needed"
