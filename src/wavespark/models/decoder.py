@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from wavespark.errors import ModelError
 from wavespark.models.blocks import LocalBlock, Rotation, WaveletBlock, check_heads, initialise
 from wavespark.models.densify import Densify
+from wavespark.models.idle import others, with_idle
 from wavespark.shapes import Triple
 from wavespark.sparse import CellLayout, VisibleCells, join_blocks
 
@@ -101,9 +102,8 @@ class LightDecoder(nn.Module):
         if any(settings.heads[1:]):
             return None
         own, halo = settings.densify_kernel // 2, 0
-        for depth in settings.depths[
-            :0:-1
-        ]:  # from the finest on: what a token reads of its own scale, then of the scale above
+        # From the finest on: what a token reads of its own scale, then of the scale above.
+        for depth in settings.depths[:0:-1]:
             halo = -(-halo // 2) + own + depth
         return -(-halo // (2 * edge))
 
@@ -136,9 +136,8 @@ class LightDecoder(nn.Module):
             x = x.with_features(finer + self.densify[scale](levels[-scale - 1], layout).features).zero_outside()
             x = self._blocks(x, scale, rotation)
         tokens = self.heads[modality](self.norm(x.features[chosen.to(x.features.device)]))
-        for name, head in self.heads.items():  # an idle head joins the graph with an exact zero
-            if name != modality and self.training:
-                tokens = tokens + 0 * sum(p.sum() for p in head.parameters())
+        if self.training:
+            tokens = with_idle(tokens, others(self.heads, modality))
         return self._shuffle(tokens, self.outputs[modality])
 
     def _blocks(self, x: VisibleCells, scale: int, rotation: Rotation) -> VisibleCells:

@@ -129,8 +129,3 @@ class Encoder(nn.Module):
                 f"the stem {modality!r} takes {stems[modality]} channel(s), the crop has {crop_BCDHW.shape[1]}"
             )
         return modality
-
-    def with_idle(self, tokens: Tensor, idle: Iterable[nn.Module]) -> Tensor:
-        """The tokens plus an exact zero of the idle stems in training, so that no rank has an unused parameter."""
-        unused = [p.sum() for module in idle for p in module.parameters()] if self.training else []
-        return tokens + 0 * sum(unused) if unused else tokens

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from wavespark.errors import ModelError
 from wavespark.models.blocks import depth_rates, kept_samples, scaled
 from wavespark.models.encoder import Encoder
+from wavespark.models.idle import with_idle
 from wavespark.sparse import (
     AvgPool3d,
     CellLayout,
@@ -95,7 +96,9 @@ class ResEnc(Encoder):
         stems = self.named_stems()
         x = VisibleCells(features=gather_cells(crop_BCDHW, layout, self.cell), layout=layout)
         x = stems[chosen](x)
-        x = x.with_features(self.with_idle(x.features, (stem for name, stem in stems.items() if name != chosen)))
+        if self.training:
+            idle = (p for name, stem in stems.items() if name != chosen for p in stem.parameters())
+            x = x.with_features(with_idle(x.features, idle))
         levels = []
         for stage in self.stages:
             x = stage(x, generator)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from wavespark.errors import ModelError
 from wavespark.models.blocks import Rotation, WaveletBlock, check_heads, depth_rates, initialise
 from wavespark.models.encoder import Encoder
+from wavespark.models.idle import others, with_idle
 from wavespark.models.spark_encoder import SparKEncoder
 from wavespark.sparse import CellLayout, VisibleCells, gather_cells
 
@@ -108,5 +109,5 @@ class SeedWaveFormer(Encoder):
         n, *_, channels = voxels.shape
         patches = voxels.view(n, 2, patch, 2, patch, 2, patch, channels).permute(0, 1, 3, 5, 2, 4, 6, 7)
         tokens = self.stems[chosen](patches.reshape(n, 2, 2, 2, patch**3 * channels))
-        tokens = self.with_idle(tokens, (stem for name, stem in self.stems.items() if name != chosen))
+        tokens = with_idle(tokens, others(self.stems, chosen)) if self.training else tokens
         return VisibleCells(features=tokens, layout=layout).zero_outside()

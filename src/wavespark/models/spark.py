@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from wavespark.models.decoder import DecoderSettings, LightDecoder
 from wavespark.models.encoder import Encoder
+from wavespark.models.idle import with_idle
 from wavespark.models.unet_pretraining import DensifiedDecoder
 
 
@@ -41,16 +42,18 @@ class SparK(nn.Module):
 
         `generator` draws the stochastic depth of the encoder. With `levels_too` a pair: that, and the encoder's levels.
         """
-        layout = self.encoder.layout(crop_BCDHW, visible_BDHW)
-        modality = self.encoder.modality_of(crop_BCDHW, modality)
-        dense = isinstance(self.decoder, DensifiedDecoder)
-        details: list[list[Tensor]] | None = [] if dense else None
-        levels = self.encoder.encode(crop_BCDHW, layout, modality=modality, generator=generator, details=details)
-        if isinstance(self.decoder, DensifiedDecoder):
-            result: Tensor = self.decoder(crop_BCDHW, levels, details or [], predicted_BDHW, modality)
-            return (result, levels) if levels_too else result
-        result = self.decoder(levels, predicted_BDHW, modality)
-        for level in range(len(levels) - self.decoder.scales) if self.training else ():
-            for p in self.encoder.own_parameters(level):  # levels finer than the decoder join with an exact zero
-                result = result + 0 * p.sum()
+        encoder, decoder = self.encoder, self.decoder
+        layout = encoder.layout(crop_BCDHW, visible_BDHW)
+        modality = encoder.modality_of(crop_BCDHW, modality)
+        result: Tensor
+        if isinstance(decoder, DensifiedDecoder):
+            details: list[list[Tensor]] = []
+            levels = encoder.encode(crop_BCDHW, layout, modality=modality, generator=generator, details=details)
+            result = decoder(crop_BCDHW, levels, details, predicted_BDHW, modality)
+        else:
+            levels = encoder.encode(crop_BCDHW, layout, modality=modality, generator=generator)
+            result = decoder(levels, predicted_BDHW, modality)
+            if self.training:
+                finer = range(len(levels) - decoder.scales)
+                result = with_idle(result, (p for level in finer for p in encoder.own_parameters(level)))
         return (result, levels) if levels_too else result

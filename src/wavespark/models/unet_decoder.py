@@ -5,12 +5,14 @@ Axes: B batch, C channels, D H W voxels or tokens.
 """
 
 from itertools import pairwise
+from math import prod
 
 import torch
 from torch import Tensor, nn
 
 from wavespark.errors import ModelError
 from wavespark.models.dense_blocks import ConvNorm, ResidualBlock, cropped
+from wavespark.models.idle import others, with_idle
 from wavespark.shapes import ceil_div
 
 
@@ -39,10 +41,7 @@ class UNetDecoder(nn.Module):
         if convolutions < 1:
             raise ModelError(f"convolutions {convolutions}: at least 1 in each stage")
         self.deep_supervision = deep_supervision
-        widths, self.steps = (
-            list(channels[::-1]),
-            [a // b for a, b in zip(strides[::-1], strides[-2::-1], strict=False)],
-        )
+        widths, self.steps = list(channels[::-1]), [a // b for a, b in pairwise(strides[::-1])]
         skips, stride = list(channels[-2::-1]), strides[0]
         while stride > 1:
             step = 2 if stride % 2 == 0 else stride
@@ -74,10 +73,7 @@ class UNetDecoder(nn.Module):
         """
         _, _, d, h, w = crop_BCDHW.shape
         x, skips, logits = levels[-1], levels[-2::-1], []
-        stride = 1
-        for step in self.steps:
-            stride *= step
-        last = len(self.stages) - 1
+        stride, last = prod(self.steps), len(self.stages) - 1
         for i, (up, stage, head, step) in enumerate(
             zip(self.transpconvs, self.stages, self.seg_layers, self.steps, strict=True)
         ):
@@ -90,16 +86,13 @@ class UNetDecoder(nn.Module):
             x = stage(x)
             if i == last or (self.deep_supervision and self.training):
                 logits.append(head(x))
-            elif self.training:  # an idle head joins the graph with an exact zero
-                x = x + 0 * sum(p.sum() for p in head.parameters())
+            elif self.training:
+                x = with_idle(x, head.parameters())
         return logits[::-1] if self.deep_supervision and self.training else logits[-1]
 
     def _voxels(self, crop_BCDHW: Tensor, modality: str) -> Tensor:
         voxels: Tensor = self.voxels[modality](crop_BCDHW)
-        for name, block in self.voxels.items():
-            if self.training and name != modality:
-                voxels = voxels + 0 * sum(p.sum() for p in block.parameters())
-        return voxels
+        return with_idle(voxels, others(self.voxels, modality)) if self.training else voxels
 
 
 class _Stage(nn.Module):

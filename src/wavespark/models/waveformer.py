@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from wavespark.errors import ModelError
 from wavespark.models.blocks import Rotation, WaveletBlock, check_heads, depth_rates, initialise
 from wavespark.models.encoder import Encoder
+from wavespark.models.idle import others, with_idle
 from wavespark.models.long_wavelets import check_wavelet, known_wavelet
 from wavespark.sparse import CellLayout, VisibleCells, gather_cells, haar_dwt, split_blocks
 
@@ -133,7 +134,7 @@ class WaveFormer(Encoder):
     def _stem(self, crop_BCDHW: Tensor, layout: CellLayout, modality: str | None) -> VisibleCells:
         chosen = self.modality_of(crop_BCDHW, modality)
         tokens = self.stems[chosen](split_blocks(gather_cells(crop_BCDHW, layout, self.cell)))
-        tokens = self.with_idle(tokens, (stem for name, stem in self.stems.items() if name != chosen))
+        tokens = with_idle(tokens, others(self.stems, chosen)) if self.training else tokens
         return VisibleCells(features=tokens, layout=layout).zero_outside()
 
 

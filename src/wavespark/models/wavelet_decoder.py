@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wavespark.models.dense_blocks import ChannelCalibration, ResidualBlock, cropped
+from wavespark.models.idle import others, with_idle
 from wavespark.sparse import haar_idwt
 
 
@@ -60,9 +61,8 @@ class WaveletDecoder(nn.Module):
         finest = torch.cat((*lifted[::-1], *rebuilt[:1]), 1) if rebuilt else coarsest
         x = cropped(self.up(finest), crop_BCDHW.shape[2:])
         voxels = self.voxels[modality](crop_BCDHW)
-        for name, block in self.voxels.items():  # an idle block joins the graph with an exact zero
-            if self.training and name != modality:
-                voxels = voxels + 0 * sum(p.sum() for p in block.parameters())
+        if self.training:
+            voxels = with_idle(voxels, others(self.voxels, modality))
         logits: Tensor = self.out(self.last(torch.cat((x, voxels), 1)))
         return logits
 
