@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wavespark.prepare import StoredVolume
+from wavespark.sampling.scene import surrounded
 from wavespark.shapes import Triple, product
 
 
@@ -55,11 +56,7 @@ def read_crop(
         foreground = volume.read_foreground(first, inner)
     if inner != size:
         margin = [(a - s, s + n - a - m) for a, m, s, n in zip(first, inner, start, size, strict=True)]
-        lowest = voxels.min(axis=(1, 2, 3))
-        padded = np.broadcast_to(lowest[:, None, None, None], (len(lowest), *size)).copy()
-        box = tuple(slice(m[0], n - m[1]) for m, n in zip(margin, size, strict=True))
-        padded[(slice(None), *box)] = voxels
-        voxels, foreground = padded, np.pad(foreground, margin)
+        voxels, foreground = surrounded(voxels, margin), np.pad(foreground, margin)
     return Crop(
         voxels=voxels,
         foreground=foreground,

@@ -1,6 +1,6 @@
 """A window with everything that must move with it: label maps and points. Axes: C channels, D H W voxels (R, A, S)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -69,12 +69,25 @@ def flipped(scene: Scene, axes: tuple[int, ...], sides: Sides = NO_SIDES) -> Sce
     )
 
 
+def surrounded(voxels: np.ndarray, margin: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Voxels [C, D, H, W] in a larger box; around them lies each channel's lowest value.
+
+    Args:
+        voxels: what lies inside.
+        margin: voxels before and after it along D, H, W.
+    """
+    size = [n + a + b for n, (a, b) in zip(voxels.shape[1:], margin, strict=True)]
+    out = np.broadcast_to(voxels.min(axis=(1, 2, 3), keepdims=True), (len(voxels), *size)).copy()
+    out[(slice(None), *(slice(a, n - b) for n, (a, b) in zip(size, margin, strict=True)))] = voxels
+    return out
+
+
 def padded(scene: Scene, before: Triple, after: Triple) -> Scene:
     """The scene in a larger window: around it lie each channel's lowest value, and 0 in the maps."""
     margin = list(zip(before, after, strict=True))
     return replace(
         scene,
-        voxels=np.stack([np.pad(channel, margin, constant_values=channel.min()) for channel in scene.voxels]),
+        voxels=surrounded(scene.voxels, margin),
         maps={name: np.pad(values, margin) for name, values in scene.maps.items()},
         points=scene.points + np.array(before, scene.points.dtype),
     )
