@@ -1,5 +1,7 @@
 """`wavespark bench WHAT`: the published figures, rerun on this machine."""
 
+import json
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,99 +71,30 @@ def command(
 
     if output is not None and not output.absolute().parent.is_dir():
         raise SettingsError(f"--output {output}: there is no folder {output.absolute().parent}. Make it first")
+    lines: Iterable[str]
     if what is What.TRANSFER:
-        _transfer(preset, minutes, seeds, seed, folder, output, as_json)
-        return
-    if what in (What.LOADER, What.PREPARE):
+        document, lines = _transfer(preset, minutes, seeds, seed, folder)
+    elif what is What.LOADER:
         sizes = {} if size is None else {"size": size}
-        _data(
-            what,
-            {"rounds": rounds or 3}
-            | (
-                {"series": series}
-                if what is What.PREPARE
-                else {"workers": workers, "crops": crops, "recipe": recipe, "seed": seed, **sizes}
-            ),
-            output,
-            as_json,
-        )
-        return
-    shares = tuple(hidden) if hidden else (0.6, 0.75)
-    bench: StepBench | SparseBench
-    if what is What.SPARSE:
-        bench = SparseBench(size=size or 48, rounds=rounds or 7, threads=threads, seed=seed, hidden=shares)
+        document, lines = _loader(rounds=rounds or 3, workers=workers, crops=crops, recipe=recipe, seed=seed, **sizes)
+    elif what is What.PREPARE:
+        document, lines = _prepare(rounds=rounds or 3, series=series)
     else:
-        bench = StepBench(
-            model=model,
-            size=size or 96,
-            batch=batch,
-            rounds=rounds or 7,
-            threads=threads,
-            seed=seed,
-            hidden=shares,
-            decoders=tuple(decoder or ()),
-        )
-    document = in_clean_process(bench)
-    if output is not None:
-        import json
-
-        output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    if as_json:
-        emit_json(document)
-    elif what is What.SPARSE:
-        for line in sparse_lines(document):
-            say(line)
-    else:
-        for line in step_lines(document):
-            say(line)
-
-
-def _transfer(
-    preset: str, minutes: float, seeds: int, seed: int, folder: Path, output: Path | None, as_json: bool
-) -> None:
-    import json
-
-    from wavespark.bench.transfer import TransferBench, measure_transfer
-
-    if preset != "cpu":
-        raise SettingsError(f"there is no preset {printable(preset)!r}: use cpu")
-    with progress("bench transfer") as tell:
-        document = measure_transfer(TransferBench(minutes=minutes, seeds=seeds, seed=seed), folder, tell)
-    if output is not None:
-        output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    if as_json:
-        emit_json(document)
-        return
-    before, after = document["pretraining"]["normalised_loss"]
-    say(document["what"])
-    say(f"pre-training: {document['pretraining']['steps']} steps, normalised loss {before:.3f} to {after:.3f}")
-    say(
-        f"{'task':<10} {'mode':<11} {'labels':>6} {'figure':<12} {'pre-trained':>11} {'random':>8}   gain with 95 % interval"
-    )
-    for r in document["results"]:
-        figures = [f"{v:.3f}" if v is not None else "-" for v in (r["pretrained"], r["scratch"])]
-        gain = r["gain"]
-        spread = "-" if gain["low"] is None else f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
-        say(
-            f"{r['task']:<10} {r['mode']:<11} {r['labels']:>6} {r['figure']:<12} {figures[0]:>11} {figures[1]:>8}   {spread}"
-        )
-    say(f"{document['target']}: {'met' if document['met'] else 'MISSED'} ({document['minutes']} minutes)")
-    say(f"report: {printable(folder)}/transfer.html   again: {document['command']}")
-
-
-def _data(what: What, settings: dict[str, Any], output: Path | None, as_json: bool) -> None:
-    import json
-
-    from wavespark.bench.loader import LoaderBench, describe_loader, measure_loader
-    from wavespark.bench.prepare import PrepareBench, describe_prepare, measure_prepare
-
-    with progress(f"bench {what.value}") as tell:
-        if what is What.LOADER:
-            document = measure_loader(LoaderBench(**settings), tell)
-            lines = describe_loader(document)
+        common: dict[str, Any] = {
+            "rounds": rounds or 7,
+            "threads": threads,
+            "seed": seed,
+            "hidden": tuple(hidden) if hidden else (0.6, 0.75),
+        }
+        if what is What.SPARSE:
+            document = in_clean_process(SparseBench(size=size or 48, **common))
+            lines = sparse_lines(document)
         else:
-            document = measure_prepare(PrepareBench(**settings), tell)
-            lines = describe_prepare(document)
+            decoders = tuple(decoder or ())
+            document = in_clean_process(
+                StepBench(model=model, size=size or 96, batch=batch, decoders=decoders, **common)
+            )
+            lines = step_lines(document)
     if output is not None:
         output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     if as_json:
@@ -169,3 +102,44 @@ def _data(what: What, settings: dict[str, Any], output: Path | None, as_json: bo
         return
     for line in lines:
         say(line)
+
+
+def _transfer(preset: str, minutes: float, seeds: int, seed: int, folder: Path) -> tuple[dict[str, Any], Iterable[str]]:
+    from wavespark.bench.transfer import TransferBench, measure_transfer
+
+    if preset != "cpu":
+        raise SettingsError(f"there is no preset {printable(preset)!r}: use cpu")
+    with progress("bench transfer") as tell:
+        document = measure_transfer(TransferBench(minutes=minutes, seeds=seeds, seed=seed), folder, tell)
+    before, after = document["pretraining"]["normalised_loss"]
+    lines = [
+        document["what"],
+        f"pre-training: {document['pretraining']['steps']} steps, normalised loss {before:.3f} to {after:.3f}",
+        f"{'task':<10} {'mode':<11} {'labels':>6} {'figure':<12} {'pre-trained':>11} {'random':>8}   gain with 95 % interval",
+    ]
+    for r in document["results"]:
+        figures = [f"{v:.3f}" if v is not None else "-" for v in (r["pretrained"], r["scratch"])]
+        gain = r["gain"]
+        spread = "-" if gain["low"] is None else f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+        lines.append(
+            f"{r['task']:<10} {r['mode']:<11} {r['labels']:>6} {r['figure']:<12} {figures[0]:>11} {figures[1]:>8}   {spread}"
+        )
+    lines.append(f"{document['target']}: {'met' if document['met'] else 'MISSED'} ({document['minutes']} minutes)")
+    lines.append(f"report: {printable(folder)}/transfer.html   again: {document['command']}")
+    return document, lines
+
+
+def _loader(**settings: Any) -> tuple[dict[str, Any], Iterable[str]]:
+    from wavespark.bench.loader import LoaderBench, describe_loader, measure_loader
+
+    with progress("bench loader") as tell:
+        document = measure_loader(LoaderBench(**settings), tell)
+    return document, describe_loader(document)
+
+
+def _prepare(**settings: Any) -> tuple[dict[str, Any], Iterable[str]]:
+    from wavespark.bench.prepare import PrepareBench, describe_prepare, measure_prepare
+
+    with progress("bench prepare") as tell:
+        document = measure_prepare(PrepareBench(**settings), tell)
+    return document, describe_prepare(document)
