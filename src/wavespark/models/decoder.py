@@ -5,7 +5,7 @@ scale's mask token. The decoder works at coarse strides only; no tensor of the c
 Axes: B batch, G cells of a grid, N visible cells, M predicted cells, b tokens along an edge of a cell, C channels.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -125,7 +125,7 @@ class LightDecoder(nn.Module):
         x = self._blocks(x, 0, rotation)
         if self.scales > 1 and self.reach is not None:
             near = _near(predicted_BDHW, self.reach)
-            layout = _cells(everywhere, near)
+            layout = everywhere.only(near)
             rows = near.flatten().nonzero()[:, 0].to(x.features.device)
             x = VisibleCells(features=x.features[rows], layout=layout)
             chosen = predicted_BDHW[near].nonzero()[:, 0]
@@ -158,12 +158,6 @@ def _near(chosen_BDHW: Tensor, reach: int) -> Tensor:
         return chosen_BDHW
     size = 2 * reach + 1
     return F.max_pool3d(chosen_BDHW[:, None].float(), size, stride=1, padding=reach)[:, 0] > 0
-
-
-def _cells(like: CellLayout, chosen_BDHW: Tensor) -> CellLayout:
-    """The layout of chosen cells; a sample may have none."""
-    counts = tuple(chosen_BDHW.flatten(1).sum(1).tolist())
-    return replace(like, cells=chosen_BDHW.nonzero().to(like.cells.device), counts=counts, _cache={})
 
 
 class TokenPosition(nn.Module):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wavespark.errors import DependencyError, ModelError
+from wavespark.shapes import as_triple
 from wavespark.sparse import CellLayout, VisibleCells, gather_cells
 
 
@@ -39,10 +40,11 @@ def exchange_low_pass(
         DependencyError: if ptwt is not installed.
     """
     ptwt = _ptwt()
-    grid, block = h.grid, h.block
-    whole = h.features.unflatten(0, (h.batch_size, *grid)).permute(0, 7, 1, 4, 2, 5, 3, 6)
-    size = [g * b for g, b in zip(grid, block, strict=True)]
-    dense = whole.reshape(h.batch_size, h.channels, *size)
+    # The tokens as a crop of whole cells of their own.
+    size = as_triple([g * b for g, b in zip(h.grid, h.block, strict=True)])
+    counts = h.layout.counts
+    full = CellLayout(cells=h.cells, grid=h.grid, batch_size=h.batch_size, size=size, cell=h.block, counts=counts)
+    dense = VisibleCells(features=h.features, layout=full).to_dense()
     low, *details = ptwt.wavedec3(dense, wavelet, mode="zero", level=levels)
     gain = 2 ** (1.5 * levels)  # orthonormal filters sum to sqrt(2) an axis and level
     positions = torch.cartesian_prod(*[torch.arange(n, device=low.device) for n in low.shape[2:]])
@@ -51,15 +53,7 @@ def exchange_low_pass(
     back = ptwt.waverec3((low, *details), wavelet)[:, :, : size[0], : size[1], : size[2]]
     short = [n - m for n, m in zip(size, back.shape[2:], strict=True)]
     back = F.pad(back, (0, short[2], 0, short[1], 0, short[0])) if any(short) else back
-    full = CellLayout(
-        cells=h.cells,
-        grid=grid,
-        batch_size=h.batch_size,
-        size=(size[0], size[1], size[2]),
-        cell=block,
-        counts=h.layout.counts,
-    )
-    return gather_cells(back, full, block)
+    return gather_cells(back, full, h.block)
 
 
 def known_wavelet(name: str) -> None:

@@ -154,6 +154,11 @@ class CellLayout:
         counts = (product(self.grid),) * self.batch_size
         return replace(self, cells=torch.cartesian_prod(*axes), counts=counts, _cache={})
 
+    def only(self, chosen_BDHW: Tensor) -> "CellLayout":
+        """The layout of the chosen cells of the same crops; a sample may have none."""
+        counts = tuple(chosen_BDHW.flatten(1).sum(1).tolist())
+        return replace(self, cells=chosen_BDHW.nonzero().to(self.cells.device), counts=counts, _cache={})
+
     def rows_of(self, cells_N4: Tensor) -> Tensor:
         """int64 [N]: where cells lie in the lexicographic order of a full layout."""
         s, d, h, w = cells_N4.unbind(1)
