@@ -1,12 +1,10 @@
 """A law that cannot fail says nothing: each is run against a fault planted in the code, and must notice it."""
 
-from contextlib import contextmanager
-
-import pytest
 import torch
 import torch.nn.functional as F
 
 from laws import test_attention, test_equality, test_leak, test_sizes, test_wavelets
+from laws.faults import the_law_notices
 from models import test_waveformer
 from wavespark.models import blocks, waveformer
 from wavespark.models.blocks import CellAttention, Rotation
@@ -26,22 +24,6 @@ EVERYTHING_VISIBLE = (
 )
 NO_GRADIENT = test_leak.test_no_visible_feature_has_a_gradient_with_respect_to_a_hidden_voxel
 NO_BIT_CHANGES = test_leak.test_hidden_voxels_change_no_bit_of_a_visible_feature_nor_of_a_gradient_of_a_weight
-
-
-@pytest.fixture
-def plant(monkeypatch):
-    """Replaces `owner.name` by `fault(the original)`."""
-
-    def planted(owner, name, fault):
-        monkeypatch.setattr(owner, name, fault(getattr(owner, name)))
-
-    return planted
-
-
-@contextmanager
-def the_law_notices():
-    with pytest.raises(AssertionError):
-        yield
 
 
 def test_a_volume_normalised_as_a_whole_before_the_cells_are_cut(plant):

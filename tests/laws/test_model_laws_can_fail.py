@@ -1,12 +1,11 @@
 """The laws over every model, run against faults planted in the parts that are new: each must notice."""
 
-from contextlib import contextmanager
 from dataclasses import replace
 
-import pytest
 import torch
 
 from laws import test_every_model
+from laws.faults import the_law_notices
 from models import test_pretraining, test_resenc, test_segmentation, test_spark_encoder
 from wavespark.models import blocks, densify, encoder, resenc, spark_encoder, unet_pretraining
 from wavespark.sparse import VisibleCells, cell_norm, cell_strided
@@ -19,22 +18,6 @@ NO_LEAK = test_pretraining.test_hidden_voxels_change_no_prediction_and_distinct_
 ZERO = test_pretraining.test_hidden_sites_of_every_densified_map_are_exactly_zero_before_the_mask_token
 SCALES, SPARSE = "waveformer_small with finer scales", "seed_waveformer_small with two sparse scales"
 DOUBLE = torch.float64
-
-
-@pytest.fixture
-def plant(monkeypatch):
-    """Replaces `owner.name` by `fault(the original)`."""
-
-    def planted(owner, name, fault):
-        monkeypatch.setattr(owner, name, fault(getattr(owner, name)))
-
-    return planted
-
-
-@contextmanager
-def the_law_notices():
-    with pytest.raises(AssertionError):
-        yield
 
 
 def test_a_norm_over_the_whole_batch_instead_of_each_sample(plant):

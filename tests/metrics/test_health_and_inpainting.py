@@ -50,7 +50,9 @@ def test_a_linear_ramp_is_filled_closely(fill):
 
 def test_harmonic_filling_solves_laplaces_equation_inside_the_holes():
     visible = holes(16, 16, 16, batch=1)
-    filled = harmonic(torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0)), visible, sweeps=200)[0, 0]
+    filled = harmonic(torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0)), visible, sweeps=200)[
+        0, 0
+    ]
     inner = filled[1:-1, 1:-1, 1:-1]
     mean = sum(filled.roll(s, a)[1:-1, 1:-1, 1:-1] for a in range(3) for s in (-1, 1)) / 6
     assert (inner - mean)[~visible[0, 1:-1, 1:-1, 1:-1]].abs().max() < 1e-4

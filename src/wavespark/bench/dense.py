@@ -52,7 +52,7 @@ class DenseWaveFormer(nn.Module):
         x = self.stem(_side_by_side(crop_BCDHW.permute(0, 2, 3, 4, 1)))
         tokens = self.encoder.cell[0] // 2
         grid = [n // tokens for n in x.shape[1:4]]
-        rotation = Rotation(cells_N3=torch.cartesian_prod(*[torch.arange(n) for n in grid]))
+        rotation = Rotation(cells_N3=torch.cartesian_prod(*[torch.arange(n, device=x.device) for n in grid]))
         levels, stage = [], 0
         for i, j, block in self._blocks():
             if i > stage:

@@ -1,8 +1,9 @@
 """Does pre-training pay here? Synthetic vessels, aneurysms, and tissue of the real MNI152 brain: pre-trained against random weights at equal budget.
 
 For every task and number of labels: frozen features read by a linear layer, and the whole network fine-tuned with a light decoder; the same head,
-steps and windows in both arms, several seeds, differences paired on the test volumes. Training heads, test heads and the heads of pre-training are
-other anatomies. A synthetic task says nothing about finding aneurysms in patients.
+steps and windows in both arms, several seeds, differences paired on the test volumes. Synthetic heads to pre-train, train and test on are other
+anatomies; tissue is of blocks of one brain, all of which are pre-trained on without labels, those of the test too. A synthetic task says nothing about
+finding aneurysms in patients.
 """
 
 import json
@@ -115,7 +116,7 @@ def measure_transfer(bench: TransferBench, folder: Path, tell: Tell = lambda don
     document = {
         "bench": "transfer",
         "what": f"{bench.model} pre-trained on {len(unlabelled)} unlabelled volumes, against random weights, with {some} labelled volumes",
-        "command": f"wavespark bench transfer --minutes {bench.minutes:g} --seeds {bench.seeds}",
+        "command": f"wavespark bench transfer --minutes {bench.minutes:g} --seeds {bench.seeds} --seed {bench.seed}",
         "met": all(r["above_zero"] for r in rows if r["mode"] == "frozen"),
         "target": "with 1-8 labelled volumes frozen pre-trained features beat random ones, 95 % interval above zero",
         "pretraining": summary,

@@ -17,7 +17,8 @@ def transfer_page(document: Mapping[str, Any], curves: Mapping[str, Mapping[str,
         f"<h1>Does pre-training pay?</h1><p>{html.escape(document['what'])}. {head['steps']} steps; normalised loss {before} to {after} "
         f"(1 = predicting the mean; harmonic inpainting {head['harmonic_inpainting']}).</p>",
         f"<p>Target: {html.escape(document['target'])}: <b>{'met' if document['met'] else 'missed'}</b>. "
-        "Synthetic tasks: they say nothing about finding aneurysms in patients; tissue blocks are places in one brain, not people.</p>",
+        "Synthetic tasks: they say nothing about finding aneurysms in patients; tissue blocks are places in one brain, "
+        "not people, and pre-training has seen those of the test too, without labels.</p>",
     ]
     for name, results in curves.items():
         parts.append(

@@ -75,7 +75,9 @@ def read_export(folder: Path) -> Export:
 def card(config: Mapping[str, Any]) -> str:
     """README.md of an export."""
     run = config["provenance"]
+    what = "An encoder for 3-D head CT and MR, pre-trained by masked reconstruction on visible cells only."
     if run.get("imported"):
+        what = "An encoder for 3-D volumes."
         origin = "imported from weights that another program made; how they were trained and on which preparation is not known here"
     else:
         origin = (
@@ -85,7 +87,7 @@ def card(config: Mapping[str, Any]) -> str:
     stems = ", ".join(f"{name} ({count} channel(s))" for name, count in config["stems"].items())
     return f"""# {config["model"]["name"]}, {"for" if run.get("imported") else "pre-trained with"} wavespark
 
-An encoder for 3-D head CT and MR, pre-trained by masked reconstruction on visible cells only.
+{what}
 
 ```python
 import wavespark as ws

@@ -31,7 +31,7 @@ def describe_run(path: Path, verify: bool) -> Document:
             damaged.append(str(error))
     try:
         settings = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+    except (OSError, ValueError, RecursionError):
         raise CheckpointError(
             f"{path / 'config.toml'} is damaged: the run cannot be continued with its settings"
         ) from None

@@ -30,7 +30,7 @@ def load_pretraining(name_or_path: str | Path, overrides: Sequence[str] = ()) ->
     text, origin = _text(name_or_path)
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, and what int says of a number of thousands of digits
         raise SettingsError(f"{origin} is not TOML: {error}") from None
     except RecursionError:
         raise SettingsError(f"{origin} is nested too deeply for settings") from None

@@ -219,14 +219,14 @@ def _identity(
 
 def _settle(run: Path, identity: dict[str, Any]) -> None:
     path = run / "study.json"
+    identity = json.loads(json.dumps(identity))  # as it is read back
     try:
         before = json.loads(path.read_bytes())
     except FileNotFoundError:
         before = identity
     except (OSError, ValueError):
         before = {}
-    identity = json.loads(json.dumps(identity))
-    changed = [key for key in identity if json.loads(json.dumps(before.get(key))) != identity[key]]
+    changed = [key for key in identity if before.get(key) != identity[key]]
     if changed:
         raise SettingsError(
             f"{run} holds a comparison with another {', '.join(changed)}: use another --output, or the same settings"

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from wavespark.config import PretrainSettings
-from wavespark.errors import SettingsError, StoreError
+from wavespark.engine.memory import is_out_of_memory
+from wavespark.errors import SettingsError, StoreError, TrainingStopped
 from wavespark.models import SparK
 from wavespark.prepare import Store
 from wavespark.sampling import CropDataset, Split, split_store
@@ -40,10 +41,23 @@ def contents_of(store: Store) -> str:
 
 
 def build_model(settings: PretrainSettings, stems: dict[str, int]) -> SparK:
-    """A fresh model; its weights depend on the seed only."""
+    """A fresh model; its weights depend on the seed only.
+
+    Raises:
+        TrainingStopped: with exit code 5, if there is no memory for the weights.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.run.seed)
-        return SparK(settings.encoder(stems), settings.decoder.settings())
+        try:
+            return SparK(settings.encoder(stems), settings.decoder.settings())
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TrainingStopped(
+                f"out of memory: the weights of {settings.model.name} and of its {settings.decoder.kind} decoder alone are too many; use a "
+                "smaller model.name or decoder",
+                5,
+            ) from None
 
 
 def training_crops(settings: PretrainSettings, store: Store, split: Split) -> CropDataset:

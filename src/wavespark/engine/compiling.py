@@ -34,7 +34,8 @@ def compile_model(model: nn.Module, wanted: str, device: torch.device, say: Call
             ):
                 raise
             model.forward = plain  # type: ignore[method-assign]
-            say(f"run.compile: goes on without, because the compiler failed ({type(error).__name__})")
+            first = next(iter(str(error).strip().splitlines()), "")
+            say(f"run.compile: goes on without, because the compiler failed ({type(error).__name__}: {first[:200]})")
             return plain(*arguments, **named)
 
     model.forward = forward  # type: ignore[method-assign]

@@ -101,7 +101,7 @@ def check_same(run: Path, settings: PretrainSettings) -> None:
     if checkpoint_folders(run / CHECKPOINTS):
         try:
             before = tomllib.loads((run / CONFIG).read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError):
+        except (OSError, ValueError, RecursionError):
             before = document
         changed = [
             f"{key} was {old!r}, now {new!r}" for key, old, new in _differences(before, document) if key not in _FREE
@@ -150,7 +150,8 @@ _FREE = {
     "health.probe",
     "health.probe_volumes",
 }
-"""What may change while a run goes on: it decides how, how fast or how often, and the result by rounding at most."""
+"""What may change while a run goes on: it decides how, how fast or how often, and the result by rounding at most; `run.accumulate` by a
+little more, because parts of a batch are weighted alike and not by their scored voxels."""
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

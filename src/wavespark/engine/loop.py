@@ -8,13 +8,13 @@ from typing import Any
 
 from wavespark.engine import folder
 from wavespark.engine.building import SPLIT, describe_data, training_crops
+from wavespark.engine.examples import write_examples
 from wavespark.engine.folder import Tell
 from wavespark.engine.memory import explained, peak_bytes
 from wavespark.engine.optimizer import learning_rate
 from wavespark.engine.telemetry import Telemetry, environment, write_json
 from wavespark.engine.training import Training
 from wavespark.engine.update import Measured
-from wavespark.engine.validation import write_examples
 from wavespark.errors import TrainingStopped
 from wavespark.sampling import Batch, batches
 
@@ -154,7 +154,9 @@ class _Loop:
         line, results = now.held_out.measure(now.model, now.step)
         now.measure = line
         if now.ranks.writes:
-            write_examples(pictures, now.held_out, results, now.model.encoder.cell, now.step)
+            cell = now.model.encoder.cell
+            boxes = [batch for batch, _ in now.held_out.batches(cell)]
+            write_examples(pictures, now.held_out.crops, boxes, results, cell, now.step)
         self.telemetry.validation(line)
         self.telemetry.examples(pictures, now.step)
         now.objective.measured(line)

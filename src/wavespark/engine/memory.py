@@ -11,7 +11,13 @@ from wavespark.config import PretrainSettings
 from wavespark.errors import TrainingStopped
 from wavespark.shapes import Triple
 
-_WORDS = ("not enough memory", "DefaultCPUAllocator", "can't allocate memory", "out of memory")
+_WORDS = (
+    "not enough memory",
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+    "out of memory",
+    "Storage size calculation overflowed",
+)
 
 
 @contextmanager
@@ -27,7 +33,7 @@ def explained(settings: PretrainSettings, device: torch.device, cell: Triple, wo
         MemoryError,
         RuntimeError,
     ) as error:  # torch.OutOfMemoryError is a RuntimeError; on a CPU it comes as a plain one
-        if not isinstance(error, MemoryError) and not any(word in str(error) for word in _WORDS):
+        if not is_out_of_memory(error):
             raise
         crop = " x ".join(map(str, settings.data.crop))
         raise TrainingStopped(
@@ -35,6 +41,11 @@ def explained(settings: PretrainSettings, device: torch.device, cell: Triple, wo
             f"at once used up to {peak_bytes(device) / 2**30:.1f} GiB. {smaller(settings, cell, world)}",
             5,
         ) from None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether this is one of the ways in which torch and Python say that memory ran out."""
+    return isinstance(error, MemoryError) or any(word in str(error) for word in _WORDS)
 
 
 def peak_bytes(device: torch.device) -> int:

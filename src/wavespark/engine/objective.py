@@ -1,7 +1,7 @@
 """What a run minimises, as one module: the loop asks it for sums, and saves what it keeps beside the model.
 
 A loss is a weighted sum of terms, each a sum over something (voxels, queries) and how many there were: so that several processes, each with a part of
-the batch, minimise exactly what one process would.
+the batch, minimise exactly what one process would. (Parts one after the other, `run.accumulate`, count alike, however many voxels each scores.)
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from wavespark.models import SparK
 from wavespark.objectives import Contrast, Places, Projector, Score, info_nce, pairs, places_of
 from wavespark.sampling import Batch
 from wavespark.sampling.views import Views, two_views
-from wavespark.shapes import Triple, ceil_div
+from wavespark.shapes import Triple
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -89,14 +89,14 @@ class Objective(nn.Module):
         """The terms of a batch at a step (counted from 1); everything drawn depends on the seed, the step and the samples' keys only."""
         chosen, seed, cell = self.settings.objective, self.settings.run.seed, self.model.encoder.cell
         masking = self.settings.mask.at(self.masking, step, seed)
-        views = self._views(batch, step)
+        views = views_of(batch, self.settings, cell, step)
         coarse = batch if views is None else views.coarse
         weights = guide(coarse, self.settings, masking, cell, step, self.teacher)
-
-        def one_view() -> Masks:
-            return draw_masks(masking, coarse.mask_keys, seed, step, weights)
-
-        masks = one_view() if views is None else masks_around(views, masking, seed, step, weights, hide=True)
+        masks = (
+            draw_masks(masking, coarse.mask_keys, seed, step, weights)
+            if views is None
+            else masks_around(views, masking, seed, step, weights, hide=True)
+        )
         same_place = self.contrast_open and chosen.contrast_pairs == "same_location"
         result = reconstruct(self.model, coarse, masks, seed, step, self.scoring, levels_too=same_place)
         terms = {"reconstruction": Term(total=result.score.error, count=result.score.voxels)}
@@ -113,7 +113,7 @@ class Objective(nn.Module):
         return Terms(terms=terms, score=result.score, masks=masks)
 
     def after_update(self, step: int) -> None:
-        """Is told after each update of the weights (not after a skipped one): the slow copy follows."""
+        """Is told after each update of the weights: the slow copy follows. A step that the device itself skipped counts as one that left them as they were."""
         if self.teacher is not None:
             self.teacher.follow(self.model, step)
 
@@ -149,9 +149,6 @@ class Objective(nn.Module):
         if self.teacher is not None:
             self.teacher.restore(_part(tensors, "teacher."))
 
-    def _views(self, batch: Batch, step: int) -> Views | None:
-        return views_of(batch, self.settings, self.model.encoder.cell, step)
-
     def _fine(self, views: Views, step: int) -> StepResult:
         """The second view under a mask of its own, through the same model."""
         masks = draw_masks(
@@ -177,14 +174,16 @@ class Objective(nn.Module):
             masks = masks_around(views, masking, seed, step, None, hide=False)
             whole = places_of(fine.levels[-1], fine.levels[-1].grid)
             queries = Places(
-                features=whole.features, sample=whole.sample, tile=torch.tensor(views.places, device=device)
+                features=whole.features,
+                sample=whole.sample,
+                tile=torch.tensor(views.places).to(device, non_blocking=True),
             )
             tile = views.tile
         else:
             masks = draw_masks(masking, [f"{key}:key" for key in coarse.mask_keys], seed, step)
             queries, tile = places_of(result.levels[max(0, len(result.levels) - 2)]), (1, 1, 1)
         with torch.no_grad():
-            levels = self.teacher.model.encoder(coarse.voxels.to(device), masks.visible, modality=coarse.modality)
+            levels = self.teacher.model.encoder(coarse.voxels.to(device, non_blocking=True), masks.visible, modality=coarse.modality)
             keys = places_of(levels[-1], tile)
         positive, negative = pairs(queries, keys, coarse.patients or coarse.mask_keys)
         return info_nce(
@@ -223,8 +222,8 @@ def views_of(batch: Batch, settings: PretrainSettings, cell: Triple, step: int) 
 def fine_masking(settings: PretrainSettings, cell: Triple) -> BlockMasking:
     """The masking of the second view."""
     chosen = settings.objective
-    grid = tuple(n * f for n, f in zip(chosen.second_view_cells, chosen.second_view_factor, strict=True))
-    return BlockMasking(grid=ceil_div(grid, (1, 1, 1)), ratio=settings.mask.ratio)
+    d, h, w = (n * f for n, f in zip(chosen.second_view_cells, chosen.second_view_factor, strict=True))
+    return BlockMasking(grid=(d, h, w), ratio=settings.mask.ratio)
 
 
 def _projectors(channels: tuple[int, ...], settings: PretrainSettings) -> nn.ModuleDict:

@@ -6,28 +6,20 @@ from statistics import median
 import torch
 
 from wavespark.config import PretrainSettings
-from wavespark.engine.building import build_model, choose_device, choose_split, stems_of
+from wavespark.engine.building import build_model, choose_device, choose_split, stems_of, training_crops
 from wavespark.engine.objective import Objective
 from wavespark.engine.optimizer import make_optimizer
 from wavespark.prepare import Store
-from wavespark.sampling import CropDataset, collate
+from wavespark.sampling import collate
 
 
 def seconds_per_step(settings: PretrainSettings, store: Store, steps: int = 4) -> float:
     """Median wall-clock seconds of a training step, without loading; the first one, which warms up, is left out."""
     device = choose_device(settings)
     model = build_model(settings, stems_of(store)).to(device).train()
-    optimizer = make_optimizer(model, settings.optimizer)
-    split = choose_split(settings, store)
-    dataset = CropDataset(
-        store,
-        split.training,
-        crop=settings.box,
-        batch=settings.data.batch,
-        seed=settings.run.seed,
-        augmentation=settings.data.augmentation(),
-    )
-    objective = Objective(settings, model, settings.masking(model.encoder.cell))
+    objective = Objective(settings, model, settings.masking(model.encoder.cell)).to(device)
+    optimizer = make_optimizer(objective, settings.optimizer)
+    dataset = training_crops(settings, store, choose_split(settings, store))
     seconds = []
     for number in range(steps + 1):
         batch = collate([dataset[number * settings.data.batch + i] for i in range(settings.data.batch)])

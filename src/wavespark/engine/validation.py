@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import reduce
 from operator import add
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor
 
 from wavespark.config import PretrainSettings
-from wavespark.engine import examples
 from wavespark.engine.objective import fine_masking, views_of
 from wavespark.engine.online_probe import OnlineProbe
 from wavespark.engine.step import Scoring, StepResult, draw_masks, reconstruct, voxel_mask
@@ -167,11 +165,3 @@ def baseline_scores(batch: Batch, result: StepResult, cell: Triple) -> tuple[Sco
 
     trilinear = inpaint(batch.voxels, visible)
     return score(trilinear, False), score(trilinear, True), score(harmonic(batch.voxels, visible), True)
-
-
-def write_examples(
-    folder: Path, held_out: HeldOut, results: Sequence[StepResult], cell: Triple, step: int, at_most: int = 4
-) -> None:
-    """Pictures of the first crops; see `engine.examples`."""
-    batches = [batch for batch, _ in held_out.batches(cell)]
-    examples.write_examples(folder, held_out.crops, batches, results, cell, step, at_most)

@@ -48,11 +48,6 @@ def aucs(scores: np.ndarray, positive: np.ndarray) -> list[float]:
     return [auc(s, p) for s, p in zip(scores.T, positive.T, strict=True)]
 
 
-def accuracy(chosen: np.ndarray, truth: np.ndarray) -> float:
-    """Share of rows whose chosen class is the true one; NaN without rows."""
-    return float((np.asarray(chosen) == np.asarray(truth)).mean()) if len(truth) else math.nan
-
-
 def balanced_accuracy(chosen: np.ndarray, truth: np.ndarray) -> float:
     """Mean over the classes that occur of the share of their rows that are right; NaN without rows."""
     chosen, truth = np.asarray(chosen), np.asarray(truth)

@@ -229,7 +229,7 @@ def kept_samples(x: VisibleCells, rate: float, generator: torch.Generator | None
     if rate == 0:
         return None
     kept = torch.rand(x.batch_size, generator=generator) >= rate
-    scale = (kept / (1 - rate)).to(x.features.device, x.features.dtype)
+    scale = (kept / (1 - rate)).to(x.features.device, x.features.dtype, non_blocking=True)
     return scale[x.cells[:, 0]][:, None, None, None, None]
 
 

@@ -126,7 +126,7 @@ class LightDecoder(nn.Module):
         if self.scales > 1 and self.reach is not None:
             near = _near(predicted_BDHW, self.reach)
             layout = everywhere.only(near)
-            rows = near.flatten().nonzero()[:, 0].to(x.features.device)
+            rows = near.flatten().nonzero()[:, 0].to(x.features.device, non_blocking=True)
             x = VisibleCells(features=x.features[rows], layout=layout)
             chosen = predicted_BDHW[near].nonzero()[:, 0]
         else:
@@ -135,7 +135,7 @@ class LightDecoder(nn.Module):
             finer = join_blocks(self.upsample[scale - 1](x.features))
             x = x.with_features(finer + self.densify[scale](levels[-scale - 1], layout).features).zero_outside()
             x = self._blocks(x, scale, rotation)
-        tokens = self.heads[modality](self.norm(x.features[chosen.to(x.features.device)]))
+        tokens = self.heads[modality](self.norm(x.features[chosen.to(x.features.device, non_blocking=True)]))
         if self.training:
             tokens = with_idle(tokens, others(self.heads, modality))
         return self._shuffle(tokens, self.outputs[modality])
@@ -173,7 +173,7 @@ class TokenPosition(nn.Module):
         """[G, b, b, b, width] for the cells of the layout with `block` tokens each."""
         device = layout.cells.device
         local = torch.cartesian_prod(*[torch.arange(b, device=device) for b in block]).view(*block, 3)
-        tokens = layout.cells[:, None, None, None, 1:] * torch.tensor(block, device=device) + local
+        tokens = layout.cells[:, None, None, None, 1:] * torch.tensor(block).to(device, non_blocking=True) + local
         frequency = torch.pi / 2.0 ** torch.arange(1, self.FREQUENCIES + 1, device=device, dtype=torch.float64)
         angle = (tokens[..., None] * frequency).flatten(-2)
         waves = torch.cat((angle.sin(), angle.cos()), -1).to(self.project.weight.dtype)

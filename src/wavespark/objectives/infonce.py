@@ -82,7 +82,7 @@ def pairs(queries: Places, keys: Places, patients: Sequence[str]) -> tuple[Tenso
         patients: of each sample.
     """
     names = {name: i for i, name in enumerate(dict.fromkeys(patients))}
-    patient = torch.tensor([names[p] for p in patients], device=queries.sample.device)
+    patient = torch.tensor([names[p] for p in patients]).to(queries.sample.device, non_blocking=True)
     same_crop = queries.sample[:, None] == keys.sample
     away = (queries.tile[:, None] - keys.tile).abs().amax(-1)
     other_patient = patient[queries.sample][:, None] != patient[keys.sample]

@@ -107,8 +107,8 @@ def _sides(directions: tuple[Direction, ...], block: Triple) -> Sides:
     last = tuple((b - 1) * s for b, s in zip(block, step, strict=True))
     near = [sum(end for end, t in zip(last, d.towards, strict=True) if t > 0) for d in directions]
     far = [sum(end for end, t in zip(last, d.towards, strict=True) if t < 0) for d in directions]
-    counts = torch.tensor([len(d.ours) for d in directions], device=device)
-    first = torch.tensor((near, far), device=device).repeat_interleave(counts, 1)
+    counts = torch.tensor([len(d.ours) for d in directions])
+    first = torch.tensor((near, far)).repeat_interleave(counts, 1).to(device, non_blocking=True)
     cells = torch.stack((torch.cat([d.ours for d in directions]), torch.cat([d.theirs for d in directions])))
     along = [(b, s) for b, s, t in zip(block, step, directions[0].towards, strict=True) if not t]
     (h, h_step), (w, w_step) = ((1, 0), (1, 0), *along)[-2:]

@@ -157,7 +157,7 @@ class CellLayout:
     def only(self, chosen_BDHW: Tensor) -> "CellLayout":
         """The layout of the chosen cells of the same crops; a sample may have none."""
         counts = tuple(chosen_BDHW.flatten(1).sum(1).tolist())
-        return replace(self, cells=chosen_BDHW.nonzero().to(self.cells.device), counts=counts, _cache={})
+        return replace(self, cells=chosen_BDHW.nonzero().to(self.cells.device, non_blocking=True), counts=counts, _cache={})
 
     def rows_of(self, cells_N4: Tensor) -> Tensor:
         """int64 [N]: where cells lie in the lexicographic order of a full layout."""
@@ -174,4 +174,4 @@ class CellLayout:
         for count in self.counts:
             rows.append(torch.cat((torch.arange(start, start + count), torch.full((width - count,), len(self)))))
             start += count
-        return torch.stack(rows).to(self.cells.device)
+        return torch.stack(rows).to(self.cells.device, non_blocking=True)

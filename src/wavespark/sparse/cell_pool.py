@@ -44,7 +44,7 @@ def _(x: VisibleCells, reduction: Reduction) -> Tensor:
     if reduction == "sum":
         return totals
     if inside is None:
-        tokens = torch.tensor(counts, device=totals.device) * (x.block[0] * x.block[1] * x.block[2])
+        tokens = torch.tensor(counts).to(totals.device, non_blocking=True) * (x.block[0] * x.block[1] * x.block[2])
     else:
         tokens = torch.stack([part.sum() for part in inside.split(counts)])
     return totals / tokens.to(totals.dtype)[:, None]

@@ -204,7 +204,7 @@ def gather_cells(dense_BCDHW: Tensor, layout: CellLayout, block: Triple) -> Tens
 def cut_cells(dense_BCDHW: Tensor, chosen_BDHW: Tensor, cell: Triple) -> Tensor:
     """[M, c, c, c, C]: the voxels of chosen cells, in the order of `chosen_BDHW.nonzero()`; zero beyond the crop. A sample may have none."""
     _, _, d, h, w = dense_BCDHW.shape
-    cells = chosen_BDHW.nonzero().to(dense_BCDHW.device)
+    cells = chosen_BDHW.nonzero().to(dense_BCDHW.device, non_blocking=True)
     grid = ceil_div((d, h, w), cell)
     counts = tuple(chosen_BDHW.flatten(1).sum(1).tolist())
     layout = CellLayout(cells=cells, grid=grid, batch_size=len(dense_BCDHW), size=(d, h, w), cell=cell, counts=counts)
