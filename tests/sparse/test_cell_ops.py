@@ -24,6 +24,7 @@ from wavespark.sparse import (
     TransposedConv3d,
     VisibleCells,
     cell_halo,
+    cell_strided,
     submanifold_conv,
 )
 from wavespark.sparse.conv import strided_conv
@@ -296,3 +297,16 @@ def test_a_module_for_one_channel_does_not_pass_for_a_depthwise_one():
     cells = VisibleCells.from_dense(crop, visible, cell=8)
     with pytest.raises(ShapeError, match="takes 1 input channel"):
         SubmanifoldConv3d(1, 4)(cells)
+
+
+def test_the_gradient_of_a_stride_at_once_is_that_of_one_parity_after_the_other(monkeypatch):
+    _, _, cells = scene((19, 24, 13))
+    conv = drawn(StridedConv3d(C, OUT, 3))
+    found = []
+    for by_parity in (True, False):
+        monkeypatch.setattr(cell_strided, "_BY_PARITY", {True: by_parity})
+        x = cells.with_features(cells.features.detach().requires_grad_())
+        y = conv(x).features
+        upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+        found.append(torch.autograd.grad(y, x.features, upstream)[0])
+    assert (found[0] - found[1]).abs().max() <= EXACT * found[0].abs().max()

@@ -59,7 +59,7 @@ def _spread(features: Tensor, rows: Tensor, cells: int) -> Tensor:
 def _voxels(layout: CellLayout, crop_BCDHW: Tensor) -> Tensor:
     """bool [B, 1, D, H, W]: voxels of visible cells."""
     grid = torch.zeros(layout.batch_size, *layout.grid, dtype=torch.bool, device=crop_BCDHW.device)
-    grid[layout.cells.unbind(1)] = True
+    grid.index_put_(layout.cells.unbind(1), grid.new_ones(()))  # a Python True would be waited for
     shown = grid[:, None]
     for axis in range(3):
         shown = shown.repeat_interleave(layout.cell[axis], axis + 2)

@@ -23,6 +23,9 @@ from wavespark.sparse.cells import VisibleCells
 _READERS = {0: (1,), 1: (2, 0)}
 """Kernel positions that read a fine token of that parity, in the order of the windows they belong to."""
 
+_BY_PARITY = {True: True, False: False}
+"""On a processor (True) or an accelerator (False): the gradient one parity after the other, or at once."""
+
 
 def windows(features: Tensor, size: Triple) -> Tensor:
     """[N, b/s, b/s, b/s, s, s, s, C]: the windows of each cell; needs b divisible by s."""
@@ -147,11 +150,18 @@ class _HaloConvStride2(torch.autograd.Function):
 
 
 def _feature_gradient(out: Tensor, grad: Tensor, weight: Tensor, above: Tensor) -> Tensor:
-    """Each parity of fine tokens is an ordinary convolution of the coarse gradient, with the kernel positions that read it."""
+    """Each parity of fine tokens is an ordinary convolution of the coarse gradient, with the kernel positions that read it.
+
+    On an accelerator, where eight small convolutions cost more than one, it is their sum: the transposed convolution, without its rim.
+    """
     flipped = weight.transpose(0, 1)
     d, h, w = grad.shape[1:4]
     for part, halo in halos(grad, above):
         planes = halo.permute(0, 4, 1, 2, 3)
+        if not _BY_PARITY[grad.device.type == "cpu"]:
+            whole = F.conv_transpose3d(planes, weight, stride=2)
+            out[part] = whole[:, :, 1 : 2 * d + 1, 1 : 2 * h + 1, 1 : 2 * w + 1].permute(0, 2, 3, 4, 1)
+            continue
         for p, q, r in combinations((0, 1), repeat=3):
             readers = flipped[:, :, _READERS[p]][:, :, :, _READERS[q]][:, :, :, :, _READERS[r]]
             found = F.conv3d(planes[:, :, : d + p, : h + q, : w + r], readers)

@@ -37,7 +37,7 @@ def haar_idwt(approximation_NbbbC: Tensor, details: list[Tensor]) -> Tensor:
 
 def _hadamard(like: Tensor) -> Tensor:
     """[8, 8]: rows are bands, columns the eight tokens of a 2^3 block; its own inverse."""
-    pair = like.new_tensor([[1.0, 1.0], [1.0, -1.0]])
+    pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=like.dtype).to(like.device, non_blocking=True)
     return torch.kron(pair, torch.kron(pair, pair)) / 8**0.5
 
 
