@@ -8,9 +8,9 @@ import torch
 
 from engine.small import make_store, small_settings
 from laws.kinds import NAMES, encoder_of, sizes_of
+from laws.operations import CONVOLUTIONS, OTHERS, C, features
 from laws.tiny import crop_of, grid_of, ragged, voxels_of
 from oracles.dense_reference import submanifold
-from sparse.test_precision import CONVOLUTIONS, OTHERS, features
 from wavespark.checkpoints import checkpoint_folders, read_checkpoint
 from wavespark.engine import pretrain
 from wavespark.engine.building import training_crops
@@ -22,7 +22,6 @@ from wavespark.sparse import SubmanifoldConv3d, VisibleCells
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 EXACT = 1e-10
-C = 6
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,49 +3,11 @@
 import pytest
 import torch
 
+from laws.operations import CONVOLUTIONS, OTHERS, C, features
 from laws.tiny import crop_of, ragged
-from wavespark.sparse import (
-    AvgPool3d,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    MaxPool3d,
-    SparseBatchNorm,
-    SparseGELU,
-    SparseInstanceNorm,
-    SparseLayerNorm,
-    SparseReLU,
-    StridedConv3d,
-    SubmanifoldConv3d,
-    SumPool3d,
-    TransposedConv3d,
-    VisibleCells,
-    cat,
-)
+from wavespark.sparse import VisibleCells
 
-C = 6
 NEAR = {torch.bfloat16: 4e-2, torch.float16: 5e-3}
-CONVOLUTIONS = {
-    "submanifold": lambda: SubmanifoldConv3d(C, C),
-    "pointwise": lambda: SubmanifoldConv3d(C, C, 1),
-    "depthwise": lambda: SubmanifoldConv3d(C, C, groups=C),
-    "kernel 2 stride 2": lambda: StridedConv3d(C, C),
-    "kernel 3 stride 2": lambda: StridedConv3d(C, C, 3),
-    "children": lambda: torch.nn.Sequential(StridedConv3d(C, C), TransposedConv3d(C, C, generative=True)),
-}
-OTHERS = {
-    "batch norm": lambda: SparseBatchNorm(C),
-    "instance norm": lambda: SparseInstanceNorm(C),
-    "layer norm": lambda: SparseLayerNorm(C),
-    "relu": SparseReLU,
-    "gelu": SparseGELU,
-    "max": MaxPool3d,
-    "average": AvgPool3d,
-    "sum": SumPool3d,
-    "global max": GlobalMaxPool,
-    "global average": GlobalAvgPool,
-    "add": lambda: lambda x: x + x,
-    "cat": lambda: lambda x: cat([x, x]),
-}
 
 
 def values_of(kind, block):
@@ -53,10 +15,6 @@ def values_of(kind, block):
     cells = VisibleCells.from_dense(crop, ragged(3, 2, 2), cell=block)
     x = cells if kind == "cells" else cells.to_sparse()
     return x.with_features(x.features.detach().requires_grad_())
-
-
-def features(y):
-    return getattr(y, "features", y)
 
 
 @pytest.mark.parametrize("block", [8, 2])

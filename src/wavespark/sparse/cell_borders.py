@@ -47,10 +47,6 @@ class Sides:
     extent: tuple[int, int]
     """Tokens of one cell, h x w: of a face; of an edge, 1 x L; of a corner, 1 x 1."""
 
-    def places(self) -> tuple[Tensor, ...]:
-        """Those of `ours` of each direction."""
-        return self.ours.split([len(d.ours) * product(self.extent) for d in self.directions])
-
     def read(self, flat: Tensor) -> tuple[Tensor, ...]:
         """The tokens that touch, of each direction, from features [N * b^3, C].
 

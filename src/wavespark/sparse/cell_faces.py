@@ -52,8 +52,8 @@ def _convolve(features: Tensor, weight: Tensor, touching: Borders, tokens: list[
     out = _last(F.conv3d(_first(features), weight, padding=1)).contiguous()
     flat = out.view(-1, weight.shape[0])
     for sides, read in zip(touching, tokens, strict=True):
-        for direction, side, places in zip(sides.directions, read, sides.places(), strict=True):
-            flat.index_add_(0, places, _added(side, direction.taps(weight)))  # each place is named once
+        added = [_added(side, d.taps(weight)) for d, side in zip(sides.directions, read, strict=True)]
+        flat.index_add_(0, sides.ours, torch.cat(added))  # each place is named once
     return out
 
 
