@@ -1,5 +1,6 @@
 """What every encoder is: voxels of visible cells in, features at every stride out. The kinds differ in `encode` alone."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from wavespark.shapes import Triple, as_triple, ceil_div
 from wavespark.sparse import CellLayout, VisibleCells
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """Common to `WaveFormer`, `ResEnc` and the seed's isotropic variant.
 
     Args:
@@ -92,6 +93,7 @@ class Encoder(nn.Module):
             raise ShapeError(f"the crop has {batch} sample(s) and `visible` {visible_BDHW.shape[0]}")
         return CellLayout.of(visible_BDHW, size=(d, h, w), cell=self.cell, device=crop_BCDHW.device)
 
+    @abstractmethod
     def encode(
         self,
         crop_BCDHW: Tensor,
@@ -102,7 +104,6 @@ class Encoder(nn.Module):
         details: list[list[Tensor]] | None = None,
     ) -> list[VisibleCells]:
         """The visible-only computation. To `details` are appended, stage by stage, the wavelet details that the published decoder needs."""
-        raise NotImplementedError
 
     def own_parameters(self, level: int) -> Iterable[nn.Parameter]:
         """Parameters that serve a level's output and nothing else."""

@@ -108,7 +108,7 @@ def curves(record: RunRecord) -> Html:
             *with_mean("normalised_loss", "training, "),
             baseline("inpainting", "trilinear inpainting, held out", "inpainting"),
             baseline("inpainting_own_mean", "inpainting granted the true mean, held out", "third"),
-            baseline("harmonic_own_mean", "harmonic inpainting granted the true mean, held out", "third"),
+            baseline("harmonic_own_mean", "harmonic inpainting granted the true mean, held out", "second"),
             held_out("normalised_loss", "held out"),
         ],
         levels=(Level(value=1.0, label="1 = predicting the mean"),),
