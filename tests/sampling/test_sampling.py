@@ -283,3 +283,14 @@ def test_a_killed_loader_process_is_named_with_what_it_read(mr_store):
     with pytest.raises(TrainingStopped, match=rf"loader process \(\d+\) died.*{mr_store[0].id}") as caught:
         list(batches(deadly, start=0, stop=4, workers=1))
     assert caught.value.exit_code == 1
+
+
+def test_five_patients_are_enough_to_hold_out_one_whatever_chance_says():
+    """Volumes too short for a slab, of which chance would hold out none for most seeds."""
+    volumes = [
+        Coordinates((32, 40, 32), modality="MR", contrast="T1", id=f"v{p}", patient=f"p{p}", content=f"{p:03d}")
+        for p in range(5)
+    ]
+    for seed in range(200):
+        split = split_store(volumes, (32, 32, 32), 0.05, seed)
+        assert 1 <= len(split.held_out) <= 3 and len(split.training) + len(split.held_out) == 5

@@ -75,6 +75,12 @@ def describe_export(path: Path) -> Document:
     from wavespark.checkpoints import read_export
 
     export = read_export(path)
+    try:
+        config = export.config
+        _ = config["model"]["name"], dict(config["stems"]), config["preparation"]["fingerprint"]
+        _ = config["strides"], config["channels"], config["cell"], config["provenance"]
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{path / 'config.json'} does not describe an encoder as wavespark writes it") from None
     parameters = sum(t.numel() for t in export.weights.values())
     return {
         "kind": "export",

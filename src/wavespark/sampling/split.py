@@ -1,6 +1,6 @@
 """Which voxels are never trained on: whole patients where a kind of scan has enough of them, else a slab of every volume of that kind."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from wavespark.errors import StoreError
@@ -50,7 +50,8 @@ def split_store(
     """The split; no patient of whom a whole volume is held out is trained on (law I27).
 
     For each modality and contrast: with at least `PATIENTS_FOR_A_SPLIT` patients, the held-out ones among them; else, or if
-    chance held out none of them, the most anterior slab, one crop thick, of every volume that is long enough.
+    chance held out none of them, the most anterior slab, one crop thick, of every volume that is long enough. Where that leaves nothing and a kind has so
+    many patients, the smallest larger share of patients that holds out one.
 
     Args:
         volumes: what to split.
@@ -68,12 +69,31 @@ def split_store(
         kinds.setdefault((v.modality, v.contrast), []).append(v)
     large = [vs for vs in kinds.values() if len({v.patient for v in vs}) >= PATIENTS_FOR_A_SPLIT]
     by_patient = {v.patient for vs in large for v in vs}
-    _, outside = held_out([v for v in volumes if v.patient in by_patient], fraction, seed, known)
-    never = {v.id for v in outside}
+    several = [v for v in volumes if v.patient in by_patient]
+    _, outside = held_out(several, fraction, seed, known)
+    train, out = _sides(kinds.values(), outside, crop)
+    while several and not out and not known and 0 < fraction < 1:
+        fraction = min(1.0, 1.1 * fraction)
+        _, outside = held_out(several, fraction, seed)
+        train, out = _sides(kinds.values(), outside, crop)
+    if not train:
+        raise StoreError("every volume is held out: lower data.held_out_fraction or add patients")
+    if not out:
+        raise StoreError(
+            f"no volume is at least {2 * crop[1]} voxels long from back to front, and no kind of scan has "
+            f"{PATIENTS_FOR_A_SPLIT} patients, so nothing can be held out to measure on: use a smaller crop (data.crop=...) or more patients"
+        )
+    return Split(training=tuple(train), held_out=tuple(out))
 
+
+def _sides(
+    kinds: Iterable[Sequence[StoredVolume]], outside: Sequence[StoredVolume], crop: Triple
+) -> tuple[list[Region], list[Region]]:
+    """Regions to train on and held-out ones, if the volumes outside are held out whole."""
+    never = {v.id for v in outside}
     train: list[Region] = []
     out: list[Region] = []
-    for vs in kinds.values():
+    for vs in kinds:
         slab = not any(v.id in never for v in vs)
         for v in vs:
             if v.id in never:
@@ -84,14 +104,7 @@ def split_store(
                 out.append(Region(volume=v.id, start=(0, border, 0), size=(d, h - border, w)))
             else:
                 train.append(_whole(v))
-    if not train:
-        raise StoreError("every volume is held out: lower data.held_out_fraction or add patients")
-    if not out:
-        raise StoreError(
-            f"no volume is at least {2 * crop[1]} voxels long from back to front, and no kind of scan has "
-            f"{PATIENTS_FOR_A_SPLIT} patients, so nothing can be held out to measure on: use a smaller crop (data.crop=...) or more patients"
-        )
-    return Split(training=tuple(train), held_out=tuple(out))
+    return train, out
 
 
 def _whole(volume: StoredVolume) -> Region:
