@@ -143,10 +143,10 @@ def batch_of(training, number):
 
 
 @pytest.mark.parametrize("words", [("run.precision=bf16",), ("run.precision=fp16",), ("run.compile=on",)], ids=str)
-def test_a_run_learns_and_goes_on_where_it_was(store, tmp_path, words):
+def test_a_run_goes_on_where_it_was_bit_for_bit(store, tmp_path, words):
     said = []
     settings = settings_of(*words, "run.deterministic=true")
-    whole = pretrain(settings, store, tmp_path / "whole", say=said.append)
+    pretrain(settings, store, tmp_path / "whole", say=said.append)
     assert not any("goes on without" in text for text in said), said
     stops = iter([None, None, None, "a test"])
     with pytest.raises(TrainingStopped):
@@ -155,6 +155,6 @@ def test_a_run_learns_and_goes_on_where_it_was(store, tmp_path, words):
     first, second = (
         read_checkpoint(checkpoint_folders(tmp_path / f)[0]) for f in ("whole/checkpoints", "cut/checkpoints")
     )
-    assert first.step == second.step == settings.run.steps and whole is not None
+    assert first.step == second.step == settings.run.steps
     for name, tensor in first.model.items():
         assert torch.equal(tensor, second.model[name]), name

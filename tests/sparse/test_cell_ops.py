@@ -303,8 +303,8 @@ def test_the_gradient_of_a_stride_at_once_is_that_of_one_parity_after_the_other(
     _, _, cells = scene((19, 24, 13))
     conv = drawn(StridedConv3d(C, OUT, 3))
     found = []
-    for by_parity in (True, False):
-        monkeypatch.setattr(cell_strided, "_BY_PARITY", {True: by_parity})
+    for by_parity in ({"cpu"}, set()):
+        monkeypatch.setattr(cell_strided, "_BY_PARITY", by_parity)
         x = cells.with_features(cells.features.detach().requires_grad_())
         y = conv(x).features
         upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)

@@ -183,7 +183,9 @@ class Objective(nn.Module):
             masks = draw_masks(masking, [f"{key}:key" for key in coarse.mask_keys], seed, step)
             queries, tile = places_of(result.levels[max(0, len(result.levels) - 2)]), (1, 1, 1)
         with torch.no_grad():
-            levels = self.teacher.model.encoder(coarse.voxels.to(device, non_blocking=True), masks.visible, modality=coarse.modality)
+            levels = self.teacher.model.encoder(
+                coarse.voxels.to(device, non_blocking=True), masks.visible, modality=coarse.modality
+            )
             keys = places_of(levels[-1], tile)
         positive, negative = pairs(queries, keys, coarse.patients or coarse.mask_keys)
         return info_nce(

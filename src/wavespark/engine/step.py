@@ -77,7 +77,9 @@ def reconstruct(
     generator = torch.Generator().manual_seed(int(depth.integers(2**63)))
     seen, visible = voxels, masks.visible
     if scoring.dense:
-        seen = voxels.where(voxel_mask(masks.visible.to(device, non_blocking=True), model.encoder.cell, voxels.shape[2:])[:, None], 0)
+        seen = voxels.where(
+            voxel_mask(masks.visible.to(device, non_blocking=True), model.encoder.cell, voxels.shape[2:])[:, None], 0
+        )
         visible = masks.valid
     levels: list[VisibleCells] = []
     if levels_too:

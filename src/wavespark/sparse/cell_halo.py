@@ -96,7 +96,7 @@ def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, index: Tens
     planar = groups > 1 and features.device.type == "cpu"
     for part, halo in halos(features, index):
         read, upstream = halo, grad[part]
-        if groups > 1:  # cuDNN 9 sums a depthwise gradient of bf16 with one launch for every channel and tap: 40 x slower
+        if groups > 1:  # cuDNN sums a depthwise gradient of bf16 with one launch for every channel
             read, upstream = read.to(exact), upstream.to(exact)
         if planar:
             _add_planar_weight_gradient(total, read, upstream, weight)

@@ -23,8 +23,8 @@ from wavespark.sparse.cells import VisibleCells
 _READERS = {0: (1,), 1: (2, 0)}
 """Kernel positions that read a fine token of that parity, in the order of the windows they belong to."""
 
-_BY_PARITY = {True: True, False: False}
-"""On a processor (True) or an accelerator (False): the gradient one parity after the other, or at once."""
+_BY_PARITY = {"cpu"}
+"""Devices on which the gradient is computed one parity after the other; on others at once."""
 
 
 def windows(features: Tensor, size: Triple) -> Tensor:
@@ -158,7 +158,7 @@ def _feature_gradient(out: Tensor, grad: Tensor, weight: Tensor, above: Tensor) 
     d, h, w = grad.shape[1:4]
     for part, halo in halos(grad, above):
         planes = halo.permute(0, 4, 1, 2, 3)
-        if not _BY_PARITY[grad.device.type == "cpu"]:
+        if grad.device.type not in _BY_PARITY:
             whole = F.conv_transpose3d(planes, weight, stride=2)
             out[part] = whole[:, :, 1 : 2 * d + 1, 1 : 2 * h + 1, 1 : 2 * w + 1].permute(0, 2, 3, 4, 1)
             continue
