@@ -1,8 +1,9 @@
-"""Visible cells against dense networks on a CUDA device: time and peak memory of forward and backward pass, as ratios.
+"""Visible cells against dense networks on a CUDA device: time, time of the kernels alone, and peak memory of forward and backward pass, as ratios.
 
     python benchmarks/cuda.py --output benchmarks/results/cuda.json
 
-The forms take turns within a round, timed by device events; figures are medians of the ratios within a round.
+The forms take turns within a round, timed by device events; figures are medians of the ratios within a round. A network of many small kernels is bound
+by the host that launches them: the kernels alone say what a faster host, a compiler or a graph can reach.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from wavespark.bench.environment import describe_environment
 from wavespark.bench.sparse_forms import as_voxels, visible_cells
@@ -46,16 +48,30 @@ def measure(forms: dict[str, Work], rounds: int, inner: int = 3) -> dict[str, di
             end.record()
             torch.cuda.synchronize()
             times[name].append(start.elapsed_time(end) / inner)
+    kernels = {name: kernel_time(work) for name, work in forms.items()}
     dense = [name for name in forms if "dense" in name]
     best = min(dense, key=lambda name: statistics.median(times[name]))
+    least = min(kernels[name][0] for name in dense)
     return {
         name: {
             "milliseconds": round(statistics.median(kept), 3),
             "of_the_faster_dense": round(statistics.median(a / b for a, b in zip(kept, times[best], strict=True)), 3),
+            "kernel_milliseconds": round(kernels[name][0], 3),
+            "kernels_of_the_least_dense": round(kernels[name][0] / least, 3),
+            "launches": kernels[name][1],
             "extra_MiB": round(memory[name], 1),
         }
         for name, kept in times.items()
     }
+
+
+def kernel_time(work: Work) -> tuple[float, int]:
+    """Milliseconds that the device computes and copies in one call, and how many kernels and copies that is."""
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as found:
+        work()
+        torch.cuda.synchronize()
+    events = [e for e in found.key_averages() if e.device_type == torch.autograd.DeviceType.CUDA]
+    return sum(e.self_device_time_total for e in events) / 1000, sum(e.count for e in events)
 
 
 def encoder_forms(name: str, size: int, batch: int, kind: torch.dtype) -> dict[str, Work]:

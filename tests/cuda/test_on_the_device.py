@@ -39,13 +39,14 @@ def near(found, expected, tolerance=EXACT):
     assert (found - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1)
 
 
+@pytest.mark.parametrize("cut", [0, 1], ids=["whole cells", "a crop that ends within a cell"])
 @pytest.mark.parametrize("block", [2, 8])
 @pytest.mark.parametrize("kind", ["cells", "voxels"])
 @pytest.mark.parametrize("name", [*CONVOLUTIONS, *OTHERS])
-def test_every_operation_gives_the_numbers_of_the_processor_with_all_gradients(name, kind, block):
+def test_every_operation_gives_the_numbers_of_the_processor_with_all_gradients(name, kind, block, cut):
     torch.manual_seed(0)
     module = (CONVOLUTIONS | OTHERS)[name]()
-    crop = crop_of(3 * block, 2 * block, 2 * block - 1, channels=C)
+    crop = crop_of(3 * block, 2 * block, 2 * block - cut, channels=C)
     results = []
     for device in ("cpu", "cuda"):
         cells = VisibleCells.from_dense(crop.to(device), ragged(3, 2, 2), cell=block)

@@ -1,5 +1,7 @@
 """The public modules on visible cells: equal to dense means and to the same sparse voxels, forward and all gradients (laws I5, I19, I20)."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,9 @@ from wavespark.sparse import (
     SumPool3d,
     TransposedConv3d,
     VisibleCells,
+    cell_conv,
     cell_halo,
+    cell_norm,
     cell_strided,
     submanifold_conv,
 )
@@ -310,3 +314,30 @@ def test_the_gradient_of_a_stride_at_once_is_that_of_one_parity_after_the_other(
         upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
         found.append(torch.autograd.grad(y, x.features, upstream)[0])
     assert (found[0] - found[1]).abs().max() <= EXACT * found[0].abs().max()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(
+    "module",
+    [SubmanifoldConv3d(C, OUT), SubmanifoldConv3d(C, C, groups=C), StridedConv3d(C, OUT, 3), SparseInstanceNorm(C)],
+    ids=repr,
+)
+def test_the_forms_of_an_accelerator_are_those_of_a_processor(module, size, monkeypatch, _chunk):
+    """Lines gathered in one piece, torch's fused norm: the same numbers, here where both can run."""
+    _, _, cells = scene(size)
+    made = drawn(module)
+    found = []
+    for on_accelerator in (False, True):
+        if on_accelerator:
+            monkeypatch.setattr(cell_halo, "_TOKEN_BY_TOKEN", set())
+            monkeypatch.setattr(cell_halo, "_LEAST_RUN", 2)
+            monkeypatch.setattr(cell_halo, "_LEAST_TOKENS", 1)
+            monkeypatch.setattr(cell_norm, "_IN_PIECES", set())
+            monkeypatch.setattr(cell_conv, "convolution_plan", lambda x, weight: cell_conv.ConvolutionPlan("halo"))
+        layout = replace(cells.layout, _cache={})
+        x = VisibleCells(features=cells.features.detach().requires_grad_(), layout=layout)
+        y = made(x).features
+        upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+        found.append((y, *torch.autograd.grad(y, [x.features, *made.parameters()], upstream)))
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).abs().max() <= EXACT * theirs.abs().max()

@@ -96,9 +96,10 @@ class ResEnc(Encoder):
         stems = self.named_stems()
         x = VisibleCells(features=gather_cells(crop_BCDHW, layout, self.cell), layout=layout)
         x = stems[chosen](x)
+        idle = [m.conv.bias for m in self.modules() if isinstance(m, _ConvNorm) and m.conv.bias is not None]
         if self.training:
-            idle = (p for name, stem in stems.items() if name != chosen for p in stem.parameters())
-            x = x.with_features(with_idle(x.features, idle))
+            idle += (p for name, stem in stems.items() if name != chosen for p in stem.parameters())
+        x = x.with_features(with_idle(x.features, dict.fromkeys(idle)))
         levels = []
         for stage in self.stages:
             x = stage(x, generator)
@@ -136,11 +137,14 @@ def from_nnunet(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class _ConvNorm(nn.Module):
-    """Convolution and instance norm on visible cells; `conv` and `norm` as nnU-Net names them."""
+    """Convolution and instance norm on visible cells; `conv` and `norm` as nnU-Net names them.
+
+    A bias of the convolution is kept for nnU-Net and not computed: the norm takes away whatever is added to all tokens of a channel.
+    """
 
     def __init__(self, channels: int, out_channels: int, kernel: int = 3, stride: int = 1, bias: bool = True) -> None:
         super().__init__()
-        self.conv: nn.Module = (
+        self.conv = (
             SubmanifoldConv3d(channels, out_channels, kernel, bias=bias)
             if stride == 1
             else StridedConv3d(channels, out_channels, kernel, stride, bias=bias)
@@ -148,7 +152,7 @@ class _ConvNorm(nn.Module):
         self.norm = SparseInstanceNorm(out_channels)
 
     def forward(self, x: VisibleCells) -> VisibleCells:
-        result: VisibleCells = self.norm(self.conv(x))
+        result: VisibleCells = self.norm(self.conv.without_bias(x))
         return result
 
 

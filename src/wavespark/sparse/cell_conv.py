@@ -18,7 +18,7 @@ from wavespark.sparse import conv
 from wavespark.sparse.cell_borders import borders
 from wavespark.sparse.cell_columns import FewRowsConv
 from wavespark.sparse.cell_faces import FacesConv
-from wavespark.sparse.cell_halo import HaloConv
+from wavespark.sparse.cell_halo import HaloConv, halo_index
 from wavespark.sparse.cells import VisibleCells
 from wavespark.sparse.gather_gemm import gather_gemm
 from wavespark.sparse.kernel_map import Group
@@ -123,7 +123,7 @@ def _compute(form: Form, x: VisibleCells, weight: Tensor, groups: int) -> Tensor
     if form == "faces":
         faces: Tensor = FacesConv.apply(features, weight, borders(x.layout, x.block))
         return faces
-    halo: Tensor = HaloConv.apply(features, weight, x.layout.halo(x.block, 1, 1), groups)
+    halo: Tensor = HaloConv.apply(features, weight, groups, *halo_index(x.layout, x.block, 1, 1))
     return halo
 
 

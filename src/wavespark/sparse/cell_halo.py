@@ -5,33 +5,43 @@ again: nothing is scattered, no halo is kept between forward and backward, nothi
 order of threads. On a processor halos are made in chunks of about the size of its cache.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from wavespark.shapes import product
+from wavespark.errors import ShapeError
+from wavespark.shapes import Triple, product
+from wavespark.sparse.cell_layout import CellLayout
 
 _CHUNK_BYTES = {"cpu": 4 * 2**20}
 """Bytes of halo at a time: about the second-level cache of a processor, and large enough on an accelerator to be one chunk in most steps."""
 _CHUNK_BYTES_ACCELERATOR = 2**29
 
+_LEAST_RUN = 8
+"""Tokens of a line that are worth being gathered in one piece."""
+_LEAST_TOKENS = 2**18
+"""Tokens of all halos below which three launches cost more than one."""
+_TOKEN_BY_TOKEN = {"cpu"}
+"""Devices on which lines are not."""
+
 
 class HaloConv(torch.autograd.Function):
-    """[N, b, b, b, C] -> [N, b, b, b, C_out] for a weight [C_out, C / groups, 3, 3, 3]."""
+    """[N, b, b, b, C] -> [N, b, b, b, C_out] for a weight [C_out, C / groups, 3, 3, 3]; `index` is a `halo_index` of one token below and above."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, features: Tensor, weight: Tensor, index: Tensor, groups: int) -> Tensor:
-        ctx.save_for_backward(features, weight, index)
+    def forward(ctx: FunctionCtx, features: Tensor, weight: Tensor, groups: int, *index: Tensor) -> Tensor:
+        ctx.save_for_backward(features, weight, *index)
         ctx.groups = groups  # type: ignore[attr-defined]
         return _convolve(features, weight, index, groups)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, index = ctx.saved_tensors  # type: ignore[attr-defined]
+        features, weight, *index = ctx.saved_tensors  # type: ignore[attr-defined]
         groups = ctx.groups  # type: ignore[attr-defined]
         grad = grad.contiguous()
         grad_features = grad_weight = None
@@ -40,15 +50,36 @@ class HaloConv(torch.autograd.Function):
             grad_features = _convolve(grad, flipped if groups > 1 else flipped.transpose(0, 1), index, groups)
         if ctx.needs_input_grad[1]:  # type: ignore[attr-defined]
             grad_weight = _weight_gradient(features, grad, weight, index, groups)
-        return grad_features, grad_weight, None, None
+        return grad_features, grad_weight, None, *(None for _ in index)
 
 
-def halos(features: Tensor, index: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Chunks of cells with the halo that `index` names, [n, low+b+high, ..., C], zero where there is nothing.
+def halo_index(layout: CellLayout, block: Triple, low: int, high: int) -> tuple[Tensor, ...]:
+    """What `halos` needs for halos of `low` tokens below and `high` above: `CellLayout.halo`, and where runs are gathered also
+
+    - int [N, low+b+high, low+b+high], which run of b tokens along the last axis each line of a halo has in its middle,
+    - the same for each of the low + high tokens at its ends.
+    """
+    index, run = layout.halo(block, low, high), block[2]
+    few = run < _LEAST_RUN or index.numel() < _LEAST_TOKENS
+    # A compiler makes a kernel of its own for a gather.
+    if few or index.device.type in _TOKEN_BY_TOKEN or torch.compiler.is_compiling():
+        return (index,)
+    return layout.kept(("runs", block, low, high), lambda: (index, *_runs(index, low, run)))
+
+
+def _runs(index: Tensor, low: int, run: int) -> Iterator[Tensor]:
+    # Where nothing is, the number of rows stands, which names the run of zeros at the end.
+    yield torch.div(index[..., low], run, rounding_mode="floor").contiguous()
+    for end in (*range(low), *range(low + run, index.shape[-1])):
+        yield index[..., end].contiguous()
+
+
+def halos(features: Tensor, index: Sequence[Tensor], low: int = 1) -> Iterator[tuple[slice, Tensor]]:
+    """Chunks of cells with the halo that a `halo_index` with `low` names, [n, low+b+high, ..., C], zero where there is nothing.
 
     On a processor a chunk's halo is overwritten by the next.
     """
-    cells, *extent = index.shape
+    cells, *extent = index[0].shape
     channels = features.shape[-1]
     flat = features.reshape(-1, channels)
     on_cpu = features.device.type == "cpu"
@@ -56,65 +87,121 @@ def halos(features: Tensor, index: Tensor) -> Iterator[tuple[slice, Tensor]]:
     # torch has no fast convolution for a single small volume; chunks are of equal size, so that none is left alone at the end.
     step = max(2, budget // (product(extent) * channels * features.element_size()))
     step = -(-cells // -(-cells // step))
-    # A compiled graph must not depend on how many are absent.
-    padded = not on_cpu or torch.compiler.is_compiling()
-    take = _take_from_padded(flat) if padded else _take_and_clear(flat, min(step, cells) * product(extent))
+    if len(index) > 1:
+        take = _take_runs(flat, features.shape[3], low)
+    elif not on_cpu or torch.compiler.is_compiling():  # a compiled graph must not depend on how many are absent
+        take = _take_from_padded(flat)
+    else:
+        take = _take_and_clear(flat, min(step, cells) * product(extent))
     for start in range(0, cells, step):
         part = slice(start, min(start + step, cells))
-        rows = index[part]
-        yield part, take(rows.reshape(-1)).view(*rows.shape, channels)
+        yield part, take(*(i[part] for i in index))
 
 
-def _take_from_padded(flat: Tensor) -> Callable[[Tensor], Tensor]:
+Take = Callable[..., Tensor]
+"""The halo [n, ..., C] of a chunk, from the chunk's part of a `halo_index`."""
+
+
+def _take_from_padded(flat: Tensor) -> Take:
     """Rows by their numbers from a copy with a row of zeros at its end: no step of it needs to know how many are absent."""
-    table = torch.cat((flat, flat.new_zeros(1, flat.shape[1])))
-    return lambda rows: table.index_select(0, rows)
+    table = _with_nothing(flat, 1)
+    return lambda rows: table.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
 
 
-def _take_and_clear(flat: Tensor, most: int) -> Callable[[Tensor], Tensor]:
-    """Rows by their numbers, and zero where absent, without that copy: on a processor it costs a fifth of the convolution."""
-    buffer, last = flat.new_empty(most, flat.shape[1]), len(flat) - 1
+def _with_nothing(flat: Tensor, rows: int) -> Tensor:
+    return torch.cat((flat, _zeros(rows, flat.shape[1], flat.dtype, flat.device)))
 
-    def take(rows: Tensor) -> Tensor:
-        found = torch.index_select(flat, 0, rows.clamp(max=last), out=buffer[: len(rows)])
-        return found.index_fill_(0, (rows > last).nonzero().flatten(), 0)
+
+@lru_cache(maxsize=64)
+def _zeros(rows: int, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Made once: an accelerator waits for launches."""
+    return torch.zeros(rows, channels, dtype=dtype, device=device)
+
+
+def _take_runs(flat: Tensor, run: int, low: int) -> Take:
+    """From such a copy the middle of each line in one piece: an accelerator's gather costs as much for a row of 32 channels as for one of 1,000."""
+    channels = flat.shape[1]
+    table = _with_nothing(flat, run)
+
+    def take(rows: Tensor, middles: Tensor, *ends: Tensor) -> Tensor:
+        extent = rows.shape[-1]
+        halo = table.new_empty(*rows.shape, channels)
+        lines = halo.view(-1, extent * channels)
+        inner = lines[:, low * channels : (low + run) * channels]
+        torch.index_select(table.view(-1, run * channels), 0, middles.reshape(-1), out=inner)
+        for place, end in zip((*range(low), *range(low + run, extent)), ends, strict=True):
+            torch.index_select(table, 0, end.reshape(-1), out=lines[:, place * channels : (place + 1) * channels])
+        return halo
 
     return take
 
 
-def _convolve(features: Tensor, weight: Tensor, index: Tensor, groups: int) -> Tensor:
-    out = features.new_empty(*features.shape[:-1], weight.shape[0])
-    for part, halo in halos(features, index):
-        out[part] = F.conv3d(halo.permute(0, 4, 1, 2, 3), weight, groups=groups).permute(0, 2, 3, 4, 1)
-    return out
+def _take_and_clear(flat: Tensor, most: int) -> Take:
+    """Rows by their numbers, and zero where absent, without that copy: on a processor it costs a fifth of the convolution."""
+    buffer, last = flat.new_empty(most, flat.shape[1]), len(flat) - 1
+
+    def take(rows: Tensor) -> Tensor:
+        wanted = rows.reshape(-1)
+        found = torch.index_select(flat, 0, wanted.clamp(max=last), out=buffer[: len(wanted)])
+        return found.index_fill_(0, (wanted > last).nonzero().flatten(), 0).view(*rows.shape, -1)
+
+    return take
 
 
-def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, index: Tensor, groups: int) -> Tensor:
-    # In half precision a sum over many chunks would stop growing once a chunk is below its last digit.
-    exact = torch.promote_types(weight.dtype, torch.float32)
-    total = torch.zeros_like(weight, dtype=exact, memory_format=torch.contiguous_format)
-    planar = groups > 1 and features.device.type == "cpu"
-    for part, halo in halos(features, index):
-        read, upstream = halo, grad[part]
-        if groups > 1:  # cuDNN sums a depthwise gradient of bf16 with one launch for every channel
-            read, upstream = read.to(exact), upstream.to(exact)
-        if planar:
-            _add_planar_weight_gradient(total, read, upstream, weight)
-        else:
-            total += convolution_weight_gradient(
-                upstream.permute(0, 4, 1, 2, 3), read.permute(0, 4, 1, 2, 3), weight, groups
-            )
+def _convolve(features: Tensor, weight: Tensor, index: Sequence[Tensor], groups: int) -> Tensor:
+    def convolved(halo: Tensor) -> Tensor:
+        return F.conv3d(halo.permute(0, 4, 1, 2, 3), weight, groups=groups).permute(0, 2, 3, 4, 1)
+
+    return joined(((part, convolved(halo)) for part, halo in halos(features, index)), len(features))
+
+
+def joined(parts: Iterable[tuple[slice, Tensor]], cells: int) -> Tensor:
+    """Results [n, ...] of chunks of cells as one tensor, contiguous; a single chunk is not copied."""
+    whole: Tensor | None = None
+    for part, found in parts:
+        if part.stop - part.start == cells:
+            return found.contiguous()
+        if whole is None:
+            whole = found.new_empty(cells, *found.shape[1:])
+        whole[part] = found
+    if whole is None:
+        raise ShapeError("there are no cells to convolve")
+    return whole
+
+
+def summed(parts: Iterable[Tensor], weight: Tensor) -> Tensor:
+    """The gradient of a weight from those of chunks; in half precision a sum over many would stop growing once a chunk is below its last digit."""
+    first, *others = parts
+    if not others:
+        return first.to(weight.dtype)
+    total = first.to(torch.promote_types(weight.dtype, torch.float32), memory_format=torch.contiguous_format)
+    for found in others:
+        total += found
     return total.to(weight.dtype)
 
 
-def _add_planar_weight_gradient(total: Tensor, halo: Tensor, grad: Tensor, weight: Tensor) -> None:
+def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, index: Sequence[Tensor], groups: int) -> Tensor:
+    def of(halo: Tensor, upstream: Tensor) -> Tensor:
+        if groups > 1:  # cuDNN sums a depthwise gradient of bf16 with one launch for every channel
+            halo, upstream = halo.to(exact.dtype), upstream.to(exact.dtype)
+            if halo.device.type == "cpu":
+                return _planar_weight_gradient(halo, upstream, exact)
+        return convolution_weight_gradient(upstream.permute(0, 4, 1, 2, 3), halo.permute(0, 4, 1, 2, 3), exact, groups)
+
+    exact = weight.to(torch.promote_types(weight.dtype, torch.float32)) if groups > 1 else weight
+    return summed((of(halo, grad[part]) for part, halo in halos(features, index)), weight)
+
+
+def _planar_weight_gradient(halo: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     """A depthwise 3-D weight gradient as three 2-D ones: processors have a fast kernel only for the latter."""
     n, b, *_, channels = grad.shape
     planes = halo.transpose(0, 1).contiguous()
     grad_2d = grad.transpose(0, 1).reshape(-1, *grad.shape[2:]).permute(0, 3, 1, 2)
+    found = []
     for k in range(3):
         plane = planes[k : k + b].view(b * n, *halo.shape[2:]).permute(0, 3, 1, 2)
-        total[:, :, k] += convolution_weight_gradient(grad_2d, plane, weight[:, :, k], channels)
+        found.append(convolution_weight_gradient(grad_2d, plane, weight[:, :, k], channels))
+    return torch.stack(found, 2)
 
 
 def convolution_weight_gradient(

@@ -5,6 +5,7 @@ Axes: B batch, D H W grid of cells, N visible cells of the whole batch.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Self, TypeVar
 
 import torch
@@ -130,12 +131,11 @@ class CellLayout:
         tokens, device = product(block), self.cells.device
         rows = len(self) * tokens
         number = torch.int32 if 2 * rows < 2**31 else torch.int64
+        which, inner = _halo_pattern(block, low, high, number, device)
         # Where nothing is, any token of the neighbour lands on `rows` or beyond.
-        index, inner = (self.neighbours() * tokens).to(number), torch.zeros((), dtype=number, device=device)
-        for axis, b in enumerate(block):
-            token = torch.arange(-low, b + high, device=device)
-            index = index.index_select(axis + 1, torch.div(token, b, rounding_mode="floor") + 1)
-            inner = inner[..., None] * b + (token % b).to(number)
+        index = (self.neighbours() * tokens).to(number)
+        for axis in range(3):
+            index = index.index_select(axis + 1, which[axis])
         return index.add_(inner).clamp_(max=rows)
 
     def same_as(self, other: "CellLayout") -> bool:
@@ -175,3 +175,16 @@ class CellLayout:
             rows.append(torch.cat((torch.arange(start, start + count), torch.full((width - count,), len(self)))))
             start += count
         return torch.stack(rows).to(self.cells.device, non_blocking=True)
+
+
+@lru_cache(maxsize=64)
+def _halo_pattern(
+    block: Triple, low: int, high: int, number: torch.dtype, device: torch.device
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """What halos of cells of `block` tokens share: along each axis which neighbour (0 to 2) each place lies in, and the token within that neighbour."""
+    which, inner = [], torch.zeros((), dtype=number, device=device)
+    for b in block:
+        token = torch.arange(-low, b + high, device=device)
+        which.append(torch.div(token, b, rounding_mode="floor") + 1)
+        inner = inner[..., None] * b + (token % b).to(number)
+    return tuple(which), inner

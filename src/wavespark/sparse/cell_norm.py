@@ -1,7 +1,8 @@
 """Batch and instance norm of visible cells: over the tokens that hold a voxel of the crop, and no others.
 
 Tokens beyond the crop come out zero. Layer norm and activations act on each token alone and need nothing here. Instance norm of whole cells goes over
-pieces of the size of a processor's cache, because written with tensors of the whole level it costs as much as the convolution before it.
+pieces of the size of a processor's cache, because written with tensors of the whole level it costs as much as the convolution before it; an
+accelerator, which waits for launches and not for memory, takes torch's own fused norm sample by sample.
 Axes: N visible cells, b tokens along an edge of a cell, C channels, M tokens of a sample.
 """
 
@@ -19,6 +20,9 @@ from wavespark.sparse.norm import batch_norm, instance_norm
 
 _PIECE = 2**20
 """Bytes of a tensor at a time."""
+
+_IN_PIECES = {"cpu"}
+"""Devices on which instance norm goes piece by piece."""
 
 
 @batch_norm.register
@@ -57,6 +61,8 @@ def _(
 @instance_norm.register
 def _(x: VisibleCells, weight: Tensor | None, bias: Tensor | None, eps: float) -> VisibleCells:
     inside, counts = x.layout.inside(x.block), x.layout.counts
+    if inside is None and x.features.device.type not in _IN_PIECES:
+        return x.with_features(_fused(x.features, weight, bias, counts, eps))
     exact = x.features.to(torch.promote_types(x.features.dtype, torch.float32))
     if inside is None:
         out: Tensor = _InstanceNorm.apply(exact, weight, bias, counts, eps)
@@ -66,6 +72,14 @@ def _(x: VisibleCells, weight: Tensor | None, bias: Tensor | None, eps: float) -
         centred, _, variance = _moments(part, mask)
         normed.append(centred * torch.rsqrt(variance + eps))
     return x.with_features(_scaled(torch.cat(normed), weight, bias).to(x.features.dtype)).zero_outside()
+
+
+def _fused(features: Tensor, weight: Tensor | None, bias: Tensor | None, counts: tuple[int, ...], eps: float) -> Tensor:
+    """The instance norm of a sample is the batch norm of its tokens; torch's kernels sum in fp32 at least."""
+    normed = [
+        torch.batch_norm(part, weight, bias, None, None, True, 0.0, eps, False) for part in _samples(features, counts)
+    ]
+    return (normed[0] if len(normed) == 1 else torch.cat(normed)).view(features.shape)
 
 
 class _InstanceNorm(torch.autograd.Function):
@@ -119,7 +133,7 @@ class _InstanceNorm(torch.autograd.Function):
 
 def _samples(features: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, ...]:
     """[M, C] of each sample, views."""
-    return tuple(part.view(-1, features.shape[-1]) for part in features.split(counts))
+    return tuple(part.reshape(-1, features.shape[-1]) for part in features.split(counts))
 
 
 def _pieces(*tensors_MC: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -5,6 +5,7 @@ even) a window reaches one token below its cell. The gradient with respect to th
 above each cell: a fine token of even coordinate was read by one window along that axis, one of odd coordinate by two.
 """
 
+from collections.abc import Sequence
 from itertools import product as combinations
 from typing import Any
 
@@ -17,7 +18,7 @@ from wavespark.errors import ShapeError
 from wavespark.shapes import Triple, as_triple
 from wavespark.sparse import conv
 from wavespark.sparse.cell_conv import operands
-from wavespark.sparse.cell_halo import convolution_weight_gradient, halos
+from wavespark.sparse.cell_halo import convolution_weight_gradient, halo_index, halos, joined, summed
 from wavespark.sparse.cells import VisibleCells
 
 _READERS = {0: (1,), 1: (2, 0)}
@@ -67,7 +68,8 @@ def strided_conv(x: VisibleCells, weight: Tensor, bias: Tensor | None = None, st
         out = F.linear(windows(features, steps).flatten(4), weight.movedim(1, -1).flatten(1))
     else:
         d, h, w = (b // 2 for b in x.block)
-        out = _HaloConvStride2.apply(features, weight, x.layout.halo(x.block, 1, 0), x.layout.halo((d, h, w), 0, 1))
+        below, above = halo_index(x.layout, x.block, 1, 0), halo_index(x.layout, (d, h, w), 0, 1)
+        out = _HaloConvStride2.apply(features, weight, len(below), *below, *above)
     return x.with_features(out if bias is None else out + bias.to(out.dtype))
 
 
@@ -121,42 +123,49 @@ def _check_target(x: VisibleCells, block: Triple, like: Any, generative: bool) -
 
 
 class _HaloConvStride2(torch.autograd.Function):
+    """[N, b, b, b, C] -> [N, b/2, b/2, b/2, C_out]; of `indices` the first `count` are the `halo_index` below, the others that above."""
+
     @staticmethod
-    def forward(ctx: FunctionCtx, features: Tensor, weight: Tensor, below: Tensor, above: Tensor) -> Tensor:
-        ctx.save_for_backward(features, weight, below, above)
-        n, *block, _ = features.shape
-        out = features.new_empty(n, *(b // 2 for b in block), weight.shape[0])
-        for part, halo in halos(features, below):
-            out[part] = F.conv3d(halo.permute(0, 4, 1, 2, 3), weight, stride=2).permute(0, 2, 3, 4, 1)
-        return out
+    def forward(ctx: FunctionCtx, features: Tensor, weight: Tensor, count: int, *indices: Tensor) -> Tensor:
+        ctx.save_for_backward(features, weight, *indices)
+        ctx.count = count  # type: ignore[attr-defined]
+
+        def convolved(halo: Tensor) -> Tensor:
+            return F.conv3d(halo.permute(0, 4, 1, 2, 3), weight, stride=2).permute(0, 2, 3, 4, 1)
+
+        parts = ((part, convolved(halo)) for part, halo in halos(features, indices[:count]))
+        return joined(parts, len(features))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, below, above = ctx.saved_tensors  # type: ignore[attr-defined]
+        features, weight, *indices = ctx.saved_tensors  # type: ignore[attr-defined]
+        below, above = indices[: ctx.count], indices[ctx.count :]  # type: ignore[attr-defined]
         grad = grad.contiguous()
         grad_features = grad_weight = None
         if ctx.needs_input_grad[0]:  # type: ignore[attr-defined]
             grad_features = _feature_gradient(torch.empty_like(features), grad, weight, above)
         if ctx.needs_input_grad[1]:  # type: ignore[attr-defined]
-            # In half precision a sum over many chunks would stop growing once a chunk is below its last digit.
-            total = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
-            for part, halo in halos(features, below):
-                total += convolution_weight_gradient(
-                    grad[part].permute(0, 4, 1, 2, 3), halo.permute(0, 4, 1, 2, 3), weight, 1, stride=2
-                )
-            grad_weight = total.to(weight.dtype)
-        return grad_features, grad_weight, None, None
+            grad_weight = summed(
+                (
+                    convolution_weight_gradient(
+                        grad[part].permute(0, 4, 1, 2, 3), halo.permute(0, 4, 1, 2, 3), weight, 1, stride=2
+                    )
+                    for part, halo in halos(features, below)
+                ),
+                weight,
+            )
+        return grad_features, grad_weight, None, *(None for _ in indices)
 
 
-def _feature_gradient(out: Tensor, grad: Tensor, weight: Tensor, above: Tensor) -> Tensor:
+def _feature_gradient(out: Tensor, grad: Tensor, weight: Tensor, above: Sequence[Tensor]) -> Tensor:
     """Each parity of fine tokens is an ordinary convolution of the coarse gradient, with the kernel positions that read it.
 
     On an accelerator, where eight small convolutions cost more than one, it is their sum: the transposed convolution, without its rim.
     """
     flipped = weight.transpose(0, 1)
     d, h, w = grad.shape[1:4]
-    for part, halo in halos(grad, above):
+    for part, halo in halos(grad, above, low=0):
         planes = halo.permute(0, 4, 1, 2, 3)
         if grad.device.type not in _BY_PARITY:
             whole = F.conv_transpose3d(planes, weight, stride=2)

@@ -121,10 +121,17 @@ class SubmanifoldConv3d(_Conv):
         Raises:
             ShapeError: if `x` has not `in_channels` channels (one input channel must not pass for a depthwise weight).
         """
+        return self._convolve(x, self.bias)
+
+    def without_bias(self, x: Any) -> Any:
+        """The same, less the bias: for a norm that follows and would take it away again."""
+        return self._convolve(x, None)
+
+    def _convolve(self, x: Any, bias: Tensor | None) -> Any:
         features, channels = getattr(x, "features", None), self.weight.shape[1] * self.groups
         if features is not None and features.shape[-1] != channels:
             raise ShapeError(f"the weight takes {channels} input channel(s), the features have {features.shape[-1]}")
-        return submanifold_conv(x, self.weight, self.bias, self.dilation)
+        return submanifold_conv(x, self.weight, bias, self.dilation)
 
     def plan(self, x: Any) -> Any:
         """Which form computes this convolution of visible cells; see `convolution_plan`."""
@@ -155,6 +162,10 @@ class StridedConv3d(_Conv):
     def forward(self, x: Any) -> Any:
         """Sites at multiples of `stride` times the stride of x."""
         return strided_conv(x, self.weight, self.bias, self.stride)
+
+    def without_bias(self, x: Any) -> Any:
+        """The same, less the bias: for a norm that follows and would take it away again."""
+        return strided_conv(x, self.weight, None, self.stride)
 
     def extra_repr(self) -> str:
         return self._settings(stride=self.stride)
