@@ -19,6 +19,13 @@ def command(
         list[str] | None, typer.Argument(metavar="[SOURCE ...]", help="Folders or files with CT or MR volumes.")
     ] = None,
     store: Annotated[Path | None, typer.Option(help="A store that is prepared already, instead of SOURCE.")] = None,
+    dicom_seg: Annotated[
+        bool,
+        typer.Option(
+            "--dicom-seg",
+            help="Segmentations of DICOM series also as DICOM Segmentation (ID.seg.dcm). Such a file names the patient, as an archive needs it.",
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
@@ -27,10 +34,11 @@ def command(
     `wavespark inspect OUTPUT/store --reveal ID` tells which file an id is.
     """
     with stop_requests() as stop:
-        from dataclasses import asdict
+        from dataclasses import asdict, replace
 
         from wavespark.downstream import load_model
         from wavespark.downstream.prediction import predict_store
+        from wavespark.downstream.segment import Segment
         from wavespark.engine.building import cores
         from wavespark.prepare import open_store, prepare
 
@@ -38,7 +46,11 @@ def command(
             raise SettingsError(f"--device {printable(device)} is not possible: use auto, cpu or cuda")
         if bool(source) == (store is not None):
             raise SettingsError("give either SOURCE (files or folders) or --store (prepared already)")
+        if dicom_seg and not source:
+            raise SettingsError("--dicom-seg needs SOURCE: a store holds nothing of the DICOM files it was made from")
         found = load_model(model, device)
+        if dicom_seg and not isinstance(found.task, Segment):
+            raise SettingsError(f"--dicom-seg is for a model that segments, {printable(model)} does not")
         if store is None:
             store = output / "store"
             with progress("prepare") as tell:
@@ -47,6 +59,11 @@ def command(
                 note(f"left out, {refusal.reason}: {printable(refusal.sentence)} (id {refusal.source_id})")
         with progress("predict") as tell:
             done = predict_store(found, open_store(store), output, tell=tell, stop=stop)
+        if dicom_seg and isinstance(found.task, Segment):
+            from wavespark.downstream.dicom_seg import write_dicom_segmentations
+
+            made = write_dicom_segmentations(open_store(store), source or (), output, found.task.classes, note)
+            done = replace(done, files=(*done.files, *made))
     if json:
         emit_json(asdict(done) | {"output": str(output), "store": str(store)})
         return

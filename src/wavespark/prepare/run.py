@@ -125,6 +125,9 @@ def prepare(
     )
 
 
+_SECRET = Path("private") / "secret"
+
+
 def _make_store(store: Path, recipe: Recipe) -> bytes:
     """The folders, `store.json` and the secret; of a store that is there, the recipe must be the same."""
     there = read_recipe(store)
@@ -145,8 +148,17 @@ def _make_store(store: Path, recipe: Recipe) -> bytes:
         raise StoreError(
             f"{store} was made with another recipe: {changed}. Use the same recipe, or a new folder as --output"
         )
-    key = store / "private" / "secret"
-    write_new(key, new_secret().hex().encode(), 0o600)
+    write_new(store / _SECRET, new_secret().hex().encode(), 0o600)
+    return read_secret(store)
+
+
+def read_secret(store: Path) -> bytes:
+    """The key of a store's ids.
+
+    Raises:
+        StoreError: if it cannot be read.
+    """
+    key = store / _SECRET
     try:
         return bytes.fromhex(key.read_text())
     except (OSError, ValueError):

@@ -109,7 +109,8 @@ def _take_from_padded(flat: Tensor) -> Take:
 
 
 def _with_nothing(flat: Tensor, rows: int) -> Tensor:
-    return torch.cat((flat, _zeros(rows, flat.shape[1], flat.dtype, flat.device)))
+    zeros = _zeros.__wrapped__ if torch.compiler.is_compiling() else _zeros
+    return torch.cat((flat, zeros(rows, flat.shape[1], flat.dtype, flat.device)))
 
 
 @lru_cache(maxsize=64)

@@ -131,7 +131,8 @@ class CellLayout:
         tokens, device = product(block), self.cells.device
         rows = len(self) * tokens
         number = torch.int32 if 2 * rows < 2**31 else torch.int64
-        which, inner = _halo_pattern(block, low, high, number, device)
+        pattern = _halo_pattern.__wrapped__ if torch.compiler.is_compiling() else _halo_pattern
+        which, inner = pattern(block, low, high, number, device)
         # Where nothing is, any token of the neighbour lands on `rows` or beyond.
         index = (self.neighbours() * tokens).to(number)
         for axis in range(3):
