@@ -73,6 +73,14 @@ def test_samples_do_not_depend_on_the_number_of_workers(mixed_store):
     assert [b.draws for b in made[0]] == [(4, 5), (6, 7), (8, 9)]
 
 
+def test_a_batch_that_is_kept_is_not_overwritten_by_the_next(mixed_store):
+    """Loader processes use their shared memory again."""
+    alone, kept = (list(batches(dataset(mixed_store), start=0, stop=40, workers=w)) for w in (0, 2))
+    for a, b in zip(alone, kept, strict=True):
+        assert torch.equal(a.voxels, b.voxels) and torch.equal(a.foreground, b.foreground)
+        assert not b.voxels.is_shared()
+
+
 def test_starting_late_gives_the_batches_that_starting_early_gives(mixed_store):
     early = list(batches(dataset(mixed_store), start=0, stop=6, workers=0))[4:]
     late = list(batches(dataset(mixed_store), start=4, stop=6, workers=0))

@@ -5,6 +5,7 @@ integer, and the samples do not depend on workers, on restarts, or on the order 
 """
 
 import signal
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from wavespark.errors import SettingsError, StoreError, TrainingStopped
 from wavespark.prepare import Store
@@ -23,6 +24,8 @@ from wavespark.sampling.augment import Augmentation
 from wavespark.sampling.crops import Crop, Region, random_crop, widened
 from wavespark.shapes import Triple
 
+_AHEAD = 4
+"""Batches that a loader process makes ahead of the run."""
 _GRACE_SECONDS = 8
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -42,6 +45,10 @@ class Batch:
     """What the mask of each sample depends on: the content of its volume and its draw."""
     patients: tuple[str, ...] = ()
     """Whose each sample is; where it is not said, every sample counts as a patient of its own."""
+
+    def copied(self) -> "Batch":
+        """The same batch in memory of its own."""
+        return replace(self, voxels=self.voxels.clone(), foreground=self.foreground.clone())
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory, from which a copy to an accelerator waits for nothing; `DataLoader` asks for it."""
@@ -104,14 +111,13 @@ class CropDataset(Dataset):
         return draw, self.augmentation(crop, rng, lambda before, after: widened(volume, region, crop, before, after))
 
 
-def collate(samples: Sequence[tuple[int, Crop]]) -> Batch:
-    """Samples of one modality side by side."""
+def collate(samples: Sequence[tuple[int, Crop]], into: tuple[Tensor, Tensor] | None = None) -> Batch:
+    """Samples of one modality side by side; `into` is memory for voxels and foreground that fits."""
     draws, crops = zip(*samples, strict=True)
+    voxels, foreground = into or (None, None)
     return Batch(
-        voxels=default_collate(
-            [torch.from_numpy(c.voxels) for c in crops]
-        ),  # in a loader process: straight to shared memory
-        foreground=default_collate([torch.from_numpy(c.foreground) for c in crops]),
+        voxels=torch.stack([torch.from_numpy(c.voxels) for c in crops], out=voxels),
+        foreground=torch.stack([torch.from_numpy(c.foreground) for c in crops], out=foreground),
         modality=crops[0].modality,
         draws=tuple(draws),
         mask_keys=tuple(f"{c.content}:{d}" for d, c in samples),
@@ -147,9 +153,32 @@ class _Reported(Dataset):
             return error
 
 
-def _collate(samples: Sequence[tuple[int, Crop] | StoreError]) -> Batch | StoreError:
-    errors = [s for s in samples if isinstance(s, StoreError)]
-    return errors[0] if errors else collate([s for s in samples if not isinstance(s, StoreError)])
+class _Collate:
+    """Samples to batches; in a loader process into shared memory that is used in turn, because fresh pages cost as much as the crops themselves.
+
+    A process is asked for its batch number k + `_AHEAD` while the run copies number k at the latest: with one more place than that none is overwritten
+    before it was copied.
+    """
+
+    def __init__(self) -> None:
+        self.places: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+        self.made = 0
+
+    def __call__(self, samples: Sequence[tuple[int, Crop] | StoreError]) -> Batch | StoreError:
+        good = [s for s in samples if not isinstance(s, StoreError)]
+        if len(good) < len(samples):
+            return next(s for s in samples if isinstance(s, StoreError))
+        return collate(good, None if get_worker_info() is None else self._place(good))
+
+    def _place(self, samples: Sequence[tuple[int, Crop]]) -> tuple[Tensor, Tensor]:
+        crop = samples[0][1]
+        shapes = (len(samples), *crop.voxels.shape), (len(samples), *crop.foreground.shape)
+        key = (self.made % (_AHEAD + 1), *shapes)
+        self.made += 1
+        if key not in self.places:
+            memory = torch.empty(shapes[0]), torch.empty(shapes[1], dtype=torch.bool)
+            self.places[key] = memory[0].share_memory_(), memory[1].share_memory_()
+        return self.places[key]
 
 
 @contextmanager
@@ -187,15 +216,16 @@ def batches(
     loader = DataLoader(
         _Reported(dataset),
         batch_sampler=window,
-        collate_fn=_collate,
+        collate_fn=_Collate(),
         num_workers=workers,
         pin_memory=pin,
         multiprocessing_context="forkserver" if workers else None,
         persistent_workers=False,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=_AHEAD if workers else None,
         worker_init_fn=_outlive_signals,
         generator=torch.Generator(),  # which is not used, but the global one would be drawn from
     )
+    mapped: deque[Batch] = deque(maxlen=workers * (_AHEAD + 1) or 1)  # so that shared memory is not mapped anew for every batch
     with _signals_held_back() if workers else nullcontext():
         made = iter(loader)
     try:
@@ -208,6 +238,9 @@ def batches(
                 raise _lost(dataset, draws, made) from None
             if isinstance(batch, StoreError):
                 raise batch
+            if batch.voxels.is_shared():
+                mapped.append(batch)
+                batch = batch.copied()
             yield batch
     finally:
         del made  # ends the loader's processes now; left to the garbage collector it can take half a minute
