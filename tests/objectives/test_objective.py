@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from objectives.parts import CELL, CONTRAST, SAME_LOCATION, SECOND_VIEW, batch_for, objective_of, train
+from objectives.parts import CELL, CONTRAST, SAME_LOCATION, SECOND_VIEW, batch_for, objective_of, settings_of, train
+from wavespark.engine.objective import fine_masking
 from wavespark.engine.step import Scoring, draw_masks, reconstruct
 
 RECIPES = {
@@ -168,6 +169,22 @@ def test_the_hidden_share_follows_its_schedule_and_stays_exact():
     objective = objective_of("mask.ratio_start=0.2", "mask.ratio=0.6", "mask.ratio_steps=4", grid=5)
     hidden = [int(objective(batch_for(objective, s), s).masks.hidden[0].sum()) for s in (1, 3, 5, 9)]
     assert hidden == [25, 50, 75, 75]
+
+
+def test_the_share_of_the_second_view_follows_a_schedule_of_its_own():
+    """The seed's: 0.4 to 0.6 of the first view, 0.6 to 0.8 of the second."""
+    schedule = (
+        "mask.ratio_start=0.4",
+        "mask.ratio=0.6",
+        "mask.local_ratio_start=0.6",
+        "mask.local_ratio=0.8",
+        "mask.ratio_steps=4",
+    )
+    settings = settings_of(*SECOND_VIEW, "objective.second_view_factor=[5, 2, 1]", *schedule)
+    fine = [fine_masking(settings, (8, 8, 8), step) for step in (1, 3, 5, 9, None)]
+    assert [m.grid for m in fine] == [(5, 2, 1)] * 5
+    assert [int(m.sample(draws=[(0, 0, "a")]).hidden.sum()) for m in fine] == [6, 7, 8, 8, 8]
+    assert fine_masking(settings_of(*SECOND_VIEW, "mask.ratio=0.5"), (8, 8, 8), 1).ratio == 0.5
 
 
 def test_guided_masks_hide_cells_of_the_head_more_often():

@@ -26,6 +26,8 @@ from wavespark.errors import SettingsError
         ((*SECOND_VIEW, "objective.contrast=0.1", "run.accumulate=2"), "would cut"),
         (("mask.ratio_low=0.7",), "must not be above ratio 0.6"),
         (("mask.ratio_low=0.5", "mask.ratio_steps=9"), "leave one of them at 0"),
+        (("mask.local_ratio_start=0.5",), "needs ratio_steps"),
+        ((*SECOND_VIEW, "mask.local_ratio=1.0"), "mask.local_ratio"),
         (("mask.guide=hards",), "mask.guide"),
         (("mask.guide_strength=1.5",), "mask.guide_strength"),
         (("health.collapse=sometimes",), "health.collapse"),

@@ -26,6 +26,10 @@ class MaskSettings(Settings):
     """Above 0: the share of each step is drawn evenly between this and `ratio` (S3D: 0.6 and 0.9). What is held out is measured at `ratio`."""
     ratio_steps: int = Field(0, ge=0)
     """Steps over which the share goes from `ratio_start` to `ratio`; 0 = `ratio` from the start."""
+    local_ratio: float = Field(0.0, ge=0, lt=1)
+    """Share of the cells of the second view (`objective.second_view`) that are hidden; 0 = `ratio`."""
+    local_ratio_start: float = Field(0.0, ge=0, lt=1)
+    """That share at the first step, where `ratio_steps` is above 0; 0 = the same at every step."""
     guide: Literal["none", "foreground", "vessels", "hard"] = "none"
     """Which cells are hidden more often: those of the head, those with vessels, or those that a slow copy of the model reconstructs badly."""
     guide_strength: float = Field(0.5, gt=0, le=1)
@@ -41,6 +45,8 @@ class MaskSettings(Settings):
             )
         if self.ratio_low > self.ratio:
             raise ValueError(f"ratio_low {self.ratio_low} must not be above ratio {self.ratio}")
+        if self.local_ratio_start and not self.ratio_steps:
+            raise ValueError("local_ratio_start needs ratio_steps, the steps over which the shares change")
         return self
 
     def at(self, masking: BlockMasking, step: int, seed: int = 0) -> BlockMasking:
@@ -52,6 +58,13 @@ class MaskSettings(Settings):
         else:
             return masking
         return BlockMasking(grid=masking.grid, ratio=ratio, block=masking.block, strict=masking.strict)
+
+    def local_at(self, step: int | None = None) -> float:
+        """The share of the second view's cells that a step (counted from 1) hides; at the end of training where None."""
+        end = self.local_ratio or self.ratio
+        if step is None or not self.local_ratio_start:
+            return end
+        return RatioSchedule(start=self.local_ratio_start, end=end, steps=self.ratio_steps).at(step - 1)
 
     def strength(self, step: int) -> float:
         """How much of the choice follows the guide at a step (counted from 1)."""
@@ -134,6 +147,9 @@ class ObjectiveSettings(Settings):
             raise ValueError(
                 "a second view of one cell cannot be masked: use a larger second_view_cells or second_view_factor"
             )
+        d, h, w = (n * f for n, f in zip(self.second_view_cells, self.second_view_factor, strict=True))
+        for ratio in {mask.local_at(1), mask.local_at()}:
+            BlockMasking(grid=(d, h, w), ratio=ratio)  # which says what does not fit
 
 
 class HealthSettings(Settings):

@@ -152,7 +152,7 @@ class Objective(nn.Module):
     def _fine(self, views: Views, step: int) -> StepResult:
         """The second view under a mask of its own, through the same model."""
         masks = draw_masks(
-            fine_masking(self.settings, self.model.encoder.cell), views.fine.mask_keys, self.settings.run.seed, step
+            fine_masking(self.settings, self.model.encoder.cell, step), views.fine.mask_keys, self.settings.run.seed, step
         )
         wanted = self.contrast_open and self.settings.objective.contrast_pairs == "second_view"
         return reconstruct(self.model, views.fine, masks, self.settings.run.seed, step, self.scoring, levels_too=wanted)
@@ -221,11 +221,11 @@ def views_of(batch: Batch, settings: PretrainSettings, cell: Triple, step: int) 
     )
 
 
-def fine_masking(settings: PretrainSettings, cell: Triple) -> BlockMasking:
-    """The masking of the second view."""
+def fine_masking(settings: PretrainSettings, cell: Triple, step: int | None = None) -> BlockMasking:
+    """The masking of the second view at a step, or (None) at the end of training, where it is measured."""
     chosen = settings.objective
     d, h, w = (n * f for n, f in zip(chosen.second_view_cells, chosen.second_view_factor, strict=True))
-    return BlockMasking(grid=(d, h, w), ratio=settings.mask.ratio)
+    return BlockMasking(grid=(d, h, w), ratio=settings.mask.local_at(step))
 
 
 def _projectors(channels: tuple[int, ...], settings: PretrainSettings) -> nn.ModuleDict:
