@@ -1,10 +1,11 @@
+import base64
 import struct
 import zlib
 
 import numpy as np
 
 from wavespark.prepare import open_store, prepare
-from wavespark.prepare.overview import axial_slice, histogram, mosaic, png
+from wavespark.prepare.overview import _tile, axial_slice, histogram, mosaic, mosaic_page, png
 
 
 def test_the_mosaic_shows_each_volume_with_the_front_up_and_right_at_the_left(tmp_path):
@@ -25,6 +26,9 @@ def test_the_mosaic_shows_each_volume_with_the_front_up_and_right_at_the_left(tm
         assert x < 30 and y < 30
     assert not picture[64:, 64:].any()
     assert mosaic(open_store(tmp_path / "store"), at_most=1, tile=32).shape == (32, 32)
+    page, (volume, *_) = mosaic_page(open_store(tmp_path / "store"), tile=64), open_store(tmp_path / "store")
+    assert base64.b64encode(png(_tile(volume, 64))).decode() in page and f"<figcaption>{volume.id} " in page
+    assert page.count("<img") == len(open_store(tmp_path / "store")) and "<script" not in page and "http" not in page
 
 
 def test_shares_add_up_to_one_and_match_numpy(folder, tmp_path):

@@ -43,7 +43,8 @@ class Kind:
 
 def _describe_store(path: Path, options: Options) -> Document:
     from wavespark.prepare import open_store
-    from wavespark.prepare.overview import mosaic, png
+    from wavespark.prepare.overview import mosaic, mosaic_page, png
+    from wavespark.prepare.publish import write_file
 
     store = open_store(path)
     groups: Counter[tuple[str, str, str, int]] = Counter()
@@ -57,7 +58,8 @@ def _describe_store(path: Path, options: Options) -> Document:
         sizes.append(v.size)
     refused = store.refused
     if options.mosaic is not None:
-        options.mosaic.write_bytes(png(mosaic(store)))
+        as_page = options.mosaic.suffix.lower() in (".html", ".htm")
+        write_file(options.mosaic, mosaic_page(store).encode() if as_page else png(mosaic(store)))
     document: Document = {
         "kind": "store",
         "path": str(path),
@@ -169,7 +171,8 @@ def command(
         typer.Option(metavar="ID", help="Show which file an id is (private: paths can name patients)."),
     ] = None,
     mosaic: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Write a picture with a slice of each volume.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a picture with a slice of each volume (.png), or a page (.html)."),
     ] = None,
 ) -> None:
     """Show what is in a store, a run or an export."""

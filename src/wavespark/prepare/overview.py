@@ -1,5 +1,7 @@
-"""A store at a glance: one slice of each volume in a picture, and how its values are spread."""
+"""A store at a glance: one slice of each volume in a picture or on a page, and how its values are spread."""
 
+import base64
+import html
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
@@ -10,6 +12,12 @@ from wavespark.prepare.stored import StoredVolume
 
 _SHADES = (0.0, 0.995)
 """Quantiles of a slice that become black and white."""
+
+_STYLE = (
+    "body{font:15px/1.4 system-ui,sans-serif;margin:2em;background:#111;color:#ddd}"
+    "main{display:grid;grid-template-columns:repeat(auto-fill,minmax(192px,1fr));gap:12px}"
+    "figure{margin:0}img{width:100%;image-rendering:auto;background:#000}figcaption{font-size:12px;overflow-wrap:anywhere}"
+)
 
 
 def axial_slice(volume: StoredVolume) -> np.ndarray:
@@ -29,15 +37,43 @@ def mosaic(volumes: Sequence[StoredVolume], *, at_most: int = 48, tile: int = 12
     Returns:
         uint8 [rows, columns].
     """
-    picked = [
-        volumes[i] for i in np.unique(np.linspace(0, len(volumes) - 1, min(at_most, len(volumes))).round().astype(int))
-    ]
+    picked = _picked(volumes, at_most)
     across = max(1, int(np.ceil(np.sqrt(len(picked)))))
     picture = np.zeros((max(1, -(-len(picked) // across)) * tile, across * tile), np.uint8)
     for number, volume in enumerate(picked):
         row, column = divmod(number, across)
         picture[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile] = _tile(volume, tile)
     return picture
+
+
+def mosaic_page(volumes: Sequence[StoredVolume], *, at_most: int = 200, tile: int = 192) -> str:
+    """The slices of `mosaic` on a page of its own, each with its id, kind, size and spacing: HTML without scripts or links.
+
+    Args:
+        volumes: what to show; evenly picked where there are more than `at_most`.
+        at_most: volumes on the page, which holds about 20 kB of each.
+        tile: pixels along a side.
+    """
+    picked = _picked(volumes, at_most)
+    figures = []
+    for volume in picked:
+        picture = base64.b64encode(png(_tile(volume, tile))).decode()
+        size, spacing = (" x ".join(format(x, ".4g") for x in xs) for xs in (volume.size, volume.spacing))
+        words = html.escape(f"{volume.id} · {volume.modality} {volume.contrast or '-'} · {size} at {spacing} mm")
+        figures.append(
+            f'<figure><img alt="{words}" src="data:image/png;base64,{picture}"><figcaption>{words}</figcaption></figure>'
+        )
+    shown = f"{len(picked)} of {len(volumes)} volumes" if len(picked) < len(volumes) else f"{len(volumes)} volumes"
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>wavespark: store</title>'
+        f"<style>{_STYLE}</style></head><body><h1>{shown}</h1><p>The middle axial slice, the patient's right at the left.</p>"
+        f"<main>{''.join(figures)}</main></body></html>\n"
+    )
+
+
+def _picked(volumes: Sequence[StoredVolume], at_most: int) -> list[StoredVolume]:
+    places = np.linspace(0, len(volumes) - 1, min(at_most, len(volumes)))
+    return [volumes[i] for i in np.unique(places.round().astype(int))]
 
 
 def _tile(volume: StoredVolume, tile: int) -> np.ndarray:
