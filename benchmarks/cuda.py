@@ -157,7 +157,7 @@ def main() -> None:
         document = {
             "bench": "cuda",
             "what": f"forward and backward pass on {torch.cuda.get_device_name()}, batch {chosen.batch}",
-            "command": f"python benchmarks/cuda.py --output benchmarks/results/cuda.json --size {chosen.size} --batch {chosen.batch}",
+            "command": f"python benchmarks/cuda.py --output benchmarks/results/cuda.json --size {chosen.size} --batch {chosen.batch} --rounds {chosen.rounds}",
             "results": lines,
             "rounds": chosen.rounds,
             "environment": describe_environment(),

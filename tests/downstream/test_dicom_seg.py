@@ -8,8 +8,9 @@ import pydicom
 import pytest
 
 from volumes.written import Series
+from wavespark.downstream import dicom_seg
 from wavespark.downstream.dicom_seg import dicom_segmentation, write_dicom_segmentations
-from wavespark.errors import SettingsError
+from wavespark.errors import DependencyError, SettingsError
 from wavespark.prepare import open_store, prepare
 from wavespark.samples import synthetic_head, write_dicom
 from wavespark.volumes import read_volumes
@@ -110,3 +111,9 @@ def test_a_folder_of_predictions_gets_one_for_each_dicom_series(tmp_path):
         found = hd.seg.segread(tmp_path / "out" / name)
         assert found.SegmentSequence[0].SegmentAlgorithmName == "wavespark"
         assert (found.pixel_array == 1).all()
+
+
+def test_without_highdicom_nothing_is_predicted_first(monkeypatch):
+    monkeypatch.setattr(dicom_seg, "find_spec", lambda name: None)
+    with pytest.raises(DependencyError, match=r"pip install 'wavespark\[dicom-seg\]'"):
+        dicom_seg.require_highdicom()

@@ -31,6 +31,7 @@ from wavespark.errors import SettingsError
 from wavespark.models import Encoder
 from wavespark.prepare import Recipe, Store, open_store, prepare
 from wavespark.prepare.publish import write_file
+from wavespark.prepare.run import read_secret
 from wavespark.samples import SyntheticHead, mni152_brain, synthetic_head, write_nifti
 from wavespark.volumes import source_id
 
@@ -216,7 +217,7 @@ def _data(
 
 
 def _by_name(store: Store) -> Callable[[str], str]:
-    secret = bytes.fromhex((store.path / "private" / "secret").read_text())
+    secret = read_secret(store.path)
     return lambda name: source_id(secret, name)
 
 

@@ -37,6 +37,7 @@ def command(
         from dataclasses import asdict, replace
 
         from wavespark.downstream import load_model
+        from wavespark.downstream.dicom_seg import require_highdicom, write_dicom_segmentations
         from wavespark.downstream.prediction import predict_store
         from wavespark.downstream.segment import Segment
         from wavespark.engine.building import cores
@@ -51,6 +52,8 @@ def command(
         found = load_model(model, device)
         if dicom_seg and not isinstance(found.task, Segment):
             raise SettingsError(f"--dicom-seg is for a model that segments, {printable(model)} does not")
+        if dicom_seg:
+            require_highdicom()
         if store is None:
             store = output / "store"
             with progress("prepare") as tell:
@@ -60,8 +63,6 @@ def command(
         with progress("predict") as tell:
             done = predict_store(found, open_store(store), output, tell=tell, stop=stop)
         if dicom_seg and isinstance(found.task, Segment):
-            from wavespark.downstream.dicom_seg import write_dicom_segmentations
-
             made = write_dicom_segmentations(open_store(store), source or (), output, found.task.classes, note)
             done = replace(done, files=(*done.files, *made))
     if json:

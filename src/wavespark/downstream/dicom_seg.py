@@ -7,6 +7,7 @@ does, and only where it was asked for.
 import io
 import re
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,12 @@ def write_dicom_segmentations(
     return tuple(written)
 
 
+def require_highdicom() -> None:
+    """Raises a DependencyError if highdicom is not installed: before minutes of prediction, not after them."""
+    if find_spec("highdicom") is None:
+        raise DependencyError("highdicom", "dicom-seg", "--dicom-seg")
+
+
 def dicom_segmentation(labels: np.ndarray, affine: np.ndarray, files: Sequence[str], classes: int) -> Any:
     """The dataset of a binary DICOM Segmentation, one segment for each class but the background.
 
@@ -93,11 +100,10 @@ def dicom_segmentation(labels: np.ndarray, affine: np.ndarray, files: Sequence[s
         DependencyError: if highdicom is not installed.
         SettingsError: if the series cannot be segmented, for example because it names no study.
     """
-    try:
-        import highdicom as hd
-        from pydicom.sr.codedict import codes
-    except ImportError:
-        raise DependencyError("highdicom", "dicom-seg", "--dicom-seg") from None
+    require_highdicom()
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
     series = [pydicom.dcmread(f, stop_before_pixels=True) for f in files]
     for header in series:
         for name in _MAY_BE_EMPTY:

@@ -172,12 +172,11 @@ def joined(parts: Iterable[tuple[slice, Tensor]], cells: int) -> Tensor:
 
 def summed(parts: Iterable[Tensor], weight: Tensor) -> Tensor:
     """The gradient of a weight from those of chunks; in half precision a sum over many would stop growing once a chunk is below its last digit."""
-    first, *others = parts
-    if not others:
-        return first.to(weight.dtype)
-    total = first.to(torch.promote_types(weight.dtype, torch.float32), memory_format=torch.contiguous_format)
-    for found in others:
-        total += found
+    total: Tensor | None = None
+    for found in parts:  # one at a time: a weight can be as large as all features
+        total = found if total is None else total.to(torch.promote_types(weight.dtype, torch.float32)).add_(found)
+    if total is None:
+        raise ShapeError("there are no cells to convolve")
     return total.to(weight.dtype)
 
 
