@@ -1,6 +1,9 @@
 """Settings: closed, all mistakes at once, read, and kept."""
 
 import ast
+import inspect
+import itertools
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -10,8 +13,10 @@ from hypothesis import strategies as st
 
 import wavespark
 from wavespark.config import PretrainSettings, load_pretraining, pretraining_recipes, to_toml
+from wavespark.config.downstream import FinetuneSettings
 from wavespark.errors import SettingsError
-from wavespark.prepare.settings import known_keys
+from wavespark.prepare import Recipe
+from wavespark.prepare.settings import Settings, known_keys
 
 SOURCE = Path(wavespark.__file__).parent
 
@@ -28,6 +33,21 @@ def test_every_recipe_that_comes_with_the_package_loads(name):
     assert load_pretraining(f"{name}.toml") == loaded
     assert load_pretraining(SOURCE / "recipes" / f"{name}.toml") == loaded
     assert "tiny-cpu" in pretraining_recipes()
+
+
+@pytest.mark.parametrize("kind", [PretrainSettings, FinetuneSettings, Recipe])
+def test_every_setting_says_what_it_is(kind):
+    def bare(settings, path):
+        names = [t for t in ast.parse(textwrap.dedent(inspect.getsource(settings))).body[0].body]
+        for field, after in itertools.pairwise([*names, None]):
+            if isinstance(field, ast.AnnAssign):
+                if not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)):
+                    yield f"{path}{field.target.id}"
+                inner = settings.model_fields[field.target.id].annotation
+                if isinstance(inner, type) and issubclass(inner, Settings):
+                    yield from bare(inner, f"{path}{field.target.id}.")
+
+    assert not list(bare(kind, ""))
 
 
 @pytest.mark.parametrize(

@@ -289,6 +289,15 @@ def test_five_non_finite_losses_in_a_row_stop_with_exit_code_4_and_the_last_good
     assert pretrain(settings, mr_store, run).skipped_steps == 5
 
 
+def test_the_first_non_finite_loss_stops_where_that_is_asked_for(mr_store, tmp_path, poison):
+    poison({3})
+    settings = small_settings("run.steps=4", "run.checkpoint_every=1", "health.non_finite=stop")
+    with pytest.raises(TrainingStopped, match="not finite in step 3 ") as caught:
+        pretrain(settings, mr_store, tmp_path / "run")
+    assert caught.value.exit_code == 4
+    assert all(torch.isfinite(t).all() for t in weights(tmp_path / "run", 2).model.values())
+
+
 def test_a_skipped_step_changes_no_weight(mr_store, tmp_path, poison):
     poison({2})
     summary = pretrain(

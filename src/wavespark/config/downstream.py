@@ -21,6 +21,7 @@ class FinetuneData(Settings):
     labelled_share: float = Field(0.67, ge=0, le=1)
     """Share of windows that are centred on something labelled; the others lie anywhere in the head."""
     augmentation: Literal["none", "strong"] = "strong"
+    """Besides mirroring: `strong` turns, bends, zooms and changes values; `none` does nothing."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability to mirror each axis; labels with a side in their name, and `lateral_pairs`, change places."""
     lateral_pairs: tuple[tuple[int, int], ...] = ()
@@ -68,9 +69,11 @@ class FinetuneOptimizer(Settings):
     head_steps: float = Field(0.1, ge=0, lt=1)
     """Share of the steps in which only the head is trained, before a pre-trained encoder joins."""
     weight_decay: float = Field(0.05, ge=0)
+    """Decoupled, as of AdamW; biases and norms have none."""
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
     final_fraction: float = Field(0.02, ge=0, le=1)
+    """The learning rate ends at this fraction of its peak."""
     clip: float = Field(1.0, gt=0)
     """Largest gradient norm."""
 
@@ -79,8 +82,11 @@ class FinetuneRun(Settings):
     """How long and where."""
 
     steps: int = Field(200, ge=1)
+    """Steps of the optimiser."""
     seed: int = Field(0, ge=0, lt=2**31)
+    """Decides fresh weights, the split of patients and all windows."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the accelerator where there is one."""
     threads: int = Field(0, ge=0)
     """Threads of the CPU; 0 = as many as there are cores."""
     overlap: float = Field(0.25, ge=0, lt=1)
@@ -96,8 +102,11 @@ class FinetuneSettings(Settings):
     """Of segmentation and detection. `full`: the published one of the encoder, several times the work of the encoder itself. `light`: a small feature pyramid.
     `linear`: every voxel read off the features by one linear layer."""
     data: FinetuneData = FinetuneData()
+    """What is trained on."""
     optimizer: FinetuneOptimizer = FinetuneOptimizer()
+    """How weights move."""
     run: FinetuneRun = FinetuneRun()
+    """How long and where."""
 
 
 def finetune_settings(words: Sequence[str] = (), **defaults: object) -> FinetuneSettings:

@@ -98,6 +98,7 @@ class ObjectiveSettings(Settings):
     contrast_pairs: Literal["second_view", "same_location"] = "second_view"
     """What is to be found again: the place of the second view among those of the first, or a cell of one level among those of the coarsest."""
     contrast_temperature: float = Field(0.15, ge=0.01, le=1)
+    """Similarities are divided by this before the softmax."""
     contrast_width: int = Field(64, ge=2)
     """Channels in which features are compared."""
     contrast_below: float = Field(0.9, gt=0)
@@ -159,6 +160,9 @@ class HealthSettings(Settings):
     """What happens when the held-out normalised loss is still above 0.99 after the warm-up and `patience`."""
     patience: int = Field(200, ge=0)
     """Steps after the warm-up before `not_learning` counts."""
+    non_finite: Literal["stop", "warn"] = "warn"
+    """What happens when loss or gradient is not finite: no update and a warning, five such steps in a row stop; or the first one stops. With loss
+    scaling (fp16) a gradient that overflows is expected now and then and does not count."""
     probe: str = "contrast"
     """Label of the manifest that is predicted from frozen features at every measure; empty = none."""
     probe_volumes: int = Field(24, ge=2)

@@ -147,6 +147,7 @@ _FREE = {
     "health.collapse",
     "health.not_learning",
     "health.patience",
+    "health.non_finite",
     "health.probe",
     "health.probe_volumes",
 }

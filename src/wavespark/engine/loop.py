@@ -139,9 +139,11 @@ class _Loop:
         now.alarms.masks(line["step"], line["hidden_share"], now.masking.num_cells, ratio)
         if line["skipped"]:
             now.say(f"step {line['step']}: loss or gradient is not finite, no update was made")
-        if now.skipped_in_a_row >= NON_FINITE_IN_A_ROW:
+        stop_after = 1 if now.settings.health.non_finite == "stop" else NON_FINITE_IN_A_ROW
+        if now.skipped_in_a_row >= stop_after:
+            steps = f"{stop_after} steps in a row, up to step" if stop_after > 1 else "step"
             raise TrainingStopped(
-                f"loss or gradient was not finite in {NON_FINITE_IN_A_ROW} steps in a row, up to step {line['step']} (modality {line['modality']}). "
+                f"loss or gradient was not finite in {steps} {line['step']} (modality {line['modality']}). "
                 f"The last good checkpoint is kept in {now.run / folder.CHECKPOINTS}; try a smaller optimizer.learning_rate",
                 4,
             )

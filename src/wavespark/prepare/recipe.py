@@ -41,6 +41,7 @@ class CTValues(Settings):
     values: Literal["windows", "raw"] = "windows"
     """`windows`: one channel a window. `raw`: HU, one channel."""
     windows: tuple[Window, ...] = (BRAIN, BLOOD, BONE)
+    """One channel each; by default brain, blood and bone."""
     step_hu: Positive = 0.25
     """HU are rounded to this step inside windows, so that they fit 16 bits."""
 
@@ -58,6 +59,7 @@ class MRValues(Settings):
     values: Literal["z-score", "raw"] = "z-score"
     """`z-score`: clipped to percentiles of the foreground, then its mean 0 and deviation 1. `raw`: as read."""
     percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = (0.5, 99.5)
+    """Of the foreground; what lies beyond them is clipped."""
     levels: Annotated[int, Field(ge=256, le=65536)] = 4096
     """Steps between the two percentiles."""
 
@@ -75,6 +77,7 @@ class ForegroundBox(Settings):
     crop: bool = True
     """Keep only the box around the foreground."""
     margin_mm: Annotated[float, Field(ge=0)] = 5.0
+    """Left around that box."""
 
 
 class Recipe(Settings):
@@ -91,9 +94,13 @@ class Recipe(Settings):
     slice_spacing_mm: Positive | Literal["same"] = "same"
     """Voxel size along the axis with the thickest slices (S where all are alike); `same` means `spacing_mm`."""
     interpolation: Literal["cubic", "linear"] = "cubic"
+    """How values between voxels are found: cubic B-spline, or linear."""
     ct: CTValues = CTValues()
+    """What is stored for CT."""
     mr: MRValues = MRValues()
+    """What is stored for MR."""
     foreground: ForegroundBox = ForegroundBox()
+    """What is cut away around the head."""
     dataset: DatasetName = "auto"
     """Whose folders the sources are, which tells what belongs together; `auto` recognises them, `plain` takes every file by itself."""
     only_heads: bool = False
