@@ -58,7 +58,7 @@ def test_both_arms_have_the_same_budget_and_only_frozen_features_are_read_linear
     assert TransferBench().trainings == 3 * 2 * 2 * 4 * 3
 
 
-@pytest.mark.parametrize("wrong", [{"tasks": ("noses",)}, {"minutes": 0}, {"labels": ()}, {"test_heads": 1}])
+@pytest.mark.parametrize("wrong", [{"tasks": ("noses",)}, {"minutes": 0}, {"labels": ()}, {"test_heads": 1}, {"aneurysm_heads": 1}])
 def test_a_benchmark_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError):
         TransferBench(**wrong)  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ def test_the_benchmark_runs_and_a_second_call_takes_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = TransferBench(
-        minutes=0.5, seeds=1, labels=(1, 2), test_heads=2, pretraining_heads=5, tasks=("vessels", "aneurysm")
+        minutes=0.5, seeds=1, labels=(1, 2), test_heads=2, aneurysm_heads=2, pretraining_heads=5, tasks=("vessels", "aneurysm")
     )
     document = measure_transfer(bench, tmp_path)
     assert {(r["task"], r["mode"], r["labels"]) for r in document["results"]} == {

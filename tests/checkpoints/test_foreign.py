@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import wavespark as ws
 from wavespark.checkpoints.foreign import read_foreign
+from wavespark.cli.main import run as command_line
 from wavespark.engine import import_weights, load_encoder
 from wavespark.errors import CheckpointError, ModelError
 
@@ -136,3 +137,14 @@ def test_a_hostile_file_is_refused_by_name_and_runs_nothing(tmp_path, name):
     assert not (tmp_path / "was-run").exists()
     assert not list(scratch.iterdir())
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss <= max(before, 2 * 2**20), "more than 2 GiB"
+
+
+@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in HOSTILE])
+def test_the_command_refuses_a_hostile_file_in_one_line_and_leaves_nothing(tmp_path, capfd, name):
+    HOSTILE[name](tmp_path / name)
+    with pytest.raises(SystemExit) as end:
+        command_line(["import", str(tmp_path / name), "--model", "resenc_tiny", "--output", str(tmp_path / "out")])
+    said = capfd.readouterr().err.strip().splitlines()
+    assert end.value.code == 1 and said[-1].startswith("error: ") and str(tmp_path / name) in said[-1], said
+    assert "a bug of wavespark" not in said[-1] and not any("Traceback" in line for line in said)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "was-run").exists()

@@ -38,7 +38,7 @@ def test_every_recipe_that_comes_with_the_package_loads(name):
 @pytest.mark.parametrize("kind", [PretrainSettings, FinetuneSettings, Recipe])
 def test_every_setting_says_what_it_is(kind):
     def bare(settings, path):
-        names = [t for t in ast.parse(textwrap.dedent(inspect.getsource(settings))).body[0].body]
+        names = ast.parse(textwrap.dedent(inspect.getsource(settings))).body[0].body
         for field, after in itertools.pairwise([*names, None]):
             if isinstance(field, ast.AnnAssign):
                 if not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)):

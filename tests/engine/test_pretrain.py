@@ -86,7 +86,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_and_counts_every_
     assert [line["step"] for line in lines(run, "validation")] == [0, 3, 6]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_weights_do_not_depend_on_workers_nor_does_resuming_with_others(whole, mixed_store, tmp_path, workers):
     stopped(small_settings(f"data.workers={workers}"), mixed_store, tmp_path / "run", 3)
     pretrain(small_settings("run.checkpoint_every=5"), mixed_store, tmp_path / "run")

@@ -58,6 +58,9 @@ class TransferBench:
     model: str = "waveformer_tiny"
     pretraining_heads: int = 24
     test_heads: int = 10
+    """Of vessels, and the most blocks of tissue."""
+    aneurysm_heads: int = 40
+    """Test heads where aneurysms are the task: each has one at most, so that a head counts for less than one with its vessels."""
     crop: int = 32
     seed: int = 0
 
@@ -67,13 +70,13 @@ class TransferBench:
         if (
             self.minutes <= 0
             or self.seeds < 1
-            or self.test_heads < 2
+            or min(self.test_heads, self.aneurysm_heads) < 2
             or self.pretraining_heads < 5
             or min(self.labels, default=0) < 1
         ):
             raise SettingsError(
                 f"minutes {self.minutes} must be positive, seeds {self.seeds} and labels {self.labels} at least 1, "
-                f"test heads {self.test_heads} at least 2, pre-training heads {self.pretraining_heads} at least 5"
+                f"test heads {self.test_heads} and {self.aneurysm_heads} at least 2, pre-training heads {self.pretraining_heads} at least 5"
             )
 
     @property
@@ -189,7 +192,8 @@ def _data(
     most = max(bench.labels)
     if task == "tissue":
         return _tissue(bench, folder, most)
-    seeds = [*range(_FIRST_TRAIN, _FIRST_TRAIN + most), *range(_FIRST_TEST, _FIRST_TEST + bench.test_heads)]
+    tested = bench.aneurysm_heads if task == "aneurysm" else bench.test_heads
+    seeds = [*range(_FIRST_TRAIN, _FIRST_TRAIN + most), *range(_FIRST_TEST, _FIRST_TEST + tested)]
     heads: dict[str, SyntheticHead] = {}
     for number, seed in enumerate(seeds, 1):
         passed(f"{task}: head {number} of {len(seeds)}")

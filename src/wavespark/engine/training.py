@@ -138,7 +138,9 @@ class Training:
                     "would be another one: use that store, another --output, or --fresh"
                 )
             own = self.model.state_dict()
-            weights = {k: like(t, own[k]) if k in own else t for k, t in found.model.items() if not k.startswith(EXTRA)}
+            # A file tells its tensors in any order; processes that share them out must do it in the same one.
+            told = sorted((k, t) for k, t in found.model.items() if not k.startswith(EXTRA))
+            weights = {k: like(t, own[k]) if k in own else t for k, t in told}
             self.model.load_state_dict(weights)
             extra = {k.removeprefix(EXTRA): t for k, t in found.model.items() if k.startswith(EXTRA)}
             self.objective.restore(extra, found.state["objective"])

@@ -5,6 +5,7 @@ integer, and the samples do not depend on workers, on restarts, or on the order 
 """
 
 import signal
+import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -213,18 +214,20 @@ def batches(
         TrainingStopped: if a loader process died.
     """
     window = _Window(start, stop, dataset.batch, rank, world)
-    loader = DataLoader(
-        _Reported(dataset),
-        batch_sampler=window,
-        collate_fn=_Collate(),
-        num_workers=workers,
-        pin_memory=pin,
-        multiprocessing_context="forkserver" if workers else None,
-        persistent_workers=False,
-        prefetch_factor=_AHEAD if workers else None,
-        worker_init_fn=_outlive_signals,
-        generator=torch.Generator(),  # which is not used, but the global one would be drawn from
-    )
+    with warnings.catch_warnings():  # more processes than cores are slower, not wrong
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        loader = DataLoader(
+            _Reported(dataset),
+            batch_sampler=window,
+            collate_fn=_Collate(),
+            num_workers=workers,
+            pin_memory=pin,
+            multiprocessing_context="forkserver" if workers else None,
+            persistent_workers=False,
+            prefetch_factor=_AHEAD if workers else None,
+            worker_init_fn=_outlive_signals,
+            generator=torch.Generator(),  # which is not used, but the global one would be drawn from
+        )
     mapped: deque[Batch] = deque(maxlen=workers * (_AHEAD + 1) or 1)  # so that shared memory is not mapped anew for every batch
     with _signals_held_back() if workers else nullcontext():
         made = iter(loader)
