@@ -152,7 +152,10 @@ class Objective(nn.Module):
     def _fine(self, views: Views, step: int) -> StepResult:
         """The second view under a mask of its own, through the same model."""
         masks = draw_masks(
-            fine_masking(self.settings, self.model.encoder.cell, step), views.fine.mask_keys, self.settings.run.seed, step
+            fine_masking(self.settings, self.model.encoder.cell, step),
+            views.fine.mask_keys,
+            self.settings.run.seed,
+            step,
         )
         wanted = self.contrast_open and self.settings.objective.contrast_pairs == "second_view"
         return reconstruct(self.model, views.fine, masks, self.settings.run.seed, step, self.scoring, levels_too=wanted)

@@ -146,14 +146,16 @@ def _hessian(smooth: Tensor, spacing: Sequence[float]) -> Tensor:
 
     a, b, c = spacing
     centre = 2 * smooth
-    return torch.stack([
-        (at(1, 0, 0) - centre + at(-1, 0, 0)) / a**2,
-        (at(0, 1, 0) - centre + at(0, -1, 0)) / b**2,
-        (at(0, 0, 1) - centre + at(0, 0, -1)) / c**2,
-        (at(1, 1, 0) - at(1, -1, 0) - at(-1, 1, 0) + at(-1, -1, 0)) / (4 * a * b),
-        (at(1, 0, 1) - at(1, 0, -1) - at(-1, 0, 1) + at(-1, 0, -1)) / (4 * a * c),
-        (at(0, 1, 1) - at(0, 1, -1) - at(0, -1, 1) + at(0, -1, -1)) / (4 * b * c),
-    ])
+    return torch.stack(
+        [
+            (at(1, 0, 0) - centre + at(-1, 0, 0)) / a**2,
+            (at(0, 1, 0) - centre + at(0, -1, 0)) / b**2,
+            (at(0, 0, 1) - centre + at(0, 0, -1)) / c**2,
+            (at(1, 1, 0) - at(1, -1, 0) - at(-1, 1, 0) + at(-1, -1, 0)) / (4 * a * b),
+            (at(1, 0, 1) - at(1, 0, -1) - at(-1, 0, 1) + at(-1, 0, -1)) / (4 * a * c),
+            (at(0, 1, 1) - at(0, 1, -1) - at(0, -1, 1) + at(0, -1, -1)) / (4 * b * c),
+        ]
+    )
 
 
 def _eigenvalues(hessian: Tensor) -> Tensor:

@@ -228,7 +228,9 @@ def batches(
             worker_init_fn=_outlive_signals,
             generator=torch.Generator(),  # which is not used, but the global one would be drawn from
         )
-    mapped: deque[Batch] = deque(maxlen=workers * (_AHEAD + 1) or 1)  # so that shared memory is not mapped anew for every batch
+    mapped: deque[Batch] = deque(
+        maxlen=workers * (_AHEAD + 1) or 1
+    )  # so that shared memory is not mapped anew for every batch
     with _signals_held_back() if workers else nullcontext():
         made = iter(loader)
     try:

@@ -1,9 +1,12 @@
 """Where visible cells touch: the faces, edges and corners over which a kernel of 3 reaches from one into another.
 
-Axes: N cells, M cells with a visible neighbour in one direction, L tokens along an edge, P touched tokens.
+Axes: N cells, M cells with a visible neighbour in one direction, L tokens along an edge, P touching tokens, K directions, T taps, C channels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, pairwise
 from itertools import product as combinations
 
 import torch
@@ -12,67 +15,85 @@ from torch import Tensor
 from wavespark.shapes import Triple, product
 from wavespark.sparse.cell_layout import CellLayout
 
+_TOWARDS: tuple[Triple, ...] = tuple((x, y, z) for x, y, z in combinations((-1, 0, 1), repeat=3))
+_KINDS = tuple(
+    tuple(d for d in _TOWARDS if tuple(map(abs, d)) == axes)
+    for axes in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1))
+)
+"""Directions along the same axes, the opposite of each at the mirrored place: three kinds of faces, three of edges, the corners."""
+_IN_ORDER = tuple(d for kind in _KINDS for d in kind)
+_FACES, _EDGES, _CORNERS = slice(0, 3), slice(3, 6), slice(6, 7)
 _ALL = slice(None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Direction:
-    """Cells with a visible neighbour in one direction, each with that neighbour."""
+class Faces:
+    """Both directions of one axis; no token is touched from both, where a cell has 2 tokens and more along each axis."""
 
-    towards: Triple
-    """-1, 0 or 1 along each axis: where the neighbour lies."""
+    towards: tuple[Triple, ...]
     ours: Tensor
-    """int64 [M]: rows of the cells."""
-    theirs: Tensor
-    """int64 [M]: rows of their neighbours, in the order of the opposite direction's cells."""
+    """int64 [P]: touched tokens in the flattened features, direction by direction, cell by cell."""
+    span: tuple[int, int, int]
+    """Where the tokens that touch them begin among all that touch, where the second direction begins, where they end."""
+    extent: tuple[int, int]
+    """Tokens of a face, h x w."""
 
-    def taps(self, weight: Tensor) -> Tensor:
-        """[C_out, C, h, w], a view: the part of a weight [C_out, C, 3, 3, 3] that reaches over; 3 x 3 at faces, 1 x 3 at edges, 1 x 1 at corners."""
-        part = weight[(_ALL, _ALL, *(_ALL if d == 0 else 1 + d for d in self.towards))]
-        while part.ndim < 4:
-            part = part.unsqueeze(2)
-        return part
+    def images(self, tokens: Tensor) -> list[Tensor]:
+        """[M, C, h, w] of each direction, channels last: views of touching tokens [P, C]."""
+        shape = (-1, *self.extent, tokens.shape[1])
+        return [tokens[begin:end].view(shape).movedim(-1, 1) for begin, end in pairwise(self.span)]
+
+    def taps(self, weight: Tensor) -> list[Tensor]:
+        """[C_out, C, 3, 3] of each direction, views: the part of a weight [C_out, C, 3, 3, 3] that reaches over."""
+        return [weight[(_ALL, _ALL, *(_ALL if d == 0 else 1 + d for d in towards))] for towards in self.towards]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sides:
-    """Directions along the same axes, whose touched tokens are all distinct where a cell has 2 tokens and more along each axis."""
+class Lines:
+    """All edges, or all corners: what their tokens read is a row of T tokens, what they receive one matrix product for each direction."""
 
-    directions: tuple[Direction, ...]
-    """The opposite of each is at the mirrored place."""
-    ours: Tensor
-    """int64 [P]: touched tokens in the flattened features, direction by direction, cell by cell."""
-    theirs: Tensor
-    """int64 [P]: the tokens that touch them."""
-    extent: tuple[int, int]
-    """Tokens of one cell, h x w: of a face; of an edge, 1 x L; of a corner, 1 x 1."""
-
-    def read(self, flat: Tensor) -> tuple[Tensor, ...]:
-        """The tokens that touch, of each direction, from features [N * b^3, C].
-
-        Faces are images [M, C, h, w], channels last; edges and corners [M * L, T, C], what each of the T taps reads, zero beyond an edge's ends.
-        """
-        rows = flat.index_select(0, self.theirs)
-        counts = [len(d.ours) for d in self.directions]
-        height, width = self.extent
-        if self.directions[0].towards.count(0) == 2:
-            return rows.view(-1, height, width, rows.shape[1]).movedim(-1, 1).split(counts)
-        columns = rows.unsqueeze(1)
-        if self.is_edge:
-            lines = rows.view(-1, width, rows.shape[1])
-            columns = lines.new_zeros(*lines.shape[:2], 3, rows.shape[1])
-            columns[:, 1:, 0], columns[:, :, 1], columns[:, :-1, 2] = lines[:, :-1], lines, lines[:, 1:]
-            columns = columns.flatten(0, 1)
-        return columns.split([count * width for count in counts])
+    columns: Tensor
+    """int64 [K * P * T]: which of the touching tokens is read, the number of them where nothing is; directions are filled up to the same P."""
+    rows: Tensor
+    """int64: which of the K * P are real, direction by direction."""
+    ours: tuple[Tensor, ...]
+    """int64: the touched tokens of those, kind by kind; none twice in one kind."""
+    kernel: Tensor
+    """int64 [K * T]: which of the 27 taps each direction has."""
+    kinds: int
+    directions: int
 
     @property
-    def is_edge(self) -> bool:
-        """Whether the sides are edges."""
-        return self.directions[0].towards.count(0) == 1
+    def num_taps(self) -> int:
+        """3 along an edge, 1 at a corner."""
+        return len(self.kernel) // self.directions
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """[K, P, T * C] of touching tokens [P + 1, C], the last of which is zero."""
+        return tokens.index_select(0, self.columns).view(self.directions, -1, self.num_taps * tokens.shape[1])
+
+    def opposite(self, read: Tensor) -> Tensor:
+        """[K, P, C]: of what `read` gave, the tokens themselves, where each direction is touched and not where it touches."""
+        of_kinds = read.view(self.kinds, -1, read.shape[1], self.num_taps, read.shape[2] // self.num_taps)
+        return of_kinds[:, :, :, self.num_taps // 2].flip(1).flatten(0, 1)
 
 
-Borders = tuple[Sides, ...]
-"""All places where the visible cells of a layout touch."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Borders:
+    """All places where the visible cells of a layout touch."""
+
+    theirs: Tensor
+    """int64 [P]: the tokens that touch, in the flattened features: those of faces, edges, corners."""
+    faces: tuple[Faces, ...]
+    lines: tuple[Lines, ...]
+
+    def tokens(self, features: Tensor) -> Tensor:
+        """[P + 1, C]: the tokens of features [N, b, b, b, C] that touch, and zeros."""
+        channels, count = features.shape[-1], len(self.theirs)
+        found = features.new_empty(count + 1, channels)
+        torch.index_select(features.view(-1, channels), 0, self.theirs, out=found[:count])
+        found[count:] = 0
+        return found
 
 
 def borders(layout: CellLayout, block: Triple) -> Borders:
@@ -81,33 +102,107 @@ def borders(layout: CellLayout, block: Triple) -> Borders:
 
 
 def _borders(layout: CellLayout, block: Triple) -> Borders:
-    found = layout.kept("directions", lambda: _directions(layout))
-    kinds = dict.fromkeys(tuple(map(abs, d.towards)) for d in found)
-    return tuple(_sides(tuple(d for d in found if tuple(map(abs, d.towards)) == kind), block) for kind in kinds)
+    counts, cells = layout.kept("directions", lambda: _directions(layout))
+    device = cells.device
+    corner = _corner_tokens(block).repeat_interleave(torch.tensor(counts), 1).to(device, non_blocking=True)
+    first = cells * product(block) + corner
+    found, sizes = [], []
+    begin, direction = 0, 0
+    for kind, inner in zip(_KINDS, _inner_tokens(block), strict=True):
+        cells_of = counts[direction : direction + len(kind)]
+        end = begin + sum(cells_of)
+        found.append((first[:, begin:end, None] + inner.flatten().to(device)).flatten(1))
+        sizes.append([n * inner.numel() for n in cells_of])
+        begin, direction = end, direction + len(kind)
+    ours, theirs = zip(*found, strict=True)
+    touching = torch.cat(theirs)
+    starts = list(accumulate((len(t) for t in theirs), initial=0))
+    extents = [(inner.shape[0], inner.shape[1]) for inner in _inner_tokens(block)]
+    faces = tuple(
+        Faces(_KINDS[k], ours[k], (starts[k], starts[k] + sizes[k][0], starts[k + 1]), extents[k])
+        for k in range(3)
+        if starts[k + 1] > starts[k]
+    )
+    lines = (
+        _lines(ours[kinds], sizes[kinds], [w for _, w in extents[kinds]], starts[kinds.start], len(touching), kinds)
+        for kinds in (_EDGES, _CORNERS)
+    )
+    return Borders(touching, faces, tuple(found for found in lines if found is not None))
 
 
-def _directions(layout: CellLayout) -> tuple[Direction, ...]:
+def _directions(layout: CellLayout) -> tuple[list[int], Tensor]:
+    """How many cells have a visible neighbour in each direction; and int64 [2, M in all]: those cells, their neighbours."""
     beside = layout.neighbours().flatten(1).T  # [27, N]
+    beside = beside.index_select(0, torch.tensor([_TOWARDS.index(d) for d in _IN_ORDER]).to(beside.device))
     shown = beside < len(layout)
-    shown[13] = False  # the cell itself
-    counts = shown.sum(1).tolist()
-    ours, theirs = shown.nonzero()[:, 1].split(counts), beside[shown].split(counts)
-    towards = combinations((-1, 0, 1), repeat=3)
-    found = zip(towards, ours, theirs, strict=True)
-    return tuple(Direction((d, h, w), o, t) for (d, h, w), o, t in found if len(o))
+    return shown.sum(1).tolist(), torch.stack((shown.nonzero()[:, 1], beside[shown]))
 
 
-def _sides(directions: tuple[Direction, ...], block: Triple) -> Sides:
-    device = directions[0].ours.device
-    step = (block[1] * block[2], block[2], 1)
-    last = tuple((b - 1) * s for b, s in zip(block, step, strict=True))
-    near = [sum(end for end, t in zip(last, d.towards, strict=True) if t > 0) for d in directions]
-    far = [sum(end for end, t in zip(last, d.towards, strict=True) if t < 0) for d in directions]
-    counts = torch.tensor([len(d.ours) for d in directions])
-    first = torch.tensor((near, far)).repeat_interleave(counts, 1).to(device, non_blocking=True)
-    cells = torch.stack((torch.cat([d.ours for d in directions]), torch.cat([d.theirs for d in directions])))
-    along = [(b, s) for b, s, t in zip(block, step, directions[0].towards, strict=True) if not t]
-    (h, h_step), (w, w_step) = ((1, 0), (1, 0), *along)[-2:]
-    inner = torch.arange(h, device=device)[:, None] * h_step + torch.arange(w, device=device) * w_step
-    ours, theirs = ((cells * product(block) + first)[..., None] + inner.flatten()).flatten(1)
-    return Sides(directions, ours, theirs, (h, w))
+@lru_cache(maxsize=64)
+def _corner_tokens(block: Triple) -> Tensor:
+    """int64 [2, 26]: the first touched token of a cell and the first that touches it, for each direction."""
+    last = tuple((b - 1) * s for b, s in zip(block, _steps(block), strict=True))
+    near = [sum(end for end, t in zip(last, d, strict=True) if t > 0) for d in _IN_ORDER]
+    far = [sum(end for end, t in zip(last, d, strict=True) if t < 0) for d in _IN_ORDER]
+    return torch.tensor((near, far))
+
+
+@lru_cache(maxsize=64)
+def _inner_tokens(block: Triple) -> tuple[Tensor, ...]:
+    """int64 [h, w] for each kind: all tokens of a face, of an edge (h is 1), of a corner (both are 1), counted from its first."""
+    found = []
+    for kind in _KINDS:
+        along = [(b, s) for b, s, t in zip(block, _steps(block), kind[0], strict=True) if not t]
+        (h, h_step), (w, w_step) = ((1, 0), (1, 0), *along)[-2:]
+        found.append(torch.arange(h)[:, None] * h_step + torch.arange(w) * w_step)
+    return tuple(found)
+
+
+def _steps(block: Triple) -> Triple:
+    return block[1] * block[2], block[2], 1
+
+
+def _lines(
+    ours: Sequence[Tensor],
+    sizes: Sequence[Sequence[int]],
+    lengths: Sequence[int],
+    begin: int,
+    nothing: int,
+    kinds: slice,
+) -> Lines | None:
+    """Edges or corners whose touching tokens begin at `begin`; `sizes` are the tokens of each direction of each kind, `lengths` those of one line."""
+    of_directions = [size for kind in sizes for size in kind]
+    width = max(of_directions)
+    if not width:
+        return None
+    device = ours[0].device
+    starts = accumulate(of_directions[:-1], initial=0)
+    shift = torch.tensor([k * width - start for k, start in enumerate(starts)])
+    count = sum(of_directions)
+    rows = torch.arange(count) + shift.repeat_interleave(torch.tensor(of_directions))
+    read = torch.arange(begin, begin + count)[:, None]
+    directions = [d for kind in _KINDS[kinds] for d in kind]
+    if kinds is _EDGES:
+        along = torch.cat([torch.arange(sum(kind)) % length for kind, length in zip(sizes, lengths, strict=True)])
+        last = torch.cat([torch.full((sum(kind),), length - 1) for kind, length in zip(sizes, lengths, strict=True)])
+        before, after = read[:, 0] - 1, read[:, 0] + 1
+        read = torch.stack((before.where(along > 0, nothing), read[:, 0], after.where(along < last, nothing)), 1)
+    columns = torch.full((len(directions) * width, read.shape[1]), nothing).index_copy_(0, rows, read)
+    return Lines(
+        columns=columns.flatten().to(device),
+        rows=rows.to(device),
+        ours=tuple(ours),
+        kernel=_kernel(kinds.start).to(device),
+        kinds=len(sizes),
+        directions=len(directions),
+    )
+
+
+@lru_cache(maxsize=2)
+def _kernel(kind: int) -> Tensor:
+    """int64: the flattened taps that reach over edges or corners, direction by direction."""
+    kinds = _KINDS[_EDGES] if kind == _EDGES.start else _KINDS[_CORNERS]
+    taps = torch.arange(27).view(3, 3, 3)
+    return torch.cat(
+        [taps[tuple(_ALL if d == 0 else 1 + d for d in towards)].flatten() for kind in kinds for towards in kind]
+    )

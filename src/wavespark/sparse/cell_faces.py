@@ -6,7 +6,7 @@ neighbour adds to a face is a convolution of two axes, to an edge of one, to a c
 (b >= 2): nothing is scattered onto the same place, and results do not depend on threads.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,65 +25,74 @@ class FacesConv(torch.autograd.Function):
         ctx.save_for_backward(features, weight)
         ctx.touching = touching
         features = features.contiguous()
-        return _convolve(features, weight, touching, _touching_tokens(features, touching))
+        return _convolve(features, weight, touching, _Touching.of(features, touching))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         features, weight = ctx.saved_tensors
         grad = grad.contiguous()
-        tokens = _touching_tokens(grad, ctx.touching)
+        read = _Touching.of(grad, ctx.touching)
         of_features, of_weight = ctx.needs_input_grad[:2]
         flipped = weight.flip(2, 3, 4).transpose(0, 1)
         return (
-            _convolve(grad, flipped, ctx.touching, tokens) if of_features else None,
-            _weight_gradient(features.contiguous(), grad, weight, ctx.touching, tokens) if of_weight else None,
+            _convolve(grad, flipped, ctx.touching, read) if of_features else None,
+            _weight_gradient(features.contiguous(), grad, weight, ctx.touching, read) if of_weight else None,
             None,
         )
 
 
-def _touching_tokens(features: Tensor, touching: Borders) -> list[tuple[Tensor, ...]]:
-    """For each of the sides, and each of its directions, the tokens that touch."""
-    flat = features.view(-1, features.shape[-1])
-    return [sides.read(flat) for sides in touching]
+class _Touching(NamedTuple):
+    """The tokens that touch, as they are read."""
+
+    images: list[list[Tensor]]
+    """For each of the faces, and each of its directions, [M, C, h, w]."""
+    columns: list[Tensor]
+    """For each of the lines, [K, P, T * C]."""
+
+    @classmethod
+    def of(cls, features: Tensor, touching: Borders) -> "_Touching":
+        tokens = touching.tokens(features)
+        return cls([f.images(tokens) for f in touching.faces], [lines.read(tokens) for lines in touching.lines])
 
 
-def _convolve(features: Tensor, weight: Tensor, touching: Borders, tokens: list[tuple[Tensor, ...]]) -> Tensor:
+def _convolve(features: Tensor, weight: Tensor, touching: Borders, read: _Touching) -> Tensor:
     out = _last(F.conv3d(_first(features), weight, padding=1)).contiguous()
-    flat = out.view(-1, weight.shape[0])
-    for sides, read in zip(touching, tokens, strict=True):
-        added = [_added(side, d.taps(weight)) for d, side in zip(sides.directions, read, strict=True)]
-        flat.index_add_(0, sides.ours, torch.cat(added))  # each place is named once
+    channels = weight.shape[0]
+    flat = out.view(-1, channels)
+    # No place is named twice in one call.
+    for faces, images in zip(touching.faces, read.images, strict=True):
+        reached = zip(images, faces.taps(weight), strict=True)
+        flat.index_add_(
+            0, faces.ours, torch.cat([_last(F.conv2d(i, t, padding=1)).reshape(-1, channels) for i, t in reached])
+        )
+    taps = weight.flatten(2).permute(2, 1, 0)  # [27, C, C_out]
+    for lines, columns in zip(touching.lines, read.columns, strict=True):
+        added = columns @ taps.index_select(0, lines.kernel).view(lines.directions, -1, channels)
+        parts = added.view(-1, channels).index_select(0, lines.rows).split([len(ours) for ours in lines.ours])
+        for ours, part in zip(lines.ours, parts, strict=True):
+            flat.index_add_(0, ours, part)
     return out
 
 
-def _added(side: Tensor, taps: Tensor) -> Tensor:
-    """[P, C_out]: what the touching tokens of one direction add to the tokens that they touch."""
-    if side.ndim == 4:
-        return _last(F.conv2d(side, taps, padding=1)).reshape(-1, taps.shape[0])
-    return side.flatten(1) @ taps.flatten(2).permute(2, 1, 0).flatten(0, 1)
-
-
-def _weight_gradient(
-    features: Tensor, grad: Tensor, weight: Tensor, touching: Borders, grads: list[tuple[Tensor, ...]]
-) -> Tensor:
-    """`grads` are the touching tokens of the gradient: those that a direction touches, which touch in the opposite one."""
+def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, touching: Borders, of_grad: _Touching) -> Tensor:
+    """What a direction touches, `of_grad` tells as what touches in the opposite one."""
     # In half precision a sum over many terms would stop growing once one of them is below its last digit.
     exact = torch.promote_types(weight.dtype, torch.float32)
     total = convolution_weight_gradient(_first(grad), _first(features), weight, 1, padding=1)
     total = total.to(exact, memory_format=torch.contiguous_format)
-    for sides, read, received in zip(touching, _touching_tokens(features, touching), grads, strict=True):
-        for direction, side, touched in zip(sides.directions, read, reversed(received), strict=True):
-            taps = direction.taps(total)
-            taps += _taps_gradient(side, touched, direction.taps(weight))
+    read = _Touching.of(features, touching)
+    for faces, images, touched in zip(touching.faces, read.images, of_grad.images, strict=True):
+        reached = zip(images, reversed(touched), faces.taps(weight), faces.taps(total), strict=True)
+        for image, received, taps, part in reached:
+            part.add_(convolution_weight_gradient(received, image, taps, 1, padding=1))
+    by_tap = total.new_zeros(27, weight.shape[0] * weight.shape[1])
+    for lines, columns, grads in zip(touching.lines, read.columns, of_grad.columns, strict=True):
+        of_rows = lines.opposite(grads).transpose(1, 2) @ columns  # [K, C_out, T * C]
+        of_taps = of_rows.view(lines.directions, weight.shape[0], lines.num_taps, weight.shape[1]).transpose(1, 2)
+        by_tap.index_add_(0, lines.kernel, of_taps.reshape(-1, by_tap.shape[1]).to(exact))
+    total += by_tap.T.reshape(total.shape)
     return total.to(weight.dtype)
-
-
-def _taps_gradient(side: Tensor, touched: Tensor, taps: Tensor) -> Tensor:
-    if side.ndim == 4:
-        return convolution_weight_gradient(touched, side, taps, 1, padding=1)
-    rows = touched[:, touched.shape[1] // 2]  # the tap in the middle reads the token itself
-    return (rows.T @ side.flatten(1)).unflatten(1, side.shape[1:]).transpose(1, 2).unsqueeze(2)
 
 
 def _first(x: Tensor) -> Tensor:

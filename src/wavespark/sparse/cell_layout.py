@@ -158,7 +158,9 @@ class CellLayout:
     def only(self, chosen_BDHW: Tensor) -> "CellLayout":
         """The layout of the chosen cells of the same crops; a sample may have none."""
         counts = tuple(chosen_BDHW.flatten(1).sum(1).tolist())
-        return replace(self, cells=chosen_BDHW.nonzero().to(self.cells.device, non_blocking=True), counts=counts, _cache={})
+        return replace(
+            self, cells=chosen_BDHW.nonzero().to(self.cells.device, non_blocking=True), counts=counts, _cache={}
+        )
 
     def rows_of(self, cells_N4: Tensor) -> Tensor:
         """int64 [N]: where cells lie in the lexicographic order of a full layout."""
