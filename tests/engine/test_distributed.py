@@ -52,6 +52,11 @@ def torchrun(*words, restarts=0, **more):
     )
 
 
+def children(process):
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
 def finish(process, code=0):
     out, err = process.communicate(timeout=280)
     assert process.returncode == code, (process.returncode, out, err)
@@ -66,9 +71,10 @@ def losses(run):
     return [line["loss"] for line in read_lines(run / "metrics.jsonl")]
 
 
-def test_two_processes_reach_the_losses_of_one_in_fp64_and_batch_norm_over_both_is_that_of_one(mixed_store):
+def test_two_processes_reach_the_losses_of_one_in_fp64_with_batch_norm_over_both_and_stop_together(mixed_store):
     out, _ = finish(torchrun(TESTS / "engine/two_ranks.py", mixed_store.path))
     told = json.loads(out)
+    assert told["asked"] == [None, "SIGTERM"]
     for one, two in zip(two_ranks.losses(str(mixed_store.path)), told["losses"], strict=True):
         assert one == pytest.approx(two, abs=1e-10)
     for name, one in two_ranks.normed(Ranks()).items():
@@ -102,10 +108,7 @@ def test_a_killed_process_makes_all_start_again_with_the_same_result(mixed_store
     while not checkpoint_folders(run / "checkpoints"):
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.02)
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
-    )
-    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    os.kill(children(process)[-1], signal.SIGKILL)
     _, err = finish(process)
     assert "resumed from step" in err
     a, b = (read_checkpoint(checkpoint_folders(r / "checkpoints")[0]) for r in (whole, run))
@@ -115,7 +118,8 @@ def test_a_killed_process_makes_all_start_again_with_the_same_result(mixed_store
 
 
 @pytest.mark.slow
-def test_a_signal_to_torchrun_saves_the_same_step_everywhere(mixed_store, tmp_path):
+@pytest.mark.parametrize("to", ["torchrun", "one process"])
+def test_a_signal_saves_the_same_step_everywhere(mixed_store, tmp_path, to):
     run = tmp_path / "run"
     process = torchrun(
         *command(mixed_store, run, "run.steps=500", "run.checkpoint_every=500", "run.validate_every=500")
@@ -124,7 +128,7 @@ def test_a_signal_to_torchrun_saves_the_same_step_everywhere(mixed_store, tmp_pa
     while len(losses(run)) < 3:
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    os.kill(process.pid if to == "torchrun" else children(process)[-1], signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert "stopped by SIGTERM after step" in err
     assert read_checkpoint(checkpoint_folders(run / "checkpoints")[0]).step == len(losses(run))

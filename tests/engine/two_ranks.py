@@ -1,4 +1,4 @@
-"""A program for torchrun: some updates in fp64, and a batch norm, whose results the first process prints as JSON."""
+"""A program for torchrun: some updates in fp64, a batch norm, and who was asked to stop: what the first process finds, as JSON."""
 
 import json
 import sys
@@ -70,6 +70,7 @@ def normed(ranks: Ranks) -> dict[str, list[float]]:
 if __name__ == "__main__":
     here = ranks_of()
     with joined(here):
-        told = {"losses": losses(sys.argv[1]), "normed": normed(here)}
+        asked = [here.any(name if here.rank else None) for name in (None, "SIGTERM")]  # the last process alone
+        told = {"losses": losses(sys.argv[1]), "normed": normed(here), "asked": asked}
     if here.writes:
         print(json.dumps(told))
