@@ -96,10 +96,10 @@ def test_killed_at_random_moments_the_run_is_to_the_bit_the_one_that_was_not(sto
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 24 MiB."""
+    """A file system of 32 MiB: three checkpoints of 7.4 and what else a small run writes."""
     place = tmp_path / "disk"
     place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place], capture_output=True, check=False)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", place], capture_output=True, check=False)
     if done.returncode:
         pytest.skip("a file system cannot be mounted here")
     yield place
