@@ -182,7 +182,7 @@ def _lines(
     rows = torch.arange(count) + shift.repeat_interleave(torch.tensor(of_directions))
     read = torch.arange(begin, begin + count)[:, None]
     directions = [d for kind in _KINDS[kinds] for d in kind]
-    if kinds is _EDGES:
+    if kinds == _EDGES:
         along = torch.cat([torch.arange(sum(kind)) % length for kind, length in zip(sizes, lengths, strict=True)])
         last = torch.cat([torch.full((sum(kind),), length - 1) for kind, length in zip(sizes, lengths, strict=True)])
         before, after = read[:, 0] - 1, read[:, 0] + 1
