@@ -229,8 +229,9 @@ def benchmarks() -> str:
         for key, value in document.items():
             rows = value if isinstance(value, list) else None
             if rows and all(isinstance(row, dict) for row in rows):
-                simple = str | int | float | bool | None
-                columns = [c for c in rows[0] if all(isinstance(row.get(c), simple) for row in rows)]
+                columns = [
+                    c for c in dict.fromkeys(c for row in rows for c in row) if all(_shown(row.get(c)) for row in rows)
+                ]
                 # Ratios are the figures; seconds and page faults are in the file, to check them.
                 columns = [c for c in columns if not c.endswith(("seconds", "faults"))]
                 parts.append(f"**{key}**")
@@ -240,7 +241,25 @@ def benchmarks() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _shown(value: Any) -> bool:
+    return (
+        isinstance(value, str | int | float | bool | None)
+        or (isinstance(value, dict) and value.keys() >= {"mean", "sd"})
+        or _has_interval(value)
+    )
+
+
+def _has_interval(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() >= {"value", "low", "high"}
+
+
 def _figure(value: Any) -> str:
+    if value is None:
+        return ""
+    if _has_interval(value):
+        return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    if isinstance(value, dict):
+        return f"{value['mean']:.3f} ± {value['sd']:.3f} {value.get('verdict', '')}".rstrip()
     if isinstance(value, bool):
         return "yes" if value else "**no**"
     return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "\\|")

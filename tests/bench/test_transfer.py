@@ -86,6 +86,12 @@ def test_blocks_of_the_brain_are_parts_of_it_with_its_tissue() -> None:
     assert len(corners) == len(blocks)
 
 
+def test_the_command_measures_the_same_again():
+    assert TransferBench().command == "wavespark bench transfer --minutes 50 --seeds 3 --seed 0"
+    some = TransferBench(minutes=1.5, tasks=("tissue", "aneurysm"))
+    assert some.command == "wavespark bench transfer --minutes 1.5 --seeds 3 --seed 0 --task tissue --task aneurysm"
+
+
 def test_the_command_line_prints_every_row_and_the_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,19 @@ class TransferBench:
         """How many networks are trained after pre-training."""
         return len(self.tasks) * len(MODES) * 2 * len(self.labels) * self.seeds
 
+    @property
+    def command(self) -> str:
+        """What to type to measure this again."""
+        words = [
+            "wavespark bench transfer",
+            f"--minutes {self.minutes:g}",
+            f"--seeds {self.seeds}",
+            f"--seed {self.seed}",
+        ]
+        if self.tasks != TASKS:
+            words += [f"--task {task}" for task in self.tasks]
+        return " ".join(words)
+
 
 def measure_transfer(bench: TransferBench, folder: Path, tell: Tell = lambda done, total, text: None) -> dict[str, Any]:
     """Everything, into a folder that keeps what is done: stopped, the same command goes on.
@@ -120,7 +133,7 @@ def measure_transfer(bench: TransferBench, folder: Path, tell: Tell = lambda don
     document = {
         "bench": "transfer",
         "what": f"{bench.model} pre-trained on {len(unlabelled)} unlabelled volumes, against random weights, with {some} labelled volumes",
-        "command": f"wavespark bench transfer --minutes {bench.minutes:g} --seeds {bench.seeds} --seed {bench.seed}",
+        "command": bench.command,
         "met": all(r["above_zero"] for r in rows if r["mode"] == "frozen"),
         "target": "with 1-8 labelled volumes frozen pre-trained features beat random ones, 95 % interval above zero",
         "pretraining": summary,

@@ -58,6 +58,10 @@ def command(
     preset: Annotated[str, typer.Option(help="transfer: cpu, sized for two cores.")] = "cpu",
     minutes: Annotated[float, typer.Option(min=0.1, help="transfer: about how long it may take.")] = 50.0,
     seeds: Annotated[int, typer.Option(min=1, help="transfer: trainings of every arm and number of labels.")] = 3,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="transfer: vessels, tissue or aneurysm; may be repeated.  [all three]"),
+    ] = None,
     folder: Annotated[
         Path, typer.Option(help="transfer: heads, run, trainings and report; a stopped benchmark goes on there.")
     ] = Path("bench-transfer"),
@@ -73,7 +77,7 @@ def command(
         raise SettingsError(f"--output {output}: there is no folder {output.absolute().parent}. Make it first")
     lines: Iterable[str]
     if what is What.TRANSFER:
-        document, lines = _transfer(preset, minutes, seeds, seed, folder)
+        document, lines = _transfer(preset, minutes, seeds, seed, task, folder)
     elif what is What.LOADER:
         sizes = {} if size is None else {"size": size}
         document, lines = _loader(rounds=rounds or 3, workers=workers, crops=crops, recipe=recipe, seed=seed, **sizes)
@@ -104,13 +108,16 @@ def command(
         say(line)
 
 
-def _transfer(preset: str, minutes: float, seeds: int, seed: int, folder: Path) -> tuple[dict[str, Any], Iterable[str]]:
-    from wavespark.bench.transfer import TransferBench, measure_transfer
+def _transfer(
+    preset: str, minutes: float, seeds: int, seed: int, tasks: list[str] | None, folder: Path
+) -> tuple[dict[str, Any], Iterable[str]]:
+    from wavespark.bench.transfer import TASKS, TransferBench, measure_transfer
 
     if preset != "cpu":
         raise SettingsError(f"there is no preset {printable(preset)!r}: use cpu")
+    bench = TransferBench(minutes=minutes, seeds=seeds, seed=seed, tasks=tuple(tasks or TASKS))
     with progress("bench transfer") as tell:
-        document = measure_transfer(TransferBench(minutes=minutes, seeds=seeds, seed=seed), folder, tell)
+        document = measure_transfer(bench, folder, tell)
     before, after = document["pretraining"]["normalised_loss"]
     lines = [
         document["what"],
