@@ -128,6 +128,16 @@ def test_a_version_with_a_known_vulnerability(fake: Callable[..., Path], name: s
     assert "trusted files only" in pinned.remedy
 
 
+def test_the_build_of_torch_is_what_torch_says_and_not_what_its_wheel_is_called(fake: Callable[..., Path]) -> None:
+    module = fake("torch", "2.4.0", code="x = 1")
+    (module / "torch" / "version.py").write_text("__version__ = '2.4.0+cu121'\ndebug = False\n")
+    pin = next(w for w in profile("seed-2025-10").packages if w.package == "torch")
+    assert of(packages(pin), "torch").found.startswith("2.4.0+cu121")
+    assert of(packages(pin), "torch").state == "warning", "it is as old as the seed, and known to be vulnerable"
+    (module / "torch" / "version.py").write_text("__version__ = '2.4.0+cu118'\n")
+    assert of(packages(pin), "torch").state == "fails"
+
+
 def test_the_seed_profile_names_every_pin_that_is_not_met(fake: Callable[..., Path]) -> None:
     fake("numpy", "1.26.4", code="x = 1")
     fake("torch", "2.4.0+cu118", code="x = 1")

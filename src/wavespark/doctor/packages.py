@@ -1,11 +1,13 @@
 """Whether each package is there, is the wanted version, is new enough to be safe, and imports."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
 from types import MappingProxyType
 
 from wavespark.doctor.check import Check, version_number
@@ -69,9 +71,20 @@ def module_of(package: str) -> str:
 def installed_version(package: str) -> str:
     """The installed version; empty if there is none."""
     try:
-        return version(package)
+        found = distribution(package)
     except PackageNotFoundError:
         return ""
+    return (_version_of_build(found) if package == "torch" else "") or found.version
+
+
+def _version_of_build(torch: Distribution) -> str:
+    """`2.4.0+cu121`: PyPI's wheels of torch say which CUDA they were built for in this file and not in their metadata."""
+    try:
+        text = Path(str(torch.locate_file("torch/version.py"))).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+    match = re.search(r"^__version__ = ['\"]([^'\"]+)['\"]", text, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def _check(wanted: Wanted, found: str, broken: Broken | None) -> Check:
