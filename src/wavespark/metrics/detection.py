@@ -67,10 +67,15 @@ def froc(scans: Sequence[Hits]) -> tuple[np.ndarray, np.ndarray]:
     lesions = np.concatenate([s.lesion_scores for s in scans]) if scans else np.zeros(0)
     false = np.concatenate([s.false_scores for s in scans]) if scans else np.zeros(0)
     thresholds = np.unique(np.concatenate([lesions[np.isfinite(lesions)], false]))[::-1]
-    rates = np.array([0.0, *((false >= t).sum() / len(scans) for t in thresholds)])
+    rates = np.concatenate(([0.0], _at_least(thresholds, false) / len(scans))) if scans else np.zeros(1)
     if not len(lesions):
         return rates, np.full(len(rates), math.nan)
-    return rates, np.array([0.0, *((lesions >= t).sum() / len(lesions) for t in thresholds)])
+    return rates, np.concatenate(([0.0], _at_least(thresholds, lesions) / len(lesions)))
+
+
+def _at_least(thresholds: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """How many scores reach each threshold."""
+    return len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")
 
 
 def sensitivity_at(scans: Sequence[Hits], false_positives: float = 0.5) -> float:
