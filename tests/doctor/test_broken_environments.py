@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import namedtuple
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +62,14 @@ def test_minkowski_engine_after_an_upgrade_of_torch(fake: Callable[..., Path]) -
     line = of(extension_checks(), "extension MinkowskiEngine")
     assert line.state == "fails"
     assert "built with torch 2.4.0+cu121, running " in line.found
-    assert "--no-build-isolation MinkowskiEngine" in line.remedy
+    assert "minkowski.md" in line.remedy, "plain pip cannot build its sources of 2021"
     engine = of(_engine_lines(), "minkowski: engine")
     assert engine.state == "fails"
     assert engine.component == "sparse engine minkowski"
     assert "keep the engine `torch`" in engine.remedy
 
 
+@pytest.mark.skipif("spconv" in metadata.packages_distributions(), reason="spconv is installed")
 def test_an_engine_is_named_by_the_package_that_brings_it(fake: Callable[..., Path]) -> None:
     fake("spconv-cu120", "2.3.6", module="spconv", code="raise RuntimeError('no')")
     line = of(_engine_lines(), "spconv: engine")

@@ -16,6 +16,8 @@ class Meaning:
 
 
 _REBUILD = "pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation {package}"
+_REBUILD_MINKOWSKI = "docker/minkowski.sh PYTHON, see docs/how-to/minkowski.md"
+"""Plain pip cannot: its sources are of 2021."""
 _NO_MINKOWSKI = "Nothing needs MinkowskiEngine: pip uninstall MinkowskiEngine keeps the engine `torch`"
 
 _KNOWN: tuple[tuple[str, Meaning], ...] = (
@@ -31,7 +33,7 @@ _KNOWN: tuple[tuple[str, Meaning], ...] = (
         r"(CUDA error|CUDNN_STATUS|CUSPARSE_STATUS).{0,4000}Minkowski(Sync)?(BatchNorm|Normalization)",
         Meaning(
             "MinkowskiEngine's batch norm fails on the GPU: the extension was built for another torch or CUDA",
-            f"rebuild it against this torch ({_REBUILD}). {_NO_MINKOWSKI}",
+            f"rebuild it against this torch ({_REBUILD_MINKOWSKI}). {_NO_MINKOWSKI}",
         ),
     ),
     (
@@ -39,7 +41,7 @@ _KNOWN: tuple[tuple[str, Meaning], ...] = (
         r"THC/THC|_C\.\S*\.so: undefined symbol",
         Meaning(
             "a compiled extension was built for another torch",
-            f"rebuild it against this torch: {_REBUILD}",
+            "rebuild it against this torch: {rebuild}",
         ),
     ),
     (
@@ -130,6 +132,7 @@ def recognise(message: str, package: str = "PACKAGE") -> Meaning | None:
     """
     for pattern, meaning in _KNOWN:
         if match := re.search(pattern, message, re.DOTALL):
-            names = {"package": package, "missing": match.groupdict().get("missing", "")}
+            rebuild = _REBUILD_MINKOWSKI if package == "MinkowskiEngine" else _REBUILD.format(package=package)
+            names = {"package": package, "missing": match.groupdict().get("missing", ""), "rebuild": rebuild}
             return Meaning(meaning.cause.format(**names), meaning.remedy.format(**names))
     return None
