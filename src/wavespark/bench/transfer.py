@@ -21,6 +21,7 @@ from wavespark.bench.transfer_page import transfer_page
 from wavespark.config import load_pretraining
 from wavespark.config.downstream import FinetuneSettings, finetune_settings
 from wavespark.downstream.detect import Detect
+from wavespark.downstream.figures import make_row
 from wavespark.downstream.fitting import Task, fit
 from wavespark.downstream.heads import copied
 from wavespark.downstream.items import Labelled, with_map
@@ -43,8 +44,6 @@ _SHAPE, _SPACING = (72, 80, 52), (1.6, 1.6, 1.6)
 _FIRST_PRETRAINED, _FIRST_TRAIN, _FIRST_TEST = 1000, 3000, 5000
 _STEPS = (15, 300)
 _SHARE_OF_PRETRAINING = 0.35
-_SHARE_OF_TESTING = 0.4
-"""Of the time of a training and its test, guessed for the choice of steps; the rest is training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,13 +118,14 @@ def measure_transfer(bench: TransferBench, folder: Path, tell: Tell = lambda don
     unlabelled = _pretraining_store(bench, folder / "data" / "pretraining", passed)
     left = bench.minutes * 60 - (time.monotonic() - started)
     encoder, summary = _pretrained(bench, unlabelled, folder / "run", left * _SHARE_OF_PRETRAINING, passed)
-    left = bench.minutes * 60 - (time.monotonic() - started)
     rows: list[dict[str, Any]] = []
     curves: dict[str, dict[str, Any]] = {}
+    to_train = bench.trainings
     for task_name, (train, test) in sets.items():
         for mode in MODES:
             output = folder / f"{task_name}-{mode}"
-            seconds = left / bench.trainings
+            seconds = (bench.minutes * 60 - (time.monotonic() - started)) / to_train
+            to_train -= bench.trainings // (len(bench.tasks) * len(MODES))
             results = _compared(bench, task_name, mode, encoder, train, test, output, seconds, passed)
             curves[f"{task_name}, {mode}"] = results
             rows += _rows(task_name, mode, results)
@@ -310,13 +310,17 @@ def _compared(
     if steps_file.exists():
         steps = int(json.loads(steps_file.read_bytes())["steps"])
     else:
-        passed(f"{task_name}, {mode}: how long a step takes")
+        passed(f"{task_name}, {mode}: how long a step and a test take")
         fit(make(1), copied(encoder), train, seed=0, pretrained=True)
         few = 4
         begun = time.monotonic()
-        fit(make(few), copied(encoder), train, seed=0, pretrained=True)
-        each = (time.monotonic() - begun) / few
-        steps = int(min(max(seconds * (1 - _SHARE_OF_TESTING) / each, _STEPS[0]), _STEPS[1]))
+        model = fit(make(few), copied(encoder), train, seed=0, pretrained=True).model
+        trained = time.monotonic()
+        for item in test[:2]:
+            make_row(make(few), make(few).predict(model, item.volume), item)
+        testing = (time.monotonic() - trained) / len(test[:2]) * len(test)
+        each = (trained - begun) / few
+        steps = int(min(max((seconds - testing) / each, _STEPS[0]), _STEPS[1]))
         output.mkdir(parents=True, exist_ok=True)
         write_file(steps_file, json.dumps({"steps": steps, "seconds_per_step": round(each, 4)}).encode())
 
