@@ -18,7 +18,12 @@ from wavespark.prepare import prepare
 from wavespark.samples import synthetic_head, write_collection, write_dicom, write_nifti
 from wavespark.sampling.split import split_store
 
-KINDS = {"CTA": ("CT", "CTA", "cta"), "TOF-MRA": ("MR", "MRA", "tof"), "T1": ("MR", "T1", "T1w"), "T2": ("MR", "T2", "T2w")}
+KINDS = {
+    "CTA": ("CT", "CTA", "cta"),
+    "TOF-MRA": ("MR", "MRA", "tof"),
+    "T1": ("MR", "T1", "T1w"),
+    "T2": ("MR", "T2", "T2w"),
+}
 FORMATS = ("nifti", "classic", "enhanced")
 QUICK = [*(w for w in WORDS if not w.startswith(("run.steps", "run.tensorboard"))), "run.steps=3"]
 
@@ -94,7 +99,11 @@ def hits(content):
 
 
 def test_the_search_for_planted_identifiers_finds_them():
-    for raw in (b"xx DOE_jane_", "Doe_Jane".encode("utf-16-le"), *(base64.b64encode(b"y" * n + b"DOE_JANE_1") for n in range(3))):
+    for raw in (
+        b"xx DOE_jane_",
+        "Doe_Jane".encode("utf-16-le"),
+        *(base64.b64encode(b"y" * n + b"DOE_JANE_1") for n in range(3)),
+    ):
         assert "DOE_JANE" in hits(raw)
     assert hits(b"MR T1 40 x 44 x 24") == []
 
@@ -109,7 +118,9 @@ def test_planted_identifiers_are_nowhere_in_what_the_command_line_leaves(tmp_pat
     image = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
     image.header["descrip"] = b"PLANTEDOE^JANE 19700203"
     nib.save(image, path)
-    path.with_name(path.name.replace(".nii.gz", ".json")).write_text(json.dumps({"Modality": "MR", "PatientName": "PLANTEDOE"}))
+    path.with_name(path.name.replace(".nii.gz", ".json")).write_text(
+        json.dumps({"Modality": "MR", "PatientName": "PLANTEDOE"})
+    )
     broken = place / "DOE_JANE_broken_T1w.nii.gz"
     broken.write_bytes(path.read_bytes()[:900])
     series = write(small_head(4, "CTA"), place / "gap", "classic", "DOE_JANE", IDENTIFIERS)
@@ -148,7 +159,9 @@ def test_the_damaged_inputs_are_refused_with_their_reasons_and_all_else_is_used(
     store = ws.open_store(collection / "store")
     assert sorted(r.reason for r in store.refused) == ["missing_slices", "truncated"]
     assert any("2 slice(s) missing" in r.sentence for r in store.refused)
-    assert sorted((v.modality, v.contrast, v.channels) for v in store) == [("CT", "CTA", 3)] * 2 + [("MR", "MRA", 1)] * 2
+    assert (
+        sorted((v.modality, v.contrast, v.channels) for v in store) == [("CT", "CTA", 3)] * 2 + [("MR", "MRA", 1)] * 2
+    )
 
 
 def test_writing_and_preparing_a_collection_again_does_nothing_again(collection):
@@ -190,10 +203,13 @@ def test_held_out_volumes_are_of_anatomy_seeds_that_are_never_trained_on(tmp_pat
     for v in store:
         head = "CTA" if v.modality == "CT" else "T1"
         truth[v.id] = next(
-            a for a in range(8) if np.array_equal(small_head(a, head, (24, 26, 16), (3.0, 3.0, 4.0)).voxels, v.read()[0])
+            a
+            for a in range(8)
+            if np.array_equal(small_head(a, head, (24, 26, 16), (3.0, 3.0, 4.0)).voxels, v.read()[0])
         )
-    split = split_store(store, (8, 8, 8), 0.4, seed)
-    assert split.kind == "patients"
+    # What is held out hangs on the voxels, whose last bit is the processor's: of eight patients chance may take none.
+    splits = (split_store(store, (8, 8, 8), 0.4, 3 * k + seed) for k in range(5))
+    split = next(s for s in splits if s.kind == "patients")
     trained, held = ({truth[r.volume] for r in side} for side in (split.training, split.held_out))
     assert trained and held and not trained & held
     assert trained | held == set(range(8))

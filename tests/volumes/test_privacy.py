@@ -22,6 +22,7 @@ def test_no_planted_identifier_is_shown(name, tmp_path, capfd, caplog, recwarn):
     write, settings = CASES[name]
     write(tmp_path / "in")
     capfd.readouterr()
+    recwarn.clear()
     with caplog.at_level(0):
         found = read_volumes(tmp_path / "in", settings=settings)
     assert not recwarn.list
