@@ -18,6 +18,9 @@ def compile_model(model: nn.Module, wanted: str, device: torch.device, say: Call
     """
     if wanted == "off" or (wanted == "auto" and device.type == "cpu"):
         return
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5):  # its tracer fails within, on values with slots, as if the fault were the program's
+        say(f"run.compile: goes on without, because the compiler of torch {torch.__version__} cannot trace visible cells")
+        return
     plain = model.forward
     try:
         compiled = torch.compile(plain)
