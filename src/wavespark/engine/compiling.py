@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
+_LEAST = (2, 5)
+"""With torch 2.4 the compiler fails within, on values with slots, as if the fault were the program's; 2.5 was not tried."""
+
 
 def compile_model(model: nn.Module, wanted: str, device: torch.device, say: Callable[[str], None]) -> None:
     """Compiles the forward pass in place; if the compiler fails the run goes on without, and why is said.
@@ -18,8 +21,10 @@ def compile_model(model: nn.Module, wanted: str, device: torch.device, say: Call
     """
     if wanted == "off" or (wanted == "auto" and device.type == "cpu"):
         return
-    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5):  # its tracer fails within, on values with slots, as if the fault were the program's
-        say(f"run.compile: goes on without, because the compiler of torch {torch.__version__} cannot trace visible cells")
+    if tuple(map(int, torch.__version__.split(".")[:2])) < _LEAST:
+        say(
+            f"run.compile: goes on without, because the compiler of torch {torch.__version__} cannot trace visible cells"
+        )
         return
     plain = model.forward
     try:
