@@ -42,11 +42,13 @@ def test_a_gain_counts_where_its_lower_bound_is_above_zero() -> None:
 
 
 def test_the_page_says_whether_the_target_was_met_and_loads_nothing() -> None:
-    head = {"steps": 5, "normalised_loss": [1.0, 0.9], "harmonic_inpainting": 0.8}
+    head = {"steps": 5, "normalised_loss": [1.0192368, 0.9], "harmonic_inpainting": 0.8}
     document = {"what": "tiny", "target": "better", "met": False, "pretraining": head}
     page = transfer_page(document, {"vessels, frozen": results(0.01)})
     assert "<b>missed</b>" in page
     assert page.count("<svg") == 1
+    assert "1.019 to 0.900 (1 = predicting the mean; harmonic inpainting 0.800)" in page
+    assert "one brain" not in page and "one brain" in transfer_page(document, {"tissue, frozen": results(0.01)})
     assert "http" not in page
     assert "script" not in page.replace("description", "")
 

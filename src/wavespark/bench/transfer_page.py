@@ -13,12 +13,14 @@ def transfer_page(document: Mapping[str, Any], curves: Mapping[str, Mapping[str,
     """The page of `measure_transfer`'s document and the results of its comparisons."""
     head = document["pretraining"]
     before, after = head["normalised_loss"]
+    harmonic = head["harmonic_inpainting"]
+    mark = "" if harmonic is None else f"; harmonic inpainting {harmonic:.3f}"
+    tissue = "; tissue blocks are places in one brain, not people, and pre-training has seen those of the test too, without labels"
     parts = [
-        f"<h1>Does pre-training pay?</h1><p>{html.escape(document['what'])}. {head['steps']} steps; normalised loss {before} to {after} "
-        f"(1 = predicting the mean; harmonic inpainting {head['harmonic_inpainting']}).</p>",
+        f"<h1>Does pre-training pay?</h1><p>{html.escape(document['what'])}. {head['steps']} steps; normalised loss {before:.3f} to {after:.3f} "
+        f"(1 = predicting the mean{mark}).</p>",
         f"<p>Target: {html.escape(document['target'])}: <b>{'met' if document['met'] else 'missed'}</b>. "
-        "Synthetic tasks: they say nothing about finding aneurysms in patients; tissue blocks are places in one brain, "
-        "not people, and pre-training has seen those of the test too, without labels.</p>",
+        f"Synthetic tasks: they say nothing about finding aneurysms in patients{tissue if any('tissue' in c for c in curves) else ''}.</p>",
     ]
     for name, results in curves.items():
         parts.append(
