@@ -22,7 +22,7 @@ _KINDS = tuple(
 )
 """Directions along the same axes, the opposite of each at the mirrored place: three kinds of faces, three of edges, the corners."""
 _IN_ORDER = tuple(d for kind in _KINDS for d in kind)
-_FACES, _EDGES, _CORNERS = slice(0, 3), slice(3, 6), slice(6, 7)
+_EDGES, _CORNERS = slice(3, 6), slice(6, 7)
 _ALL = slice(None)
 
 
