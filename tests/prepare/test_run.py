@@ -89,7 +89,7 @@ def test_lists_that_were_damaged_are_made_anew(folder, tmp_path):
     store = tmp_path / "store"
     prepare(folder, store)
     good = {n: (store / n).read_bytes() for n in ("manifest.jsonl", "quarantine.jsonl")}
-    (store / "manifest.jsonl").write_bytes(b"\x00\n{}\n" + good["manifest.jsonl"][:50])
+    (store / "manifest.jsonl").write_bytes(b"\x00\n{}\n" + b'{"id":"a","foreground":1e999}\n' + good["manifest.jsonl"][:50])
     (store / "quarantine.jsonl").write_bytes(b"{]\n" + good["quarantine.jsonl"][:-9])
     assert prepare(folder, store).prepared == 0
     assert {n: (store / n).read_bytes() for n in good} == good

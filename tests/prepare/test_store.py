@@ -142,9 +142,10 @@ def test_no_store_a_newer_one_and_damaged_lists_are_refused(store, tmp_path):
     good = manifest.read_bytes()
     manifest.write_bytes(good[:-20])  # a killed run's last line
     assert len(open_store(store.path)) == 4
-    manifest.write_bytes(b"{]\n" + good)
-    with pytest.raises(StoreError, match="line 1 is damaged"):
-        open_store(store.path)
+    for line in (b"{]", b'{"id":1e999}', b'{"id":-Infinity}', b'{"id":NaN}', b"[]"):
+        manifest.write_bytes(line + b"\n" + good)
+        with pytest.raises(StoreError, match="line 1 is damaged"):
+            open_store(store.path)
     for name in ("../../etc/passwd", "/etc", "a/b", "", "..", 7):
         manifest.write_text(json.dumps({"id": name, "files": {}}) + "\n")
         with pytest.raises(StoreError, match="damaged"):

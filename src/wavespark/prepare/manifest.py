@@ -5,6 +5,7 @@ written anew, sorted, when it ends, so that the same inputs give the same bytes 
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,8 @@ def read_lines(path: Path) -> list[Record]:
         return []
     records = []
     for number, line in enumerate(lines[:-1], 1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
-        if not isinstance(record, dict):
+        record = _record(line)
+        if record is None:
             raise StoreError(
                 f"{path}, line {number} is damaged: run the same preparation again, it makes the lists anew"
             )
@@ -80,13 +78,26 @@ def _forgiving(path: Path) -> list[Record]:
     """Records of the lines that can be read: what is damaged is made anew by the run that asks."""
     records = []
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict) and isinstance(record.get(_KEY[_name(path)]), str):
+        record = _record(line)
+        if record is not None and isinstance(record.get(_KEY[_name(path)]), str):
             records.append(record)
     return records
+
+
+def _record(line: bytes) -> Record | None:
+    """The record in a line of JSON; None where it is damaged, holds a number that is not finite, or is no object."""
+    try:
+        record = json.loads(line, parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number
 
 
 def _name(path: Path) -> str:
@@ -112,8 +123,8 @@ def read_items(store: Path) -> Iterator[Record]:
     """Every published item's record; an item whose record is damaged is left out, so that it is made again."""
     for folder in sorted((store / "items").iterdir()):
         try:
-            record = json.loads((folder / RECORD).read_bytes())
-        except (OSError, ValueError, RecursionError):
+            record = _record((folder / RECORD).read_bytes())
+        except OSError:
             continue
-        if isinstance(record, dict) and record.get("id") == folder.name:
+        if record is not None and record.get("id") == folder.name:
             yield record
