@@ -6,7 +6,15 @@ import torch.nn.functional as F
 
 from laws.tiny import crop_of, ragged
 from oracles.dense_reference import submanifold
-from wavespark.sparse import CellLayout, SubmanifoldConv3d, VisibleCells, cell_conv, convolution_plan, submanifold_conv
+from wavespark.sparse import (
+    CellLayout,
+    SubmanifoldConv3d,
+    VisibleCells,
+    cell_conv,
+    cell_gradient,
+    convolution_plan,
+    submanifold_conv,
+)
 
 EXACT = 1e-10
 CASES = [
@@ -84,6 +92,34 @@ def test_two_runs_on_two_threads_give_the_same_bits(form):
         runs.append((y, *torch.autograd.grad(y.square().sum(), (features, weight))))
     torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
+
+
+@pytest.mark.parametrize("kernel_bytes", [1, 2**40])
+@pytest.mark.parametrize("block", [(4, 4, 4), (3, 8, 4), (8, 8, 8)], ids=str)
+def test_the_gradient_of_a_weight_is_a_convolution_with_the_upstream_gradient_as_the_kernel(
+    monkeypatch, block, kernel_bytes
+):
+    monkeypatch.setattr(cell_gradient, "_is_faster_swapped", lambda *_: True)
+    monkeypatch.setattr(cell_gradient, "_KERNEL_BYTES", kernel_bytes)
+    crop, shown, cells = scene(block, ragged(4, 3, 5, share=0.4))
+    assert len(cells) > 3 * cell_gradient._LANES  # several convolutions, the last of fewer cells
+    weight = weight_of(6, 4)
+    found = cells.with_features(cell_conv._compute("faces", cells.zero_outside(), weight, 1)).to_dense()
+    check(found, submanifold(crop, shown, weight, None), crop, weight)
+
+
+def test_it_is_where_that_was_measured_to_be_faster(monkeypatch):
+    def swaps(cells=16, block=8, channels=16, out=16, dtype=torch.float32, device="cpu"):
+        features = torch.empty(cells, block, block, block, channels, dtype=dtype, device=device)
+        grad = torch.empty(cells, block, block, block, out, dtype=dtype, device=device)
+        return cell_gradient._is_faster_swapped(features, grad)
+
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert swaps() and swaps(block=4, cells=7)
+    assert not swaps(block=16) and not swaps(cells=9) and not swaps(channels=3) and not swaps(out=3)
+    assert not swaps(dtype=torch.float64) and not swaps(dtype=torch.bfloat16) and not swaps(device="meta")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert not swaps()
 
 
 def planned(block, visible=None, weight=(4, 4, 3, 3, 3), dtype=torch.float32):

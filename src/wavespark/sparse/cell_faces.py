@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wavespark.sparse.cell_borders import Borders
-from wavespark.sparse.cell_halo import convolution_weight_gradient
+from wavespark.sparse.cell_gradient import cells_weight_gradient, convolution_weight_gradient
 
 
 class FacesConv(torch.autograd.Function):
@@ -79,7 +79,7 @@ def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, touching: B
     """What a direction touches, `of_grad` tells as what touches in the opposite one."""
     # In half precision a sum over many terms would stop growing once one of them is below its last digit.
     exact = torch.promote_types(weight.dtype, torch.float32)
-    total = convolution_weight_gradient(_first(grad), _first(features), weight, 1, padding=1)
+    total = cells_weight_gradient(features, grad, weight)
     total = total.to(exact, memory_format=torch.contiguous_format)
     read = _Touching.of(features, touching)
     for faces, images, touched in zip(touching.faces, read.images, of_grad.images, strict=True):

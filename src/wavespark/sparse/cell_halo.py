@@ -15,6 +15,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from wavespark.errors import ShapeError
 from wavespark.shapes import Triple, product
+from wavespark.sparse.cell_gradient import convolution_weight_gradient, planar_weight_gradient, summed
 from wavespark.sparse.cell_layout import CellLayout
 
 _CHUNK_BYTES = {"cpu": 4 * 2**20}
@@ -170,46 +171,13 @@ def joined(parts: Iterable[tuple[slice, Tensor]], cells: int) -> Tensor:
     return whole
 
 
-def summed(parts: Iterable[Tensor], weight: Tensor) -> Tensor:
-    """The gradient of a weight from those of chunks; in half precision a sum over many would stop growing once a chunk is below its last digit."""
-    total: Tensor | None = None
-    for found in parts:  # one at a time: a weight can be as large as all features
-        total = found if total is None else total.to(torch.promote_types(weight.dtype, torch.float32)).add_(found)
-    if total is None:
-        raise ShapeError("there are no cells to convolve")
-    return total.to(weight.dtype)
-
-
 def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, index: Sequence[Tensor], groups: int) -> Tensor:
     def of(halo: Tensor, upstream: Tensor) -> Tensor:
         if groups > 1:  # cuDNN sums a depthwise gradient of bf16 with one launch for every channel
             halo, upstream = halo.to(exact.dtype), upstream.to(exact.dtype)
             if halo.device.type == "cpu":
-                return _planar_weight_gradient(halo, upstream, exact)
+                return planar_weight_gradient(halo, upstream, exact)
         return convolution_weight_gradient(upstream.permute(0, 4, 1, 2, 3), halo.permute(0, 4, 1, 2, 3), exact, groups)
 
     exact = weight.to(torch.promote_types(weight.dtype, torch.float32)) if groups > 1 else weight
     return summed((of(halo, grad[part]) for part, halo in halos(features, index)), weight)
-
-
-def _planar_weight_gradient(halo: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
-    """A depthwise 3-D weight gradient as three 2-D ones: processors have a fast kernel only for the latter."""
-    n, b, *_, channels = grad.shape
-    planes = halo.transpose(0, 1).contiguous()
-    grad_2d = grad.transpose(0, 1).reshape(-1, *grad.shape[2:]).permute(0, 3, 1, 2)
-    found = []
-    for k in range(3):
-        plane = planes[k : k + b].view(b * n, *halo.shape[2:]).permute(0, 3, 1, 2)
-        found.append(convolution_weight_gradient(grad_2d, plane, weight[:, :, k], channels))
-    return torch.stack(found, 2)
-
-
-def convolution_weight_gradient(
-    grad: Tensor, inputs: Tensor, weight: Tensor, groups: int, stride: int = 1, padding: int = 0
-) -> Tensor:
-    """What a convolution of `inputs` [n, C, ...] adds to the gradient of its weight."""
-    n = inputs.ndim - 2
-    result: Tensor = torch.ops.aten.convolution_backward(
-        grad, inputs, weight, [0], [stride] * n, [padding] * n, [1] * n, False, [0] * n, groups, [False, True, False]
-    )[1]
-    return result

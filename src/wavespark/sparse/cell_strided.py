@@ -18,7 +18,8 @@ from wavespark.errors import ShapeError
 from wavespark.shapes import Triple, as_triple
 from wavespark.sparse import conv
 from wavespark.sparse.cell_conv import operands
-from wavespark.sparse.cell_halo import convolution_weight_gradient, halo_index, halos, joined, summed
+from wavespark.sparse.cell_gradient import convolution_weight_gradient, summed
+from wavespark.sparse.cell_halo import halo_index, halos, joined
 from wavespark.sparse.cells import VisibleCells
 
 _READERS = {0: (1,), 1: (2, 0)}
