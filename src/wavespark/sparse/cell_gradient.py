@@ -35,7 +35,7 @@ def cells_weight_gradient(features: Tensor, grad: Tensor, weight: Tensor) -> Ten
         weight: [C_out, C, 3, 3, 3].
     """
     if _is_faster_swapped(features, grad):
-        return _swapped(features, grad)
+        return _swapped(features, grad, weight)
     return convolution_weight_gradient(grad.movedim(-1, 1), features.movedim(-1, 1), weight, 1, padding=1)
 
 
@@ -51,18 +51,13 @@ def _is_faster_swapped(features: Tensor, grad: Tensor) -> bool:
     )
 
 
-def _swapped(features: Tensor, grad: Tensor) -> Tensor:
+def _swapped(features: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     """As many cells at a time as `_KERNEL_BYTES` hold, summed in their order whatever the threads."""
     most = max(features.shape[-1], grad.shape[-1]) * product(features.shape[1:4]) * features.element_size()
     step = max(_LANES, _KERNEL_BYTES // most // _LANES * _LANES)
     parts = zip(features.split(step), grad.split(step), strict=True)
-    total: Tensor | None = None
-    for inputs, kernel in parts:
-        found = F.conv3d(_channels_as_samples(inputs), _channels_as_samples(kernel), padding=1)
-        total = found if total is None else total.add_(found)
-    if total is None:
-        raise ShapeError("there are no cells to convolve")
-    return total.transpose(0, 1)
+    found = (F.conv3d(_channels_as_samples(x), _channels_as_samples(kernel), padding=1) for x, kernel in parts)
+    return summed(found, weight).transpose(0, 1)
 
 
 def _channels_as_samples(cells: Tensor) -> Tensor:
