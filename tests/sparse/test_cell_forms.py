@@ -95,7 +95,7 @@ def test_two_runs_on_two_threads_give_the_same_bits(form):
 
 
 @pytest.mark.parametrize("kernel_bytes", [1, 2**40])
-@pytest.mark.parametrize("block", [(4, 4, 4), (3, 8, 4), (8, 8, 8)], ids=str)
+@pytest.mark.parametrize("block", [(4, 4, 4), (3, 8, 4), (8, 8, 8), (3, 4, 16)], ids=str)
 def test_the_gradient_of_a_weight_is_a_convolution_with_the_upstream_gradient_as_the_kernel(
     monkeypatch, block, kernel_bytes
 ):
@@ -115,8 +115,8 @@ def test_it_is_where_that_was_measured_to_be_faster(monkeypatch):
         return cell_gradient._is_faster_swapped(features, grad)
 
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert swaps() and swaps(block=4, cells=7)
-    assert not swaps(block=16) and not swaps(cells=9) and not swaps(channels=3) and not swaps(out=3)
+    assert swaps() and swaps(block=4, cells=6) and swaps(block=16, cells=11)
+    assert not swaps(block=17) and not swaps(cells=9) and not swaps(channels=3) and not swaps(out=3)
     assert not swaps(dtype=torch.float64) and not swaps(dtype=torch.bfloat16) and not swaps(device="meta")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert not swaps()
