@@ -94,17 +94,18 @@ def test_two_runs_on_two_threads_give_the_same_bits(form):
     assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
 
 
+@pytest.mark.parametrize("form", ["faces", "halo"])
 @pytest.mark.parametrize("kernel_bytes", [1, 2**40])
 @pytest.mark.parametrize("block", [(4, 4, 4), (3, 8, 4), (8, 8, 8), (3, 4, 16)], ids=str)
 def test_the_gradient_of_a_weight_is_a_convolution_with_the_upstream_gradient_as_the_kernel(
-    monkeypatch, block, kernel_bytes
+    monkeypatch, block, kernel_bytes, form
 ):
     monkeypatch.setattr(cell_gradient, "_is_faster_swapped", lambda *_: True)
     monkeypatch.setattr(cell_gradient, "_KERNEL_BYTES", kernel_bytes)
     crop, shown, cells = scene(block, ragged(4, 3, 5, share=0.4))
     assert len(cells) > 3 * cell_gradient._LANES  # several convolutions, the last of fewer cells
     weight = weight_of(6, 4)
-    found = cells.with_features(cell_conv._compute("faces", cells.zero_outside(), weight, 1)).to_dense()
+    found = cells.with_features(cell_conv._compute(form, cells.zero_outside(), weight, 1)).to_dense()
     check(found, submanifold(crop, shown, weight, None), crop, weight)
 
 
@@ -118,8 +119,12 @@ def test_it_is_where_that_was_measured_to_be_faster(monkeypatch):
     assert swaps() and swaps(block=4, cells=6) and swaps(block=16, cells=11)
     assert not swaps(block=17) and not swaps(cells=9) and not swaps(channels=3) and not swaps(out=3)
     assert not swaps(dtype=torch.float64) and not swaps(dtype=torch.bfloat16) and not swaps(device="meta")
+    light = {"block": (8, 8, 8), "weight": (32, 16, 3, 3, 3)}
+    assert planned(**light).form == planned(**light | {"block": (16, 8, 8)}).form == "halo"
+    assert planned(**light, dtype=torch.float64).form == planned(**light | {"block": (4, 8, 8)}).form == "faces"
+    assert planned(**light | {"weight": (33, 16, 3, 3, 3)}).form == "faces"
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    assert not swaps()
+    assert not swaps() and planned(**light).form == "faces"
 
 
 def planned(block, visible=None, weight=(4, 4, 3, 3, 3), dtype=torch.float32):

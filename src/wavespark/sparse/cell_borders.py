@@ -28,11 +28,9 @@ _ALL = slice(None)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Faces:
-    """Both directions of one axis; no token is touched from both, where a cell has 2 tokens and more along each axis."""
+    """Both directions of one axis."""
 
     towards: tuple[Triple, ...]
-    ours: Tensor
-    """int64 [P]: touched tokens in the flattened features, direction by direction, cell by cell."""
     span: tuple[int, int, int]
     """Where the tokens that touch them begin among all that touch, where the second direction begins, where they end."""
     extent: tuple[int, int]
@@ -56,8 +54,6 @@ class Lines:
     """int64 [K * P * T]: which of the touching tokens is read, the number of them where nothing is; directions are filled up to the same P."""
     rows: Tensor
     """int64: which of the K * P are real, direction by direction."""
-    ours: tuple[Tensor, ...]
-    """int64: the touched tokens of those, kind by kind; none twice in one kind."""
     kernel: Tensor
     """int64 [K * T]: which of the 27 taps each direction has."""
     kinds: int
@@ -83,7 +79,9 @@ class Borders:
     """All places where the visible cells of a layout touch."""
 
     theirs: Tensor
-    """int64 [P]: the tokens that touch, in the flattened features: those of faces, edges, corners."""
+    """int64 [P]: the tokens that touch, in the flattened features: those of faces, edges, corners, direction by direction, cell by cell."""
+    ours: Tensor
+    """int64 [P]: the tokens that they touch."""
     faces: tuple[Faces, ...]
     lines: tuple[Lines, ...]
 
@@ -114,20 +112,19 @@ def _borders(layout: CellLayout, block: Triple) -> Borders:
         found.append((first[:, begin:end, None] + inner.flatten().to(device)).flatten(1))
         sizes.append([n * inner.numel() for n in cells_of])
         begin, direction = end, direction + len(kind)
-    ours, theirs = zip(*found, strict=True)
-    touching = torch.cat(theirs)
-    starts = list(accumulate((len(t) for t in theirs), initial=0))
+    ours, theirs = torch.cat(found, 1)
+    starts = list(accumulate(map(sum, sizes), initial=0))
     extents = [(inner.shape[0], inner.shape[1]) for inner in _inner_tokens(block)]
     faces = tuple(
-        Faces(_KINDS[k], ours[k], (starts[k], starts[k] + sizes[k][0], starts[k + 1]), extents[k])
+        Faces(_KINDS[k], (starts[k], starts[k] + sizes[k][0], starts[k + 1]), extents[k])
         for k in range(3)
         if starts[k + 1] > starts[k]
     )
     lines = (
-        _lines(ours[kinds], sizes[kinds], [w for _, w in extents[kinds]], starts[kinds.start], len(touching), kinds)
+        _lines(sizes[kinds], [w for _, w in extents[kinds]], starts[kinds.start], len(theirs), kinds, device)
         for kinds in (_EDGES, _CORNERS)
     )
-    return Borders(touching, faces, tuple(found for found in lines if found is not None))
+    return Borders(theirs, ours, faces, tuple(found for found in lines if found is not None))
 
 
 def _directions(layout: CellLayout) -> tuple[list[int], Tensor]:
@@ -163,19 +160,18 @@ def _steps(block: Triple) -> Triple:
 
 
 def _lines(
-    ours: Sequence[Tensor],
     sizes: Sequence[Sequence[int]],
     lengths: Sequence[int],
     begin: int,
     nothing: int,
     kinds: slice,
+    device: torch.device,
 ) -> Lines | None:
     """Edges or corners whose touching tokens begin at `begin`; `sizes` are the tokens of each direction of each kind, `lengths` those of one line."""
     of_directions = [size for kind in sizes for size in kind]
     width = max(of_directions)
     if not width:
         return None
-    device = ours[0].device
     starts = accumulate(of_directions[:-1], initial=0)
     shift = torch.tensor([k * width - start for k, start in enumerate(starts)])
     count = sum(of_directions)
@@ -191,7 +187,6 @@ def _lines(
     return Lines(
         columns=columns.flatten().to(device),
         rows=rows.to(device),
-        ours=tuple(ours),
         kernel=_kernel(kinds.start).to(device),
         kinds=len(sizes),
         directions=len(directions),

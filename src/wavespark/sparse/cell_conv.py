@@ -18,6 +18,7 @@ from wavespark.sparse import conv
 from wavespark.sparse.cell_borders import borders
 from wavespark.sparse.cell_columns import FewRowsConv
 from wavespark.sparse.cell_faces import FacesConv
+from wavespark.sparse.cell_gradient import FEWEST_CHANNELS, is_measured
 from wavespark.sparse.cell_halo import HaloConv, halo_index
 from wavespark.sparse.cells import VisibleCells
 from wavespark.sparse.gather_gemm import gather_gemm
@@ -32,6 +33,11 @@ _FORMS: dict[Form, str] = {
     "columns": "27 rows gathered for each token, one matrix product",
     "halo": "a one-token halo gathered around each cell, a convolution without padding",
 }
+
+
+_FEW_CHANNELS = 32
+_LEAST_EDGE = 8
+"""Tokens along an edge of cells whose halo holds at most about as many tokens as they do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +71,9 @@ def convolution_plan(x: VisibleCells, weight: Tensor) -> ConvolutionPlan:
     if torch.compiler.is_compiling():
         return ConvolutionPlan("halo")  # how many neighbours there are would be part of the graph
     # Half precision: the faces would be rounded once for every neighbour.
-    exact = _precision(x.features) in (torch.float32, torch.float64)
-    return ConvolutionPlan("faces" if exact else "halo")
+    if _precision(x.features) not in (torch.float32, torch.float64) or _is_light(x, weight):
+        return ConvolutionPlan("halo")
+    return ConvolutionPlan("faces")
 
 
 @conv.submanifold_conv.register
@@ -106,6 +113,12 @@ def submanifold_conv(
     else:  # a crop of air has nothing to predict; the weights still join the graph, with zero gradients
         out = features.new_zeros(*features.shape[:4], weight.shape[0]) + 0 * (features.sum() + weight.sum())
     return x.with_features(out if bias is None else out + bias.to(out.dtype))
+
+
+def _is_light(x: VisibleCells, weight: Tensor) -> bool:
+    """Whether the many small steps at the faces cost more than a halo, which few do: measured where the gradient of the weight is fast, too."""
+    few = min(weight.shape[:2]) >= FEWEST_CHANNELS and max(weight.shape[:2]) <= _FEW_CHANNELS
+    return few and min(x.block) >= _LEAST_EDGE and is_measured(x.features)
 
 
 def _groups(x: VisibleCells, weight: Tensor) -> int:

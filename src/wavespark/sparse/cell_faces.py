@@ -59,19 +59,16 @@ class _Touching(NamedTuple):
 def _convolve(features: Tensor, weight: Tensor, touching: Borders, read: _Touching) -> Tensor:
     out = _last(F.conv3d(_first(features), weight, padding=1)).contiguous()
     channels = weight.shape[0]
-    flat = out.view(-1, channels)
-    # No place is named twice in one call.
+    added = []
     for faces, images in zip(touching.faces, read.images, strict=True):
         reached = zip(images, faces.taps(weight), strict=True)
-        flat.index_add_(
-            0, faces.ours, torch.cat([_last(F.conv2d(i, t, padding=1)).reshape(-1, channels) for i, t in reached])
-        )
+        added += [_last(F.conv2d(image, taps, padding=1)).reshape(-1, channels) for image, taps in reached]
     taps = weight.flatten(2).permute(2, 1, 0)  # [27, C, C_out]
     for lines, columns in zip(touching.lines, read.columns, strict=True):
-        added = columns @ taps.index_select(0, lines.kernel).view(lines.directions, -1, channels)
-        parts = added.view(-1, channels).index_select(0, lines.rows).split([len(ours) for ours in lines.ours])
-        for ours, part in zip(lines.ours, parts, strict=True):
-            flat.index_add_(0, ours, part)
+        products = columns @ taps.index_select(0, lines.kernel).view(lines.directions, -1, channels)
+        added.append(products.view(-1, channels).index_select(0, lines.rows))
+    if added:
+        out.view(-1, channels).index_add_(0, touching.ours, torch.cat(added))
     return out
 
 
@@ -79,7 +76,7 @@ def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, touching: B
     """What a direction touches, `of_grad` tells as what touches in the opposite one."""
     # In half precision a sum over many terms would stop growing once one of them is below its last digit.
     exact = torch.promote_types(weight.dtype, torch.float32)
-    total = cells_weight_gradient(features, grad, weight)
+    total = cells_weight_gradient(features, grad, weight, padding=1)
     total = total.to(exact, memory_format=torch.contiguous_format)
     read = _Touching.of(features, touching)
     for faces, images, touched in zip(touching.faces, read.images, of_grad.images, strict=True):

@@ -18,9 +18,9 @@ _MEASURED = "AVX2"
 """The instructions with which the swapped form was measured to be faster; it was not tried with others."""
 _LONGEST_EDGE = 16
 """Tokens along an edge up to which it was."""
-_LONGEST_UNPADDED = 8
-"""Tokens along an edge, which are those of the kernel, from which on code for a convolution that pads outweighs zeros that are written."""
-_FEWEST_CHANNELS = 16
+_LONGEST_PADDED = 8
+"""Tokens along an edge, which are those of the kernel, beyond which a convolution that pads costs more than zeros that are written."""
+FEWEST_CHANNELS = 16
 _LANES = 8
 """Cells are filled up to a multiple of the numbers in a register."""
 _LARGEST_FILL = 1.5
@@ -28,44 +28,53 @@ _KERNEL_BYTES = 2 * 2**20
 """Bytes of upstream gradient in one convolution: a few times the second-level cache of a processor."""
 
 
-def cells_weight_gradient(features: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
-    """The gradient [C_out, C, 3, 3, 3] of a convolution of each cell alone, padded with zeros.
-
-    Args:
-        features: [N, b, b, b, C], contiguous.
-        grad: of its result, [N, b, b, b, C_out], contiguous.
-        weight: [C_out, C, 3, 3, 3].
-    """
-    if _is_faster_swapped(features, grad):
-        return _swapped(features, grad, weight)
-    return convolution_weight_gradient(grad.movedim(-1, 1), features.movedim(-1, 1), weight, 1, padding=1)
-
-
-def _is_faster_swapped(features: Tensor, grad: Tensor) -> bool:
-    cells, *block = features.shape[:4]
+def is_measured(features: Tensor) -> bool:
+    """Whether the swapped form was measured where these features are."""
     return (
         features.device.type == "cpu"
         and features.dtype == torch.float32
         and torch.backends.cpu.get_cpu_capability() == _MEASURED
+    )
+
+
+def cells_weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Tensor:
+    """The gradient [C_out, C, 3, 3, 3] of a convolution of each cell alone.
+
+    Args:
+        features: [N, b, b, b, C] that were padded with one token of zeros, or [N, b+2, b+2, b+2, C] that were not.
+        grad: of its result, [N, b, b, b, C_out].
+        weight: [C_out, C, 3, 3, 3].
+        padding: 1 or 0.
+    """
+    if _is_faster_swapped(features, grad):
+        return _swapped(features, grad, weight, padding)
+    return convolution_weight_gradient(grad.movedim(-1, 1), features.movedim(-1, 1), weight, 1, padding=padding)
+
+
+def _is_faster_swapped(features: Tensor, grad: Tensor) -> bool:
+    cells, *block, _ = grad.shape
+    return (
+        is_measured(features)
         and max(block) <= _LONGEST_EDGE
-        and min(features.shape[-1], grad.shape[-1]) >= _FEWEST_CHANNELS
+        and min(features.shape[-1], grad.shape[-1]) >= FEWEST_CHANNELS
         and -(-cells // _LANES) * _LANES <= _LARGEST_FILL * cells
     )
 
 
-def _swapped(features: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
+def _swapped(features: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Tensor:
     """As many cells at a time as `_KERNEL_BYTES` hold, summed in their order whatever the threads."""
-    most = max(features.shape[-1], grad.shape[-1]) * product(features.shape[1:4]) * features.element_size()
+    most = max(features.shape[-1], grad.shape[-1]) * product(grad.shape[1:4]) * features.element_size()
     step = max(_LANES, _KERNEL_BYTES // most // _LANES * _LANES)
     parts = zip(features.split(step), grad.split(step), strict=True)
-    return summed((_correlated(*map(_channels_as_samples, part)) for part in parts), weight).transpose(0, 1)
+    found = (_correlated(_channels_as_samples(x), _channels_as_samples(kernel), padding) for x, kernel in parts)
+    return summed(found, weight).transpose(0, 1)
 
 
-def _correlated(inputs: Tensor, kernel: Tensor) -> Tensor:
-    """[C, C_out, 3, 3, 3] of inputs [C, n, b, b, b] and a kernel [C_out, n, b, b, b]."""
-    if max(kernel.shape[2:]) <= _LONGEST_UNPADDED:
-        return F.conv3d(inputs, kernel, padding=1)
-    return F.conv3d(F.pad(inputs, (1, 1, 1, 1, 1, 1)), kernel)
+def _correlated(inputs: Tensor, kernel: Tensor, padding: int) -> Tensor:
+    """[C, C_out, 3, 3, 3] of inputs [C, n, ...] and a kernel [C_out, n, b, b, b]."""
+    if padding and max(kernel.shape[2:]) > _LONGEST_PADDED:
+        inputs, padding = F.pad(inputs, (padding,) * 6), 0
+    return F.conv3d(inputs, kernel, padding=padding)
 
 
 def _channels_as_samples(cells: Tensor) -> Tensor:

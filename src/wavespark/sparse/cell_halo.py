@@ -15,12 +15,20 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from wavespark.errors import ShapeError
 from wavespark.shapes import Triple, product
-from wavespark.sparse.cell_gradient import convolution_weight_gradient, planar_weight_gradient, summed
+from wavespark.sparse.cell_gradient import (
+    cells_weight_gradient,
+    convolution_weight_gradient,
+    planar_weight_gradient,
+    summed,
+)
 from wavespark.sparse.cell_layout import CellLayout
 
 _CHUNK_BYTES = {"cpu": 4 * 2**20}
 """Bytes of halo at a time: about the second-level cache of a processor, and large enough on an accelerator to be one chunk in most steps."""
 _CHUNK_BYTES_ACCELERATOR = 2**29
+
+_ORDINARY = 4
+"""How many times as many for an ordinary convolution, which is the slower the fewer cells it is given."""
 
 _LEAST_RUN = 8
 """Tokens of a line that are worth being gathered in one piece."""
@@ -85,15 +93,16 @@ def _runs(index: Tensor, low: int, run: int) -> Iterator[Tensor]:
         yield index[..., end].contiguous()
 
 
-def halos(features: Tensor, index: Sequence[Tensor], low: int = 1) -> Iterator[tuple[slice, Tensor]]:
+def halos(features: Tensor, index: Sequence[Tensor], low: int = 1, chunk: int = 1) -> Iterator[tuple[slice, Tensor]]:
     """Chunks of cells with the halo that a `halo_index` with `low` names, [n, low+b+high, ..., C], zero where there is nothing.
 
-    On a processor a chunk's halo is overwritten by the next.
+    Chunks are `chunk` times as large as a processor's cache. There a chunk's halo is overwritten by the next.
     """
     cells, *extent = index[0].shape
     channels = features.shape[-1]
     flat = features.reshape(-1, channels)
-    budget = _CHUNK_BYTES.get(features.device.type, _CHUNK_BYTES_ACCELERATOR)
+    on_cpu = _CHUNK_BYTES.get(features.device.type)
+    budget = _CHUNK_BYTES_ACCELERATOR if on_cpu is None else chunk * on_cpu
     # torch has no fast convolution for a single small volume; chunks are of equal size, so that none is left alone at the end.
     step = max(2, budget // (product(extent) * channels * features.element_size()))
     step = -(-cells // -(-cells // step))
@@ -164,7 +173,8 @@ def _convolve(features: Tensor, weight: Tensor, index: Sequence[Tensor], groups:
     def convolved(halo: Tensor) -> Tensor:
         return F.conv3d(halo.permute(0, 4, 1, 2, 3), weight, groups=groups).permute(0, 2, 3, 4, 1)
 
-    return joined(((part, convolved(halo)) for part, halo in halos(features, index)), len(features))
+    chunk = _ORDINARY if groups == 1 else 1
+    return joined(((part, convolved(halo)) for part, halo in halos(features, index, chunk=chunk)), len(features))
 
 
 def joined(parts: Iterable[tuple[slice, Tensor]], cells: int) -> Tensor:
@@ -182,12 +192,16 @@ def joined(parts: Iterable[tuple[slice, Tensor]], cells: int) -> Tensor:
 
 
 def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, index: Sequence[Tensor], groups: int) -> Tensor:
+    if groups == 1:
+        parts = halos(features, index, chunk=_ORDINARY)
+        return summed((cells_weight_gradient(halo, grad[part], weight, padding=0) for part, halo in parts), weight)
+    exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
+
     def of(halo: Tensor, upstream: Tensor) -> Tensor:
-        if groups > 1:  # cuDNN sums a depthwise gradient of bf16 with one launch for every channel
-            halo, upstream = halo.to(exact.dtype), upstream.to(exact.dtype)
-            if halo.device.type == "cpu":
-                return planar_weight_gradient(halo, upstream, exact)
+        # cuDNN sums a depthwise gradient of bf16 with one launch for every channel.
+        halo, upstream = halo.to(exact.dtype), upstream.to(exact.dtype)
+        if halo.device.type == "cpu":
+            return planar_weight_gradient(halo, upstream, exact)
         return convolution_weight_gradient(upstream.permute(0, 4, 1, 2, 3), halo.permute(0, 4, 1, 2, 3), exact, groups)
 
-    exact = weight.to(torch.promote_types(weight.dtype, torch.float32)) if groups > 1 else weight
     return summed((of(halo, grad[part]) for part, halo in halos(features, index)), weight)
