@@ -172,24 +172,21 @@ def _lines(
     width = max(of_directions)
     if not width:
         return None
-    starts = accumulate(of_directions[:-1], initial=0)
-    shift = torch.tensor([k * width - start for k, start in enumerate(starts)])
-    count = sum(of_directions)
-    rows = torch.arange(count) + shift.repeat_interleave(torch.tensor(of_directions))
-    read = torch.arange(begin, begin + count)[:, None]
-    directions = [d for kind in _KINDS[kinds] for d in kind]
+    starts = torch.tensor(list(accumulate(of_directions[:-1], initial=begin)))[:, None]
+    place = torch.arange(width)
+    real = place < torch.tensor(of_directions)[:, None]
+    read = (place + starts)[..., None]  # [K, P, 1]
     if kinds == _EDGES:
-        along = torch.cat([torch.arange(sum(kind)) % length for kind, length in zip(sizes, lengths, strict=True)])
-        last = torch.cat([torch.full((sum(kind),), length - 1) for kind, length in zip(sizes, lengths, strict=True)])
-        before, after = read[:, 0] - 1, read[:, 0] + 1
-        read = torch.stack((before.where(along > 0, nothing), read[:, 0], after.where(along < last, nothing)), 1)
-    columns = torch.full((len(directions) * width, read.shape[1]), nothing).index_copy_(0, rows, read)
+        length = torch.tensor([n for n, kind in zip(lengths, sizes, strict=True) for _ in kind])[:, None, None]
+        along = (place[:, None] % length).expand_as(read)
+        before, after = (read - 1).where(along > 0, nothing), (read + 1).where(along < length - 1, nothing)
+        read = torch.cat((before, read, after), 2)
     return Lines(
-        columns=columns.flatten().to(device),
-        rows=rows.to(device),
+        columns=read.where(real[..., None], nothing).flatten().to(device),
+        rows=real.flatten().nonzero().flatten().to(device),
         kernel=_kernel(kinds.start).to(device),
         kinds=len(sizes),
-        directions=len(directions),
+        directions=len(of_directions),
     )
 
 
