@@ -2,8 +2,8 @@
 
 On a processor this is the cheapest exact form for cells of 4 tokens and more: the cells are convolved where they lie, padded with zeros, in one
 call; a hidden neighbour costs nothing, not even a multiplication by zero; and nothing is copied but the tokens where visible cells touch. What a
-neighbour adds to a face is a convolution of two axes, to an edge of one, to a corner a matrix product. In one direction no token is touched twice
-(b >= 2): nothing is scattered onto the same place, and results do not depend on threads.
+neighbour adds to a face is a convolution of two axes, to an edge of one, to a corner a matrix product. What reaches one token from several directions
+is added in the order of directions, whichever thread is first.
 """
 
 from typing import Any, NamedTuple

@@ -1,8 +1,8 @@
 """Gradients of the weights of convolutions on visible cells, each in the form that a processor computes fastest.
 
 The gradient of a weight is itself a convolution: of the inputs, with channels as samples and cells as channels, with the upstream gradient as the kernel.
-A processor with AVX2 computes that two to three times as fast as torch's own weight gradient of cells of 4 tokens along an edge, 1.4 times with 8, 1.2 with 16
-(docs/LEDGER.md). Axes: N cells, b tokens along an edge, C channels, V tokens in all, k the edge of a kernel.
+A processor with AVX2 computes that two to three times as fast as torch's own weight gradient of cells of 4 tokens along an edge, 1.4 times as fast
+with 8, 1.2 times with 16 (docs/LEDGER.md). Axes: N cells, n of them, b tokens along an edge, C channels.
 """
 
 from collections.abc import Iterable
@@ -62,7 +62,7 @@ def _is_faster_swapped(features: Tensor, grad: Tensor) -> bool:
 
 
 def _swapped(features: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Tensor:
-    """As many cells at a time as `_KERNEL_BYTES` hold, summed in their order whatever the threads."""
+    """As many cells at a time as `_KERNEL_BYTES` hold, summed in their order."""
     most = max(features.shape[-1], grad.shape[-1]) * product(grad.shape[1:4]) * features.element_size()
     step = max(_LANES, _KERNEL_BYTES // most // _LANES * _LANES)
     parts = zip(features.split(step), grad.split(step), strict=True)
