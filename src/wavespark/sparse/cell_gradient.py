@@ -1,8 +1,8 @@
 """Gradients of the weights of convolutions on visible cells, each in the form that a processor computes fastest.
 
 The gradient of a weight is itself a convolution: of the inputs, with channels as samples and cells as channels, with the upstream gradient as the kernel.
-A processor with AVX2 computes that two to three times as fast as torch's own weight gradient of cells of 4 tokens along an edge, 1.4 times as fast
-with 8, 1.2 times with 16 (docs/LEDGER.md). Axes: N cells, n of them, b tokens along an edge, C channels.
+A processor with AVX2 computes that two to three times as fast as torch's own weight gradient of cells of 4 tokens along an edge, 1.3 times as fast
+with 8, 1.1 times with 16 (docs/LEDGER.md). Axes: N cells, n of them, b tokens along an edge, C channels.
 """
 
 from collections.abc import Iterable
