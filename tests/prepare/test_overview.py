@@ -4,8 +4,9 @@ import zlib
 
 import numpy as np
 
+from wavespark.pages.png import png
 from wavespark.prepare import open_store, prepare
-from wavespark.prepare.overview import _tile, axial_slice, histogram, mosaic, mosaic_page, png
+from wavespark.prepare.overview import _tile, axial_slice, histogram, mosaic, mosaic_page
 
 
 def test_the_mosaic_shows_each_volume_with_the_front_up_and_right_at_the_left(tmp_path):

@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pytest
 
-CSS = files("wavespark.report").joinpath("page.css").read_text(encoding="utf-8")
+CSS = files("wavespark.pages").joinpath("page.css").read_text(encoding="utf-8")
 
 
 def palettes() -> dict[str, dict[str, str]]:

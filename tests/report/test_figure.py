@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from wavespark.errors import DependencyError, InputError
+from wavespark.pages.planes import PLANES
 from wavespark.report import reconstruction_figure
 from wavespark.report.examples import read_cases
 from wavespark.report.figures import panels
-from wavespark.report.planes import PLANES
 
 
 def test_the_picture_for_a_readme_shows_the_case(run, tmp_path):

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from wavespark.errors import InputError, WavesparkError
-from wavespark.report import page as page_module
+from wavespark.pages import page as page_module
+from wavespark.pages.markup import tag
 from wavespark.report import read_run, render, write_report
-from wavespark.report.markup import tag
 
 HEADINGS = [
     "Reconstructions",

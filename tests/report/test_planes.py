@@ -6,8 +6,10 @@ import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from PIL import Image
 
+from wavespark.pages.planes import PLANES
+from wavespark.pages.png import grey, grey_palette, heat, heat_palette, png, thinned
 from wavespark.report.examples import read_cases
-from wavespark.report.planes import PLANES, grey, grey_palette, heat, heat_palette, png, position, window
+from wavespark.report.planes import position, window
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_pillow_reads_the_png_as_the_palette_says():
 
 
 def test_a_long_side_is_thinned_out_to_at_most_256_pixels():
-    with Image.open(io.BytesIO(png(np.zeros((600, 300), np.uint8), grey_palette()))) as image:
+    with Image.open(io.BytesIO(png(thinned(np.zeros((600, 300), np.uint8)), grey_palette()))) as image:
         assert image.size == (100, 200)
 
 

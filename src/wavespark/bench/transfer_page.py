@@ -1,32 +1,43 @@
-"""transfer.html: a curve and a table for every task and mode. Self-contained, no script."""
+"""transfer.html: a curve for every task and mode of the transfer benchmark."""
 
-import html
 from collections.abc import Mapping
 from typing import Any
 
-from wavespark.downstream.page import conditions, curve_svg, verdict
+from wavespark.downstream.page import conditions, label_chart, verdict
+from wavespark.pages.markup import Html, tag
+from wavespark.pages.page import page
 
-_STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:64em;margin:2em auto;padding:0 1em;color:#222}svg{max-width:100%;height:auto}"""
+_ONE_BRAIN = "; tissue blocks are places in one brain, not people, and pre-training has seen those of the test too, without labels"
 
 
-def transfer_page(document: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any]]) -> str:
-    """The page of `measure_transfer`'s document and the results of its comparisons."""
-    head = document["pretraining"]
-    before, after = head["normalised_loss"]
-    harmonic = head["harmonic_inpainting"]
+def transfer_page(document: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any]]) -> Html:
+    """Build the page of `measure_transfer`'s document and the results of its comparisons."""
+    run = document["pretraining"]
+    before, after = run["normalised_loss"]
+    harmonic = run["harmonic_inpainting"]
     mark = "" if harmonic is None else f"; harmonic inpainting {harmonic:.3f}"
-    tissue = "; tissue blocks are places in one brain, not people, and pre-training has seen those of the test too, without labels"
-    parts = [
-        f"<h1>Does pre-training pay?</h1><p>{html.escape(document['what'])}. {head['steps']} steps; normalised loss {before:.3f} to {after:.3f} "
-        f"(1 = predicting the mean{mark}).</p>",
-        f"<p>Target: {html.escape(document['target'])}: <b>{'met' if document['met'] else 'missed'}</b>. "
-        f"Synthetic tasks: they say nothing about finding aneurysms in patients{tissue if any('tissue' in c for c in curves) else ''}.</p>",
-    ]
-    for name, results in curves.items():
-        parts.append(
-            f"<h2>{html.escape(name)}</h2><p>{html.escape(verdict(results))}</p>{curve_svg(results['table'], results['main'])}"
+    tissue = _ONE_BRAIN if any("tissue" in c for c in curves) else ""
+    header = tag(
+        "header",
+        tag("p", "wavespark transfer benchmark", class_="kicker"),
+        tag("h1", "Does pre-training pay?", class_="verdict"),
+        tag(
+            "p",
+            f"{document['what']}. {run['steps']} steps; normalised loss {before:.3f} to {after:.3f} "
+            f"(1 = predicting the mean{mark}).",
+            class_="lead",
+        ),
+        tag("p", f"Target: {document['target']}: ", tag("b", "met" if document["met"] else "missed"), "."),
+        tag("p", f"Synthetic tasks: they say nothing about finding aneurysms in patients{tissue}."),
+    )
+    sections = [
+        tag(
+            "section",
+            tag("h2", name),
+            tag("p", verdict(results)),
+            label_chart(results["table"], results["main"]),
+            tag("p", conditions(results), class_="note"),
         )
-        parts.append(f"<p><small>{html.escape(conditions(results))}</small></p>")
-    body = "\n".join(parts)
-    head_of_page = f'<head><meta charset="utf-8"><title>wavespark: transfer</title><style>{_STYLE}</style></head>'
-    return f'<!doctype html><html lang="en">{head_of_page}<body>{body}</body></html>\n'
+        for name, results in curves.items()
+    ]
+    return page("Does pre-training pay? wavespark", header, tag("main", *sections))

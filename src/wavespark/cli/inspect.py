@@ -42,8 +42,9 @@ class Kind:
 
 
 def _describe_store(path: Path, options: Options) -> Document:
+    from wavespark.pages.png import png
     from wavespark.prepare import open_store
-    from wavespark.prepare.overview import mosaic, mosaic_page, png
+    from wavespark.prepare.overview import mosaic, mosaic_page
     from wavespark.prepare.publish import write_file
 
     store = open_store(path)

@@ -1,35 +1,39 @@
-"""RUN/report.html of a comparison: the curve over the number of labels, the table, what was held equal. Self-contained, no script."""
+"""RUN/report.html of a comparison: verdict, curves over labels and steps, tables, and what was held equal."""
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-COLOURS = {"pre-trained": "#0b62a4", "scratch": "#b3541e"}
-"""Dark enough for text; told apart by shape as well."""
+import numpy as np
 
-_STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}table{border-collapse:collapse}
-td,th{border-bottom:1px solid #ccc;padding:.3em .8em;text-align:right}td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}
-.note{color:#555}@media print{body{margin:0}}"""
-_W, _H, _LEFT, _BOTTOM, _TOP, _RIGHT = 640, 360, 64, 48, 20, 150
+from wavespark.pages.chart import Curve, chart
+from wavespark.pages.markup import Html, join, table, tag
+from wavespark.pages.page import page
+
+LOOKS = ("smooth", "validation", "inpainting", "third")
+"""Looks of the arms in their order; told apart by colour and by dashes."""
+_MOST_FIGURES = 12
 
 
-def study_page(results: Mapping[str, Any]) -> str:
-    """The page of `run_study`'s results."""
+def study_page(results: Mapping[str, Any]) -> Html:
+    """Build the page of `run_study`'s results."""
     kind, main = results["task"]["kind"], results["main"]
     names = list(dict.fromkeys(n for r in results["table"] for n in r["figures"]))
-    names = [main, *(n for n in names if n != main)][:12]
-    curve = curve_svg(results["table"], main) if len({r["labels"] for r in results["table"]}) > 1 else ""
-    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>wavespark: {html.escape(kind)}</title><style>{_STYLE}</style></head><body>
-<h1>Fine-tuning: {html.escape(kind)}</h1>
-<p>{html.escape(verdict(results))}</p>
-{curve}
-<h2>Figures</h2>
-{_table(results["table"], names)}
-{_gains(results, names)}
-<p class="note">{html.escape(conditions(results))}</p>
-</body></html>
-"""
+    names = [main, *(n for n in names if n != main)][:_MOST_FIGURES]
+    title = f"Fine-tuning: {kind}"
+    header = tag(
+        "header",
+        tag("p", "wavespark fine-tuning report", class_="kicker"),
+        tag("h1", title, class_="verdict"),
+        tag("p", verdict(results), class_="lead"),
+    )
+    sections = [
+        ("Figures", join(label_chart(results["table"], main), _table(results["table"], names, "Figures of every arm"))),
+        ("Pre-trained minus scratch, on the same patients", _gains(results, names)),
+        ("What was held equal", tag("p", conditions(results))),
+    ]
+    parts = [tag("section", tag("h2", words), content) for words, content in sections if content]
+    return page(f"{title}: wavespark fine-tuning report", header, tag("main", *parts))
 
 
 def verdict(results: Mapping[str, Any]) -> str:
@@ -65,95 +69,49 @@ def conditions(results: Mapping[str, Any]) -> str:
     )
 
 
-def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
-    head = "".join(f"<th>{html.escape(n)}</th>" for n in ("arm", "labels", *names))
-    body = "".join(
-        f"<tr><td>{html.escape(r['arm'])}</td><td>{r['labels']}</td>"
-        + "".join(f"<td>{_figure(r['figures'].get(n))}</td>" for n in names)
-        + "</tr>"
-        for r in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], caption: str) -> Html:
+    cells = [(r["arm"], r["labels"], *(_figure(r["figures"].get(n)) for n in names)) for r in rows]
+    return table(("Arm", "Labels", *names), cells, caption=caption, numeric=True)
 
 
-def _gains(results: Mapping[str, Any], names: Sequence[str]) -> str:
+def _gains(results: Mapping[str, Any], names: Sequence[str]) -> Html | None:
     if not results["gains"]:
-        return ""
+        return None
     rows = [{"arm": "difference", **row} for row in results["gains"]]
-    return f"<h2>Pre-trained minus scratch, on the same patients</h2>{_table(rows, names)}"
+    return _table(rows, names, "Difference of the two arms")
 
 
-def _figure(found: Mapping[str, Any] | None) -> str:
-    if found is None or found["value"] is None:
-        return "&ndash;"
-    spread = "" if found["low"] is None else f"<br><small>{found['low']:.3f} &hellip; {found['high']:.3f}</small>"
-    return f"{found['value']:.3f}{spread}"
+def _figure(figure: Mapping[str, Any] | None) -> object:
+    if figure is None or figure["value"] is None:
+        return "\u2013"
+    if figure["low"] is None:
+        return f"{figure['value']:.3f}"
+    return join(f"{figure['value']:.3f}", tag("br"), tag("small", f"{figure['low']:.3f} \u2026 {figure['high']:.3f}"))
 
 
-def curve_svg(rows: Sequence[Mapping[str, Any]], name: str, arms: Mapping[str, str] = COLOURS) -> str:
-    """The figure over the number of labels (logarithmic), a line an arm, with intervals as bars.
+def label_chart(rows: Sequence[Mapping[str, Any]], name: str) -> Html | None:
+    """Draw a figure over the number of labels (logarithmic), a curve an arm, with its intervals.
 
     Args:
         rows: `arm`, `labels`, `figures[name]` with `value`, `low`, `high`.
         name: which figure.
-        arms: colour of each arm.
+
+    Returns:
+        The chart; `None` with fewer than two numbers of labels, or where no value is known.
     """
-    points = [
-        (r["arm"], r["labels"], r["figures"][name]) for r in rows if r["figures"].get(name, {}).get("value") is not None
-    ]
-    if not points:
-        return ""
-    xs = sorted({n for _, n, _ in points})
-    ys = [y for _, _, f in points for y in (f["value"], f["low"], f["high"]) if y is not None]
-    low, high = min(ys), max(ys)
-    margin = 0.08 * (high - low) or 0.05
-    low, high = low - margin, high + margin
-
-    def x(n: float) -> float:
-        span = math.log(xs[-1] / xs[0]) or 1.0
-        return _LEFT + (_W - _LEFT - _RIGHT) * math.log(n / xs[0]) / span
-
-    def y(value: float) -> float:
-        return _TOP + (_H - _TOP - _BOTTOM) * (high - value) / (high - low)
-
-    parts = [
-        f'<svg viewBox="0 0 {_W} {_H}" role="img" aria-label="{html.escape(name)} over the number of labelled volumes">'
-    ]
-    for k in range(5):
-        value = low + (high - low) * k / 4
-        parts.append(f'<line x1="{_LEFT}" x2="{_W - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#ddd"/>')
-        parts.append(
-            f'<text x="{_LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end" font-size="12">{value:.2f}</text>'
-        )
-    parts += [
-        f'<text x="{x(n):.1f}" y="{_H - _BOTTOM + 20}" text-anchor="middle" font-size="12">{n}</text>' for n in xs
-    ]
-    parts.append(
-        f'<text x="{(_LEFT + _W - _RIGHT) / 2}" y="{_H - 8}" text-anchor="middle" font-size="13">labelled volumes</text>'
-    )
-    for place, (arm, colour) in enumerate(arms.items()):
-        mine = sorted((n, f) for a, n, f in points if a == arm)
-        if not mine:
-            continue
-        nudge = 3 * (place - (len(arms) - 1) / 2)
-        line = " ".join(f"{x(n) + nudge:.1f},{y(f['value']):.1f}" for n, f in mine)
-        dash = ' stroke-dasharray="6 4"' if place else ""
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
-        for n, f in mine:
-            at = x(n) + nudge
-            if f["low"] is not None:
-                parts.append(
-                    f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{y(f["low"]):.1f}" y2="{y(f["high"]):.1f}" stroke="{colour}"/>'
-                )
-            parts.append(_mark(at, y(f["value"]), colour, place))
-        end = mine[-1][1]["value"]
-        parts.append(
-            f'<text x="{_W - _RIGHT + 12}" y="{y(end) + 4 + 14 * (place % 2):.1f}" font-size="13" fill="{colour}">{html.escape(arm)}</text>'
-        )
-    return "\n".join([*parts, "</svg>"])
+    if len({row["labels"] for row in rows}) < 2:
+        return None
+    arms = dict.fromkeys(row["arm"] for row in rows)
+    curves = []
+    for arm, look in zip(arms, LOOKS, strict=False):
+        own = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["labels"])
+        x = np.array([row["labels"] for row in own], np.float64)
+        y, low, high = (_values(own, name, key) for key in ("value", "low", "high"))
+        curves.append(Curve(label=arm, x=x, y=y, low=low, high=high, look=look, dots=True))
+    title = f"{name} over the number of labelled volumes"
+    return chart(title, curves, tall=True, x_title="labels", logarithmic=True, note="Bars: 95 % over test patients.")
 
 
-def _mark(x: float, y: float, colour: str, place: int) -> str:
-    if place % 2:
-        return f'<rect x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8" fill="{colour}"/>'
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>'
+def _values(rows: Sequence[Mapping[str, Any]], name: str, key: str) -> np.ndarray:
+    values = [(row["figures"].get(name) or {}).get(key) for row in rows]
+    return np.array([math.nan if v is None else v for v in values], np.float64)

@@ -1,23 +1,17 @@
 """A store at a glance: one slice of each volume in a picture or on a page, and how its values are spread."""
 
-import base64
-import html
-import struct
-import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from wavespark.pages.markup import Html, tag
+from wavespark.pages.page import page
+from wavespark.pages.planes import PLANES
+from wavespark.pages.png import data_uri, png
 from wavespark.prepare.stored import StoredVolume
 
 _SHADES = (0.0, 0.995)
 """Quantiles of a slice that become black and white."""
-
-_STYLE = (
-    "body{font:15px/1.4 system-ui,sans-serif;margin:2em;background:#111;color:#ddd}"
-    "main{display:grid;grid-template-columns:repeat(auto-fill,minmax(192px,1fr));gap:12px}"
-    "figure{margin:0}img{width:100%;image-rendering:auto;background:#000}figcaption{font-size:12px;overflow-wrap:anywhere}"
-)
 
 
 def axial_slice(volume: StoredVolume) -> np.ndarray:
@@ -46,7 +40,7 @@ def mosaic(volumes: Sequence[StoredVolume], *, at_most: int = 48, tile: int = 12
     return picture
 
 
-def mosaic_page(volumes: Sequence[StoredVolume], *, at_most: int = 200, tile: int = 192) -> str:
+def mosaic_page(volumes: Sequence[StoredVolume], *, at_most: int = 200, tile: int = 192) -> Html:
     """The slices of `mosaic` on a page of its own, each with its id, kind, size and spacing: HTML without scripts or links.
 
     Args:
@@ -55,20 +49,17 @@ def mosaic_page(volumes: Sequence[StoredVolume], *, at_most: int = 200, tile: in
         tile: pixels along a side.
     """
     picked = _picked(volumes, at_most)
-    figures = []
-    for volume in picked:
-        picture = base64.b64encode(png(_tile(volume, tile))).decode()
-        size, spacing = (" x ".join(format(x, ".4g") for x in xs) for xs in (volume.size, volume.spacing))
-        words = html.escape(f"{volume.id} · {volume.modality} {volume.contrast or '-'} · {size} at {spacing} mm")
-        figures.append(
-            f'<figure><img alt="{words}" src="data:image/png;base64,{picture}"><figcaption>{words}</figcaption></figure>'
-        )
-    shown = f"{len(picked)} of {len(volumes)} volumes" if len(picked) < len(volumes) else f"{len(volumes)} volumes"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>wavespark: store</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{shown}</h1><p>The middle axial slice, the patient's right at the left.</p>"
-        f"<main>{''.join(figures)}</main></body></html>\n"
-    )
+    figures = [_figure(volume, tile) for volume in picked]
+    title = f"{len(picked)} of {len(volumes)} volumes" if len(picked) < len(volumes) else f"{len(volumes)} volumes"
+    words = tag("p", "The middle axial slice of each volume, the patient's right on the left, anterior up.")
+    return page("wavespark: store", tag("header", tag("h1", title), words), tag("main", *figures, class_="mosaic"))
+
+
+def _figure(volume: StoredVolume, tile: int) -> Html:
+    size, spacing = (" x ".join(format(x, ".4g") for x in xs) for xs in (volume.size, volume.spacing))
+    words = f"{volume.id} · {volume.modality} {volume.contrast or '-'} · {size} at {spacing} mm"
+    picture = tag("img", alt=words, src=data_uri(png(_tile(volume, tile))))
+    return tag("figure", picture, tag("figcaption", words))
 
 
 def _picked(volumes: Sequence[StoredVolume], at_most: int) -> list[StoredVolume]:
@@ -85,7 +76,7 @@ def _tile(volume: StoredVolume, tile: int) -> np.ndarray:
     x, y = (
         np.minimum((np.arange(p) + 0.5) * n / p, n - 1).astype(int) for p, n in zip(pixels, image.shape, strict=True)
     )
-    fitted = grey[x][:, y].T[::-1, ::-1]  # columns: right to left; rows: front to back
+    fitted = PLANES[0].cut(grey[x][:, y, None], 0)
     out = np.zeros((tile, tile), np.uint8)
     top, left = (tile - fitted.shape[0]) // 2, (tile - fitted.shape[1]) // 2
     out[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
@@ -103,19 +94,3 @@ def histogram(volumes: Iterable[StoredVolume], edges: np.ndarray) -> np.ndarray:
         counts = counts + np.stack([np.histogram(channel, edges)[0] for channel in inside])
     total = np.sum(counts, axis=-1, keepdims=True)
     return np.asarray(counts / np.maximum(total, 1))
-
-
-def png(grey: np.ndarray) -> bytes:
-    """A picture as a PNG file (ISO/IEC 15948): 8-bit grey, no optional parts.
-
-    Args:
-        grey: uint8 [rows, columns].
-    """
-
-    def part(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    rows, columns = grey.shape
-    lines = np.pad(grey, ((0, 0), (1, 0))).tobytes()  # each line begins with its filter: 0, none
-    header = part(b"IHDR", struct.pack(">2I5B", columns, rows, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + part(b"IDAT", zlib.compress(lines, 6)) + part(b"IEND", b"")

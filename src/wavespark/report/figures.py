@@ -9,22 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from wavespark.errors import DependencyError, InputError
+from wavespark.pages.markup import Html, tag
+from wavespark.pages.numbers import number
+from wavespark.pages.planes import PLANES, Plane
+from wavespark.pages.png import Bytes, data_uri, grey, grey_palette, heat, heat_palette, png, thinned
 from wavespark.report.examples import Case, Examples, Voxels, read_cases
-from wavespark.report.markup import Html, tag
-from wavespark.report.numbers import number
-from wavespark.report.planes import (
-    PLANES,
-    Bytes,
-    Plane,
-    data_uri,
-    grey,
-    grey_palette,
-    heat,
-    heat_palette,
-    png,
-    position,
-    window,
-)
+from wavespark.report.planes import position, window
 
 _PICTURE_BYTES = 2_400_000
 """What the pictures of a page may weigh; the first case is always shown."""
@@ -122,7 +112,7 @@ def glance(examples: Examples) -> Html:
 def _image(panel: Panel, plane: Plane, at: int, case: Case, label: str) -> Html:
     shape = case.visible.shape
     alt = f"{label}, {plane.name} slice {at + 1} of {shape[plane.axis]}: {panel.alt}"
-    address = data_uri(png(panel.paint(plane, at), panel.palette))
+    address = data_uri(png(thinned(panel.paint(plane, at)), panel.palette))
     return tag(
         "div",
         tag("img", src=address, alt=alt, style=f"aspect-ratio:{plane.aspect(shape, case.spacing):.4f}"),

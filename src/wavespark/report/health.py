@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from wavespark.report.markup import Html
-from wavespark.report.numbers import count, number
+from wavespark.pages.markup import Html, table
+from wavespark.pages.numbers import count, number
 from wavespark.report.record import RunRecord
-from wavespark.report.tables import table
 from wavespark.report.values import finite, mapping, sequence
 
 _PROBES = {"knn": "Nearest neighbours", "linear": "Linear"}

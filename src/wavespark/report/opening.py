@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from wavespark.pages.markup import Html, join, tag
+from wavespark.pages.numbers import count, duration, number, parameters, share
 from wavespark.report.figures import glance
-from wavespark.report.markup import Html, join, tag
-from wavespark.report.numbers import count, duration, number, parameters, share
 from wavespark.report.record import RunRecord
 from wavespark.report.values import finite, mapping, sequence
 from wavespark.report.verdict import judge, moved

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from wavespark.report.curves import Curve, Level, chart, side_by_side, smoothed
+from wavespark.pages.chart import Curve, Level, chart, side_by_side, smoothed
+from wavespark.pages.markup import Html, foldable, join, tag
+from wavespark.pages.numbers import count
 from wavespark.report.figures import case_tables
 from wavespark.report.health import levels, probes
-from wavespark.report.markup import Html, join, tag
-from wavespark.report.numbers import count
 from wavespark.report.record import RunRecord
-from wavespark.report.tables import by_modality, document_table, foldable, validations
+from wavespark.report.tables import by_modality, document_table, validations
 from wavespark.report.values import finite, mapping
 from wavespark.report.viewer import viewer
 

@@ -2,11 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from wavespark.report.markup import Html, join, tag
-from wavespark.report.numbers import count, number
+from wavespark.pages.markup import Html, foldable, join, table, tag
+from wavespark.pages.numbers import count, number
 from wavespark.report.record import RunRecord
 from wavespark.report.values import finite, mapping, sequence
 
@@ -15,21 +15,6 @@ _FEW = 8
 _MOST_ROWS = 300
 _MOST_IDS = 300
 _ABSOLUTE_PATH = re.compile(r"^(/|~|\\\\|[A-Za-z]:[\\/]|file:)")
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str, numeric: bool = False) -> Html:
-    """A table whose first column heads its rows."""
-    head = tag("tr", *(tag("th", h, scope="col") for h in heads))
-    body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
-    whole = tag(
-        "table", tag("caption", caption), tag("thead", head), tag("tbody", *body), class_="numeric" if numeric else None
-    )
-    return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption)
-
-
-def foldable(summary: str, *children: object, open_: bool = False) -> Html:
-    """A part that opens on a click (and is always open on paper)."""
-    return tag("details", tag("summary", summary), *children, open=open_)
 
 
 def flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

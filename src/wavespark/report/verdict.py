@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from wavespark.report.numbers import count, number
+from wavespark.pages.numbers import count, number
 from wavespark.report.record import RunRecord
 from wavespark.report.values import finite, sequence
 

@@ -14,9 +14,10 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from wavespark.pages.markup import Html, join, tag
+from wavespark.pages.png import Bytes, grey
 from wavespark.report.examples import Case, Examples
-from wavespark.report.markup import Html, join, tag
-from wavespark.report.planes import Bytes, grey, window
+from wavespark.report.planes import window
 
 _LONGEST_SIDE = 80
 """Voxels; longer sides are thinned out, to keep the page small."""

@@ -5,8 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from wavespark.report import curves, markup, numbers, tables
-from wavespark.report.curves import Curve, Level, chart, smoothed
+from wavespark.pages import chart as charts
+from wavespark.pages import markup, numbers
+from wavespark.pages.chart import Curve, Level, chart, smoothed
+from wavespark.report import tables
 
 
 def line(y, **settings):
@@ -85,7 +87,7 @@ def test_the_smooth_line_is_the_mean_of_the_steps_around(length):
             assert np.isnan(smooth[k])
 
 
-@pytest.mark.parametrize("module", [curves, markup, numbers, tables], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [charts, markup, numbers, tables], ids=lambda m: m.__name__)
 def test_the_examples_of_the_docstrings_hold(module):
     result = doctest.testmod(module)
     assert result.attempted and not result.failed
@@ -115,3 +117,38 @@ def test_a_baseline_far_above_the_rest_does_not_press_the_curves_flat():
     heights = [int(y) for y in re.findall(r"L\d+,(\d+)", re.search(r'd="(M[^"]+)" class="curve validation"', drawn)[1])]
     assert max(heights) - min(heights) > 400, "the curve still uses half of the height"
     assert chart("Loss", [far]) is not None
+
+
+def test_intervals_reach_from_their_lower_to_their_upper_ends_and_widen_the_range():
+    x, y = np.array([1.0, 2.0, 4.0]), np.array([0.4, 0.5, 0.6])
+    arm = Curve(label="arm", x=x, y=y, low=y - 0.3, high=y + 0.3, look="smooth")
+    figure = chart("Dice", [arm], x_title="labels", logarithmic=True)
+    d = re.search(r'd="([^"]*)" class="interval smooth"', figure)[1]
+    bars = [tuple(map(int, bar)) for bar in re.findall(r"M(-?\d+),(-?\d+)V(-?\d+)", d)]
+    assert [a for a, _, _ in bars] == [round(1000 * (0.08 + k / 2) / 1.16) for k in range(3)], (
+        "labels are spaced by their logarithm"
+    )
+    low, high = 0.1 - 0.05 * 0.8, 0.9 + 0.05 * 0.8
+    wanted = [[round(1000 * (high - v) / (high - low)) for v in (mid - 0.3, mid + 0.3)] for mid in y]
+    assert [[b, c] for _, b, c in bars] == wanted
+    assert [re.sub("<.*?>", "", t) for t in re.findall(r'<span class="tick x"[^>]*>(.*?)</span>', figure)] == [
+        "1",
+        "2",
+        "4",
+    ]
+    assert "at labels 1" in figure and ">labels<" in figure
+
+
+def test_an_interval_that_is_not_known_is_not_drawn():
+    y = np.array([0.5, 0.6])
+    gap = Curve(
+        label="arm",
+        x=np.array([1.0, 2.0]),
+        y=y,
+        low=np.array([0.4, math.nan]),
+        high=np.array([0.7, math.nan]),
+        look="smooth",
+    )
+    assert re.search(r'd="([^"]*)" class="interval smooth"', chart("Dice", [gap]))[1].count("V") == 1
+    none = Curve(label="arm", x=np.array([1.0, 2.0]), y=y, look="smooth")
+    assert "interval" not in chart("Dice", [none])

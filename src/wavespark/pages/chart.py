@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: the drawing stretches with the page, the words around it stay words of the page's size."""
+"""Line charts as inline SVG: the drawing stretches with the page, its labels keep the size of the page's text."""
 
 import math
 from collections.abc import Sequence
@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from wavespark.report.markup import Html, join, tag
-from wavespark.report.numbers import count, number
+from wavespark.pages.markup import Html, join, tag
+from wavespark.pages.numbers import count, number
 
 Series = npt.NDArray[np.float64]
 _BINS = 400
 """Points of a long series that are drawn; each stands for the lowest and highest value of its bin."""
 _HUGE = 1e100
 _SIDE = 1000
-"""The drawing's own units; it is stretched to its place."""
+"""Side of the drawing in its own units; the page stretches it."""
+_NUDGE = 10
+"""Drawing units between the intervals of two curves at one place, so that neither hides the other."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,10 +28,13 @@ class Curve:
     x: Series
     y: Series
     look: str
-    """A class of page.css: `training`, `smooth`, `validation`, `inpainting`, `second`, `third`."""
+    """Class of page.css: `training`, `smooth`, `validation`, `inpainting`, `second` or `third`."""
     dots: bool = False
     guide: bool = False
     """A baseline: it widens the vertical range at most to twice the highest of the other curves."""
+    low: Series | None = None
+    """Lower ends of the intervals, as long as `y`; NaN where there is none."""
+    high: Series | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +54,35 @@ def chart(
     ceiling: float | None = None,
     note: str = "",
     tall: bool = False,
+    x_title: str = "step",
+    logarithmic: bool = False,
 ) -> Html | None:
-    """A figure with heading, legend, chart and note; `None` if no curve has a finite value.
+    """Build a figure with heading, legend, chart and note.
 
-    `floor` and `ceiling` widen the vertical range to hold them; values far above the rest are drawn at the upper edge,
-    and the note says so.
+    Values far above the rest are drawn at the upper edge, and the note says so.
+
+    Args:
+        title: heading of the figure.
+        curves: lines to draw; those without a finite value are left out.
+        levels: horizontal lines to read the curves against.
+        floor: value that the vertical range includes at its lower end.
+        ceiling: value that the vertical range includes at its upper end.
+        note: sentence below the chart.
+        tall: use the height of a main figure.
+        x_title: what the horizontal axis counts, in the singular.
+        logarithmic: draw the horizontal axis logarithmically, with a tick at every place of a curve.
+
+    Returns:
+        The figure, or `None` if no curve has a finite value.
     """
     curves = [c for c in (replace(c, y=_drawable(c.y)) for c in curves) if np.isfinite(c.y).any()]
     if not curves:
         return None
+    names = [f"{v:,.0f}" for v in np.unique(np.concatenate([c.x for c in curves]))] if logarithmic else []
+    places = [math.log(float(n.replace(",", ""))) for n in names]
+    labels = [_described(c, x_title) for c in curves]
+    if logarithmic:
+        curves = [replace(c, x=np.log(c.x)) for c in curves]
     values = np.concatenate([c.y[np.isfinite(c.y)] for c in curves])
     bulk = _ranged(curves, [level.value for level in levels])
     low = float(bulk.min()) if floor is None else min(float(bulk.min()), floor)
@@ -66,14 +91,16 @@ def chart(
         low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
     pad = 0.05 * (high - low)
     low, high = low if low == floor else low - pad, high + pad
-    left, right = 0.0, float(max(c.x.max() for c in curves))
-    right = right if right > left else left + 1
+    left, right = _across(curves, places)
     above = int(np.count_nonzero(values > high))
     at = _Frame(left, right, low, high)
     ticks = _ticks(low, high, 5)
     lines = [tag("path", d=f"M0,{at.y(t)}H{_SIDE}", class_="grid") for t in ticks]
     lines += [tag("path", d=f"M0,{at.y(v.value)}H{_SIDE}", class_="level") for v in levels]
-    lines += [part for c in curves for part in _drawn(c, at)]
+    nudges = _NUDGE * (np.arange(len(curves)) - (len(curves) - 1) / 2)
+    lines += [part for c, nudge in zip(curves, nudges, strict=True) for part in _drawn(c, at, round(nudge))]
+    whole = _ticks(left, right, 5, whole=True) if not logarithmic else []
+    marks = list(zip(places, names, strict=True)) or [(t, f"{t:,.0f}") for t in whole]
     plot = tag(
         "div",
         tag(
@@ -85,28 +112,34 @@ def chart(
             focusable="false",
         ),
         *(tag("span", number_on_axis(t, high), class_="tick y", style=f"top:{at.y(t) / 10:.1f}%") for t in ticks),
-        *(
-            tag("span", f"{t:,.0f}", class_="tick x", style=f"left:{at.x(t) / 10:.1f}%")
-            for t in _ticks(left, right, 5, whole=True)
-        ),
-        tag("span", "step", class_="tick axis"),
+        *(tag("span", name, class_="tick x", style=f"left:{at.x(place) / 10:.1f}%") for place, name in marks),
+        tag("span", x_title, class_="tick axis"),
         *(tag("span", v.label, class_="on-level", style=f"top:{at.y(v.value) / 10:.1f}%") for v in levels),
         class_="plot tall" if tall else "plot",
         role="img",
-        aria_label=f"{title}. " + " ".join(_told(c) for c in curves),
+        aria_label=f"{title}. " + " ".join(labels),
     )
     legend = tag(
         "ul",
         *(tag("li", tag("span", class_=f"swatch {c.look}", aria_hidden="true"), c.label) for c in curves),
         class_="legend",
     )
-    said = (f"{count(above, 'value')} above {number(high)} drawn at the upper edge. " if above else "") + note
+    words = (f"{count(above, 'value')} above {number(high)} drawn at the upper edge. " if above else "") + note
     caption = tag("figcaption", tag("h3", title), legend if len(curves) > 1 else None)
-    return tag("figure", caption, plot, tag("p", said, class_="note") if said else None, class_="chart")
+    return tag("figure", caption, plot, tag("p", words, class_="note") if words else None, class_="chart")
+
+
+def _across(curves: Sequence[Curve], places: Sequence[float]) -> tuple[float, float]:
+    """The horizontal range: from 0, or of a logarithmic axis from its first place less a margin."""
+    if places:
+        margin = 0.08 * (places[-1] - places[0]) or 1.0
+        return places[0] - margin, places[-1] + margin
+    right = float(max(c.x.max() for c in curves))
+    return 0.0, right if right > 0 else 1.0
 
 
 def smoothed(y: Series) -> tuple[Series, int]:
-    """The moving mean over the `n` nearest steps, and that `n`: a twentieth of the series, odd."""
+    """Return the moving mean over the `n` nearest steps, and that `n`: a twentieth of the series, odd."""
     n = max(1, len(y) // 20) | 1
     if not len(y):
         return y, n
@@ -117,7 +150,7 @@ def smoothed(y: Series) -> tuple[Series, int]:
 
 
 def number_on_axis(value: float, highest: float) -> str:
-    """A tick's number, short, in the notation that suits the highest value of its axis.
+    """Format a tick's number, short, in the notation that suits the highest value of its axis.
 
     >>> number_on_axis(0.30000000000000004, 1.0), number_on_axis(0.0001, 0.001), number_on_axis(12000.0, 12000.0)
     ('0.3', '1e-4', '12,000')
@@ -150,7 +183,9 @@ def _drawable(y: Series) -> Series:
 
 def _bulk(curve: Curve) -> Series:
     """The values that set the vertical range: all of them, but of a long series not its highest two per cent."""
-    values = curve.y[np.isfinite(curve.y)]
+    ends = [end for end in (curve.low, curve.high) if end is not None]
+    values = np.concatenate([curve.y, *ends])
+    values = values[np.isfinite(values)]
     return values if len(values) < 50 else values[values <= np.percentile(values, 98)]
 
 
@@ -170,20 +205,31 @@ def _ticks(low: float, high: float, about: int, whole: bool = False) -> list[flo
     return [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def _drawn(curve: Curve, at: _Frame) -> list[Html]:
+def _drawn(curve: Curve, at: _Frame, nudge: int) -> list[Html]:
+    bars = _intervals(curve, at, nudge)
+    nudge = nudge if bars else 0
     x, y = _thinned(curve.x, curve.y)
     words, pen = [], "M"
     for a, b in zip(x, y, strict=True):
         if math.isfinite(b):
-            words.append(f"{pen}{at.x(a)},{at.y(b)}")
+            words.append(f"{pen}{at.x(a) + nudge},{at.y(b)}")
             pen = "L"
         else:
             pen = "M"
     drawn = [tag("path", d="".join(words), class_=f"curve {curve.look}")]
     if curve.dots or len(words) == 1:
-        dots = "".join(f"M{at.x(a)},{at.y(b)}h.01" for a, b in zip(x, y, strict=True) if math.isfinite(b))
+        dots = "".join(f"M{at.x(a) + nudge},{at.y(b)}h.01" for a, b in zip(x, y, strict=True) if math.isfinite(b))
         drawn.append(tag("path", d=dots, class_=f"dots {curve.look}"))
-    return drawn
+    return drawn + bars
+
+
+def _intervals(curve: Curve, at: _Frame, nudge: int) -> list[Html]:
+    """One upright line from the lower to the upper end of every interval."""
+    if curve.low is None or curve.high is None:
+        return []
+    ends = zip(curve.x, curve.low, curve.high, strict=True)
+    bars = "".join(f"M{at.x(a) + nudge},{at.y(low)}V{at.y(high)}" for a, low, high in ends if math.isfinite(low + high))
+    return [tag("path", d=bars, class_=f"interval {curve.look}")] if bars else []
 
 
 def _thinned(x: Series, y: Series) -> tuple[Series, Series]:
@@ -198,12 +244,12 @@ def _thinned(x: Series, y: Series) -> tuple[Series, Series]:
     return x[kept], y[kept]
 
 
-def _told(curve: Curve) -> str:
+def _described(curve: Curve, x_title: str) -> str:
     known = np.flatnonzero(np.isfinite(curve.y))
-    ends = (f"{number(float(curve.y[k]))} at step {curve.x[k]:,.0f}" for k in (known[0], known[-1]))
+    ends = (f"{number(float(curve.y[k]))} at {x_title} {curve.x[k]:,.0f}" for k in (known[0], known[-1]))
     return f"{curve.label}: {', '.join(ends)}."
 
 
 def side_by_side(*charts: Html | None) -> Html:
-    """The charts there are, side by side where there is room."""
+    """Place the charts side by side where there is room; `None` is skipped."""
     return tag("div", join(*charts), class_="charts")

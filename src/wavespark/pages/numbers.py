@@ -1,4 +1,4 @@
-"""Numbers as people read them. Every function takes `None` or a value that is not finite and says so in words."""
+"""Numbers formatted for reading; `None` and values that are not finite become words."""
 
 import math
 
@@ -7,7 +7,7 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """The value with `digits` significant figures.
+    """Format a value with `digits` significant figures.
 
     >>> number(0.71234), number(1234.5), number(3.2e-7), number(None)
     ('0.712', '1,234', '3.20 × 10⁻⁷', 'not recorded')
@@ -26,7 +26,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def count(value: float | None, one: str = "", many: str = "") -> str:
-    """A whole number, with its noun when given.
+    """Format a whole number, with its noun when given.
 
     >>> count(1, "volume"), count(12000, "volume"), count(2, "series", "series")
     ('1 volume', '12,000 volumes', '2 series')
@@ -39,7 +39,7 @@ def count(value: float | None, one: str = "", many: str = "") -> str:
 
 
 def share(value: float | None) -> str:
-    """A share as per cent.
+    """Format a share as per cent.
 
     >>> share(0.6), share(0.0123)
     ('60 %', '1.2 %')
@@ -50,7 +50,7 @@ def share(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A time span.
+    """Format a time span in seconds.
 
     >>> duration(0.0123), duration(0.834), duration(272), duration(9000)
     ('12.3 ms', '0.834 s', '4 min 32 s', '2 h 30 min')
@@ -68,7 +68,7 @@ def duration(seconds: float | None) -> str:
 
 
 def parameters(value: float | None) -> str:
-    """A number of parameters.
+    """Format a number of parameters.
 
     >>> parameters(5_990_000), parameters(8123)
     ('5.99 million', '8,123')
