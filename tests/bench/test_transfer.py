@@ -49,7 +49,7 @@ def test_the_page_says_whether_the_target_was_met_and_loads_nothing() -> None:
     assert page.count("<svg") == 1
     assert "1.019 to 0.900 (1 = predicting the mean; harmonic inpainting 0.800)" in page
     assert "one brain" not in page and "one brain" in transfer_page(document, {"tissue, frozen": results(0.01)})
-    assert "http" not in page
+    assert "http:" not in page and "https:" not in page
     assert "<script" not in page
 
 
