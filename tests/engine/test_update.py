@@ -26,14 +26,13 @@ def weights(run):
     return read_checkpoint(checkpoint_folders(run / "checkpoints")[0]).model
 
 
-def test_a_batch_in_parts_has_the_gradients_of_the_batch_at_once(mr_store, tmp_path):
+def test_a_run_in_parts_has_the_losses_of_the_run_at_once(mr_store, tmp_path):
+    """Whole runs; the gradients themselves are compared in test_gradients.py."""
     once, parts = (small_settings("data.batch=4", "run.steps=2", CROP, f"run.accumulate={k}") for k in (1, 4))
     pretrain(once, mr_store, tmp_path / "once")
     pretrain(parts, mr_store, tmp_path / "parts")
     # Parts are weighted alike, a batch at once by its scored voxels, which differ where a crop reaches out of the head.
     assert losses(tmp_path / "once") == pytest.approx(losses(tmp_path / "parts"), rel=0.02)
-    a, b = weights(tmp_path / "once"), weights(tmp_path / "parts")
-    assert all(torch.allclose(a[k], b[k], atol=5e-3) for k in a)
 
 
 def test_a_batch_that_cannot_be_cut_is_refused_with_the_numbers():

@@ -1,5 +1,7 @@
 """Alarms: on what, how loud, and once."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from wavespark.config.objective import HealthSettings
@@ -27,6 +29,39 @@ def test_a_collapse_stops_at_the_second_measure_that_shows_it(sign):
     ) as caught:
         alarms.measured(line(300, **sign))
     assert caught.value.exit_code == 4 and not said
+
+
+@pytest.mark.parametrize("sound", [{"rank": 5.0}, {"rank": 5.01}, {"spread": 0.1}, {"spread": 0.101}])
+def test_features_at_the_threshold_or_above_are_no_collapse(sound):
+    alarms, said = made()
+    for step in range(0, 500, 100):
+        alarms.measured(line(step, **(sound if step else {})))
+    assert not said and alarms.collapsed_in_a_row == 0
+
+
+@pytest.mark.parametrize("bad", [{"rank": 4.99}, {"spread": 0.0999}])
+def test_features_just_below_the_threshold_are_a_collapse(bad):
+    alarms, _ = made()
+    alarms.measured(line(0))
+    alarms.measured(line(100, **bad))
+    assert alarms.collapsed_in_a_row == 1
+    with pytest.raises(TrainingStopped):
+        alarms.measured(line(200, **bad))
+
+
+@pytest.mark.parametrize(("loss", "warnings"), [(0.989, 0), (0.99, 0), (0.9901, 1), (1.2, 1)])
+def test_a_loss_at_the_threshold_counts_as_learned_and_above_it_does_not(loss, warnings):
+    alarms, said = made(patience=0)
+    alarms.measured(line(0, loss=1.0))
+    alarms.measured(line(20, loss=loss))
+    assert len(said) == warnings
+
+
+@pytest.mark.parametrize(("off", "stops"), [(0.0, False), (0.5, False), (0.51, True), (-0.5, False), (-0.51, True)])
+def test_a_mask_may_be_half_a_cell_from_its_ratio_and_no_more(off, stops):
+    alarms, _ = made()
+    with pytest.raises(TrainingStopped) if stops else nullcontext():
+        alarms.masks(1, (10 + off) / 20, 20, 0.5)
 
 
 def test_one_bad_measure_between_good_ones_is_no_collapse():
