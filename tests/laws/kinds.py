@@ -7,7 +7,8 @@ from torch import Tensor
 
 from oracles import dense_resenc, dense_seed, dense_waveformer
 from wavespark.models import Encoder, ResEncSettings, WaveFormerSettings, from_description, list_models
-from wavespark.models.catalogue import _KINDS, _MODELS
+from wavespark.models.catalogue import _KINDS
+from wavespark.models.settings import MODELS
 
 VARIANTS = {
     "waveformer_small": {"with finer scales": {"multi_scale": True}},
@@ -22,7 +23,7 @@ STEMS = {"any": 1}
 def reduced(name: str):
     """The settings of a model or variant with what costs time cut down."""
     model, _, variant = name.partition(" ")
-    base = replace(_MODELS[model], **(VARIANTS[model][variant] if variant else {}))
+    base = replace(MODELS[model], **(VARIANTS[model][variant] if variant else {}))
     if isinstance(base, WaveFormerSettings):
         n = base.stages
         return replace(

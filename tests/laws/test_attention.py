@@ -5,9 +5,8 @@ import torch
 
 from laws.tiny import SETTINGS, crop_of, ragged, tiny_encoder
 from oracles import dense_waveformer
-from wavespark.models import blocks
+from wavespark.models import WaveFormer, WaveFormerSettings, blocks
 from wavespark.models.blocks import Rotation
-from wavespark.models.waveformer import WaveFormer, WaveFormerSettings
 from wavespark.sparse import CellLayout, VisibleCells
 
 EVEN = torch.stack([ragged(3, 2, 4, batch=1, seed=s)[0] for s in range(3)])

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from wavespark.models.waveformer import WaveFormer, WaveFormerSettings
+from wavespark.models import WaveFormer, WaveFormerSettings
 from wavespark.shapes import ceil_div
 
 SETTINGS = WaveFormerSettings(channels=(12, 24, 24), depths=(1, 2, 1), heads=(1, 2, 1), mlp_ratio=2)

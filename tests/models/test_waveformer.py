@@ -5,8 +5,8 @@ import torch
 
 from laws.tiny import SETTINGS, crop_of, ragged, tiny_encoder
 from wavespark.errors import ModelError, ShapeError
+from wavespark.models import WaveFormer, WaveFormerSettings
 from wavespark.models.blocks import kept_samples
-from wavespark.models.waveformer import WaveFormer, WaveFormerSettings
 
 MODALITIES = {"MR": 1, "CT": 3}
 

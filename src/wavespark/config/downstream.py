@@ -1,14 +1,15 @@
 """Everything that decides a fine-tuning. Every key is read; an unknown one is refused (law I29)."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from wavespark.prepare.settings import Settings, build, override
-from wavespark.sampling.augment import STRONG, Augmentation
-from wavespark.sampling.lateral import Sides
 from wavespark.shapes import Triple
+
+if TYPE_CHECKING:
+    from wavespark.sampling import Augmentation, Sides
 
 
 class FinetuneData(Settings):
@@ -39,12 +40,16 @@ class FinetuneData(Settings):
         return crop
 
     @property
-    def sides(self) -> Sides:
+    def sides(self) -> "Sides":
         """The lateral pairs as a value."""
+        from wavespark.sampling import Sides
+
         return Sides(self.lateral_pairs)
 
-    def changes(self) -> Augmentation:
-        """What is done to a window in training."""
+    def changes(self) -> "Augmentation":
+        """Return the augmentation of training windows."""
+        from wavespark.sampling import STRONG, Augmentation
+
         if self.augmentation == "none":
             return Augmentation(flip=self.flip, scale=0, shift=0, noise=0)
         return Augmentation(

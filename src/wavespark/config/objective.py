@@ -4,15 +4,19 @@ The baselines are settings: dense MAE is `objective.dense`, SparK as published `
 idea `mask.guide = "hard"`.
 """
 
-from typing import Any, Literal, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from wavespark.masking import BlockMasking, RatioSchedule
-from wavespark.masking.grid import hidden_count
+from wavespark.masking.grid import check_masking, hidden_count
+from wavespark.masking.schedule import RatioSchedule
 from wavespark.prepare.settings import Settings
 from wavespark.randomness import stream
 from wavespark.shapes import Triple, ceil_div, product
+
+if TYPE_CHECKING:
+    from wavespark.masking import BlockMasking
 
 
 class MaskSettings(Settings):
@@ -49,7 +53,7 @@ class MaskSettings(Settings):
             raise ValueError("local_ratio_start needs ratio_steps, the steps over which the shares change")
         return self
 
-    def at(self, masking: BlockMasking, step: int, seed: int = 0) -> BlockMasking:
+    def at(self, masking: "BlockMasking", step: int, seed: int = 0) -> "BlockMasking":
         """The masking of a step (counted from 1) of the run with that seed."""
         if self.ratio_low:
             ratio = float(stream(seed, purpose="mask ratio", step=step).uniform(self.ratio_low, self.ratio))
@@ -57,7 +61,7 @@ class MaskSettings(Settings):
             ratio = RatioSchedule(start=self.ratio_start, end=self.ratio, steps=self.ratio_steps).at(step - 1)
         else:
             return masking
-        return BlockMasking(grid=masking.grid, ratio=ratio, block=masking.block, strict=masking.strict)
+        return replace(masking, ratio=ratio)
 
     def local_at(self, step: int | None = None) -> float:
         """The share of the second view's cells that a step (counted from 1) hides; at the end of training where None."""
@@ -150,7 +154,7 @@ class ObjectiveSettings(Settings):
             )
         d, h, w = (n * f for n, f in zip(self.second_view_cells, self.second_view_factor, strict=True))
         for ratio in {mask.local_at(1), mask.local_at()}:
-            BlockMasking(grid=(d, h, w), ratio=ratio)  # which says what does not fit
+            check_masking((d, h, w), ratio)
 
 
 class HealthSettings(Settings):

@@ -1,16 +1,19 @@
 """Everything that decides a pre-training run. Every key is read; an unknown one is refused (law I29)."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 
 from wavespark.config.objective import HealthSettings, MaskSettings, ObjectiveSettings
-from wavespark.masking import BlockMasking
-from wavespark.models import DecoderSettings, Encoder, create_model
+from wavespark.masking.grid import check_masking
+from wavespark.models.settings import DecoderSettings, model_settings
 from wavespark.prepare.settings import Settings
-from wavespark.sampling.augment import Augmentation
-from wavespark.shapes import Triple, ceil_div
+from wavespark.shapes import Triple, as_triple, ceil_div
+
+if TYPE_CHECKING:
+    from wavespark.masking import BlockMasking
+    from wavespark.models import Encoder
+    from wavespark.sampling import Augmentation
 
 
 class ModelChoice(Settings):
@@ -81,7 +84,9 @@ class DataSettings(Settings):
     augment_share: float = Field(0.2, ge=0, le=1)
     """Probability of each of the six above in a crop. What each means: `wavespark.sampling.augment.Augmentation`."""
 
-    def augmentation(self) -> Augmentation:
+    def augmentation(self) -> "Augmentation":
+        from wavespark.sampling import Augmentation
+
         return Augmentation(
             flip=self.flip,
             scale=self.intensity_scale,
@@ -179,16 +184,14 @@ class PretrainSettings(Settings):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        with torch.device("meta"):  # a check of settings takes no memory for weights
-            encoder, scales = self.encoder({"MR": 1}), len(self.decoder.widths)
+        shape, scales = model_settings(self.model.name, **self._own_model_settings), len(self.decoder.widths)
+        cell, levels = as_triple(shape.cell), len(shape.level_channels)
         self.decoder.settings()
-        if self.decoder.kind == "light" and scales > len(encoder.channels):
-            raise ValueError(
-                f"the decoder names {scales} scale(s), the encoder {self.model.name} has {len(encoder.channels)}"
-            )
+        if self.decoder.kind == "light" and scales > levels:
+            raise ValueError(f"the decoder names {scales} scale(s), the encoder {self.model.name} has {levels}")
         for ratio in self.mask.ratios:
-            BlockMasking(grid=ceil_div(self.data.crop, encoder.cell), ratio=ratio, block=self.mask.block)
-        self.objective.check_second_view(self.data.crop, encoder.cell, self.mask)
+            check_masking(ceil_div(self.data.crop, cell), ratio, self.mask.block)
+        self.objective.check_second_view(self.data.crop, cell, self.mask)
         if self.objective.contrast and self.run.parallel == "fsdp":
             raise ValueError(
                 "objective.contrast has weights of its own, which run.parallel='fsdp' does not share out: use 'ddp'"
@@ -203,12 +206,16 @@ class PretrainSettings(Settings):
             )
         return self
 
-    def encoder(self, stems: dict[str, int]) -> Encoder:
-        """A fresh encoder."""
+    def encoder(self, stems: dict[str, int]) -> "Encoder":
+        """Create the encoder with fresh weights."""
+        from wavespark.models import create_model
+
+        return create_model(self.model.name, stems=stems, **self._own_model_settings)
+
+    @property
+    def _own_model_settings(self) -> dict[str, Any]:
         own: dict[str, Any] = {**self.model.settings, "drop_path": self.model.drop_path}
-        if self.run.gradient_checkpointing:
-            own["gradient_checkpointing"] = True
-        return create_model(self.model.name, stems=stems, **own)
+        return own | ({"gradient_checkpointing": True} if self.run.gradient_checkpointing else {})
 
     @property
     def box(self) -> Triple:
@@ -216,6 +223,8 @@ class PretrainSettings(Settings):
         d, h, w = (c * f for c, f in zip(self.data.crop, self.objective.join, strict=True))
         return d, h, w
 
-    def masking(self, cell: Triple) -> BlockMasking:
-        """The masking of a crop's grid."""
+    def masking(self, cell: Triple) -> "BlockMasking":
+        """Return the masking of a crop's grid."""
+        from wavespark.masking import BlockMasking
+
         return BlockMasking(grid=ceil_div(self.data.crop, cell), ratio=self.mask.ratio, block=self.mask.block)

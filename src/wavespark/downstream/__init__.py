@@ -1,15 +1,20 @@
 """What a pre-trained encoder is worth and what it is for: probe, fine-tune beside a scratch control, predict, evaluate."""
 
-from wavespark.downstream.classify import Classify
-from wavespark.downstream.detect import Detect
-from wavespark.downstream.fitting import Task, fit
-from wavespark.downstream.items import Labelled
-from wavespark.downstream.labels import LabelTable, read_labels
-from wavespark.downstream.probing import ProbeReport, probe_column
-from wavespark.downstream.saving import TaskModel, load_model, save_model
-from wavespark.downstream.segment import Segment
-from wavespark.downstream.sliding import sliding_window
-from wavespark.downstream.study import Plan, run_study
+from typing import TYPE_CHECKING
+
+from wavespark.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from wavespark.downstream.classify import Classify
+    from wavespark.downstream.detect import Detect
+    from wavespark.downstream.fitting import Task, fit
+    from wavespark.downstream.items import Labelled
+    from wavespark.downstream.labels import LabelTable, read_labels
+    from wavespark.downstream.probing import ProbeReport, probe_column
+    from wavespark.downstream.saving import TaskModel, load_model, save_model
+    from wavespark.downstream.segment import Segment
+    from wavespark.downstream.sliding import sliding_window
+    from wavespark.downstream.study import Plan, run_study
 
 __all__ = [
     "Classify",
@@ -29,3 +34,5 @@ __all__ = [
     "save_model",
     "sliding_window",
 ]
+
+__getattr__, __dir__ = lazy_exports(__name__)

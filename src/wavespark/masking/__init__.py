@@ -1,19 +1,24 @@
 """Which cells of a volume are visible and which are hidden, with exact counts."""
 
-from wavespark.masking.blocks import BlockMasking
-from wavespark.masking.grid import GridReport, describe_grid
-from wavespark.masking.guided import (
-    blend,
-    cell_mean,
-    foreground_weights,
-    hardness_weights,
-    vesselness,
-    vesselness_weights,
-)
-from wavespark.masking.legacy import LegacyRule, legacy_table
-from wavespark.masking.masks import Masks, NestedMasks
-from wavespark.masking.nested import NestedMasking
-from wavespark.masking.schedule import RatioSchedule
+from typing import TYPE_CHECKING
+
+from wavespark.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from wavespark.masking.blocks import BlockMasking
+    from wavespark.masking.grid import GridReport, describe_grid
+    from wavespark.masking.guided import (
+        blend,
+        cell_mean,
+        foreground_weights,
+        hardness_weights,
+        vesselness,
+        vesselness_weights,
+    )
+    from wavespark.masking.legacy import LegacyRule, legacy_table
+    from wavespark.masking.masks import Masks, NestedMasks
+    from wavespark.masking.nested import NestedMasking
+    from wavespark.masking.schedule import RatioSchedule
 
 __all__ = [
     "BlockMasking",
@@ -32,3 +37,5 @@ __all__ = [
     "vesselness",
     "vesselness_weights",
 ]
+
+__getattr__, __dir__ = lazy_exports(__name__)

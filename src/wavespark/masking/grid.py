@@ -144,6 +144,16 @@ def describe_grid(
     )
 
 
+def check_masking(grid: Triple, ratio: float, block: Block = 1) -> None:
+    """Check the settings of a masking, without torch.
+
+    Raises:
+        MaskError: if such a masking is not possible; the message says what to change.
+    """
+    checked_ratio(ratio, "ratio")
+    check_grid(checked_triple(grid, "grid"), block, strict=False)
+
+
 def check_grid(grid: Triple, block: Block, *, strict: bool, context: str = "") -> Triple:
     """The block shape, if some cell can be hidden and some cell be visible.
 

@@ -1,15 +1,28 @@
 """Encoders on visible cells, the decoder of masked pre-training, decoders for segmentation."""
 
-from wavespark.models.catalogue import create_model, describe, from_description, list_models
-from wavespark.models.decoder import DecoderSettings, LightDecoder
-from wavespark.models.densify import Densify
-from wavespark.models.encoder import Encoder
-from wavespark.models.resenc import ResEnc, ResEncSettings, from_nnunet
-from wavespark.models.seed_waveformer import SeedWaveFormer, SeedWaveFormerSettings
-from wavespark.models.segmentation import Segmentation, segmentation_model
-from wavespark.models.spark import SparK
-from wavespark.models.spark_encoder import SparKEncoder
-from wavespark.models.waveformer import WaveFormer, WaveFormerSettings
+from typing import TYPE_CHECKING
+
+from wavespark.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from wavespark.models.catalogue import create_model, describe, from_description
+    from wavespark.models.decoder import LightDecoder
+    from wavespark.models.densify import Densify
+    from wavespark.models.encoder import Encoder
+    from wavespark.models.resenc import ResEnc, from_nnunet
+    from wavespark.models.seed_waveformer import SeedWaveFormer
+    from wavespark.models.segmentation import Segmentation, segmentation_model
+    from wavespark.models.settings import (
+        DecoderSettings,
+        ResEncSettings,
+        SeedWaveFormerSettings,
+        WaveFormerSettings,
+        list_models,
+        model_settings,
+    )
+    from wavespark.models.spark import SparK
+    from wavespark.models.spark_encoder import SparKEncoder
+    from wavespark.models.waveformer import WaveFormer
 
 __all__ = [
     "DecoderSettings",
@@ -30,5 +43,8 @@ __all__ = [
     "from_description",
     "from_nnunet",
     "list_models",
+    "model_settings",
     "segmentation_model",
 ]
+
+__getattr__, __dir__ = lazy_exports(__name__)

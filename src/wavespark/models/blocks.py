@@ -10,18 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from wavespark.errors import ModelError
 from wavespark.models.long_wavelets import exchange_low_pass
 from wavespark.sparse import CellLayout, VisibleCells, submanifold_conv
-
-
-def check_heads(channels: tuple[int, ...], heads: tuple[int, ...]) -> None:
-    """Raises a ModelError where channels cannot be shared out to heads."""
-    for c, h in zip(channels, heads, strict=True):
-        if h < 1 or c % h or c // h < 6:
-            raise ModelError(
-                f"{c} channels in {h} head(s): a head needs a whole number of channels, at least 6 for rotary positions"
-            )
 
 
 class WaveletBlock(nn.Module):

@@ -5,7 +5,6 @@ scale's mask token. The decoder works at coarse strides only; no tensor of the c
 Axes: B batch, G cells of a grid, N visible cells, M predicted cells, b tokens along an edge of a cell, C channels.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -13,40 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavespark.errors import ModelError
-from wavespark.models.blocks import LocalBlock, Rotation, WaveletBlock, check_heads, initialise
+from wavespark.models.blocks import LocalBlock, Rotation, WaveletBlock, initialise
 from wavespark.models.densify import Densify
 from wavespark.models.idle import others, with_idle
+from wavespark.models.settings import DecoderSettings
 from wavespark.shapes import Triple
 from wavespark.sparse import CellLayout, VisibleCells, join_blocks
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecoderSettings:
-    """The light decoder; one entry a scale, coarsest first, each next one at half the stride."""
-
-    widths: tuple[int, ...] = (128, 64)
-    depths: tuple[int, ...] = (2, 1)
-    heads: tuple[int, ...] = (4, 0)
-    """0: no attention, blocks read their neighbours only. Where all scales but the coarsest have 0, they are decoded only near predicted cells."""
-    mlp_ratio: int = 2
-    densify_kernel: int = 3
-    """Of the projection that densifies every scale but the coarsest: 3, or 1 where a small encoder would be outweighed by it."""
-
-    def __post_init__(self) -> None:
-        if not len(self.widths) == len(self.depths) == len(self.heads) >= 1:
-            raise ModelError(
-                f"widths {self.widths}, depths {self.depths} and heads {self.heads} must name the same scales"
-            )
-        if min(self.depths) < 0 or self.densify_kernel not in (1, 3):
-            raise ModelError(
-                f"depths {self.depths} must not be negative and densify_kernel {self.densify_kernel} must be 1 or 3"
-            )
-        if not self.heads[0]:
-            raise ModelError(
-                f"heads {self.heads}: the coarsest scale needs attention, or no cell hears of those further than its neighbours"
-            )
-        attending = [(w, h) for w, h in zip(self.widths, self.heads, strict=True) if h]
-        check_heads(tuple(w for w, _ in attending), tuple(h for _, h in attending))
 
 
 class LightDecoder(nn.Module):

@@ -56,17 +56,6 @@ def exchange_low_pass(
     return gather_cells(back, full, h.block)
 
 
-def known_wavelet(name: str) -> None:
-    """Raises a ModelError if PyWavelets knows no such discrete wavelet."""
-    if name == "haar":
-        return
-    _ptwt()
-    import pywt
-
-    if name not in pywt.wavelist(kind="discrete"):
-        raise ModelError(f"there is no wavelet {name!r}; `haar`, `db2`, `sym4`, ... as PyWavelets names them")
-
-
 def _ptwt() -> Any:
     try:
         import ptwt

@@ -7,7 +7,6 @@ Axes: B batch, C channels, D H W voxels, N visible cells, b tokens along an edge
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from wavespark.errors import ModelError
 from wavespark.models.blocks import depth_rates, kept_samples, scaled
 from wavespark.models.encoder import Encoder
 from wavespark.models.idle import with_idle
+from wavespark.models.settings import ResEncSettings
 from wavespark.sparse import (
     AvgPool3d,
     CellLayout,
@@ -28,26 +28,6 @@ from wavespark.sparse import (
     VisibleCells,
     gather_cells,
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ResEncSettings:
-    """The shape of a ResEnc; one entry a stage. Stage i has stride 2^i, the last stage has one token a cell."""
-
-    channels: tuple[int, ...] = (32, 64, 128, 256, 320, 320)
-    blocks: tuple[int, ...] = (1, 3, 4, 6, 6, 6)
-    drop_path: float = 0.0
-    """Largest probability to leave out a block for a sample; it grows linearly with depth from 0."""
-    gradient_checkpointing: bool = False
-    """Whether blocks are computed again in the backward pass instead of kept: less memory, about a third more time."""
-
-    def __post_init__(self) -> None:
-        if not 2 <= len(self.channels) == len(self.blocks) <= 8:
-            raise ModelError(f"channels {self.channels} and blocks {self.blocks} must name the same 2 to 8 stages")
-        if min(*self.channels, *self.blocks) < 1:
-            raise ModelError(f"channels {self.channels} and blocks {self.blocks} must be at least 1")
-        if not 0 <= self.drop_path < 1:
-            raise ModelError(f"drop_path {self.drop_path} must be in [0, 1)")
 
 
 class ResEnc(Encoder):
@@ -65,8 +45,9 @@ class ResEnc(Encoder):
     settings: ResEncSettings
 
     def __init__(self, settings: ResEncSettings, stems: Mapping[str, int]) -> None:
-        strides = tuple(2**i for i in range(len(settings.channels)))
-        super().__init__(settings, stems, cell=strides[-1], strides=strides, channels=settings.channels)
+        super().__init__(
+            settings, stems, cell=settings.cell, strides=settings.strides, channels=settings.level_channels
+        )
         first = settings.channels[0]
         made = {name: _Stem(count, first) for name, count in stems.items()}
         if len(made) == 1:

@@ -6,48 +6,16 @@ Axes: B batch, C channels, D H W voxels, N visible cells, b = 2 tokens along an 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from wavespark.errors import ModelError
-from wavespark.models.blocks import Rotation, WaveletBlock, check_heads, depth_rates, initialise
+from wavespark.models.blocks import Rotation, WaveletBlock, depth_rates, initialise
 from wavespark.models.encoder import Encoder
 from wavespark.models.idle import others, with_idle
+from wavespark.models.settings import SeedWaveFormerSettings
 from wavespark.models.spark_encoder import SparKEncoder
 from wavespark.sparse import CellLayout, VisibleCells, gather_cells
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SeedWaveFormerSettings:
-    """The shape of the isotropic variant."""
-
-    patch: int = 16
-    """Voxels along each edge of a token."""
-    dim: int = 256
-    depth: int = 4
-    heads: int = 8
-    mlp_ratio: int = 4
-    drop_path: float = 0.0
-    """Largest probability to leave out a block for a sample; it grows linearly with depth from 0."""
-    sparse: tuple[int, ...] = ()
-    """Channels of the sparse convolutions on top, at the stride of the tokens and twice that, e.g. (128, 64); none by default."""
-    gradient_checkpointing: bool = False
-    """Whether blocks are computed again in the backward pass instead of kept: less memory, about a third more time."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.patch <= 64 or self.depth < 1 or self.mlp_ratio < 1:
-            raise ModelError(
-                f"patch {self.patch} must be 1 to 64 voxels, depth {self.depth} and mlp_ratio {self.mlp_ratio} at least 1"
-            )
-        check_heads((self.dim,), (self.heads,))
-        if len(self.sparse) > 2 or (self.sparse and min(self.sparse) < 1):
-            raise ModelError(
-                f"sparse {self.sparse}: a cell of 2^3 tokens has room for at most two scales of at least 1 channel"
-            )
-        if not 0 <= self.drop_path < 1:
-            raise ModelError(f"drop_path {self.drop_path} must be in [0, 1)")
 
 
 class SeedWaveFormer(Encoder):
@@ -63,9 +31,9 @@ class SeedWaveFormer(Encoder):
 
     def __init__(self, settings: SeedWaveFormerSettings, stems: Mapping[str, int]) -> None:
         patch, dim = settings.patch, settings.dim
-        coarse = settings.sparse[1:]
-        strides = (patch, 2 * patch)[: 1 + len(coarse)]
-        super().__init__(settings, stems, cell=2 * patch, strides=strides, channels=(dim, *coarse))
+        super().__init__(
+            settings, stems, cell=settings.cell, strides=settings.strides, channels=settings.level_channels
+        )
         self.stems = nn.ModuleDict({name: nn.Linear(patch**3 * count, dim) for name, count in stems.items()})
         self.stages = nn.ModuleList(
             WaveletBlock(

@@ -5,9 +5,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from wavespark.models.decoder import DecoderSettings, LightDecoder
+from wavespark.models.decoder import LightDecoder
 from wavespark.models.encoder import Encoder
 from wavespark.models.idle import with_idle
+from wavespark.models.settings import DecoderSettings
 from wavespark.models.unet_pretraining import DensifiedDecoder
 
 

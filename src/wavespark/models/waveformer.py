@@ -6,55 +6,16 @@ Axes: B batch, C channels, D H W voxels or grid, N visible cells, b tokens along
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from wavespark.errors import ModelError
-from wavespark.models.blocks import Rotation, WaveletBlock, check_heads, depth_rates, initialise
+from wavespark.models.blocks import Rotation, WaveletBlock, depth_rates, initialise
 from wavespark.models.encoder import Encoder
 from wavespark.models.idle import others, with_idle
-from wavespark.models.long_wavelets import check_wavelet, known_wavelet
+from wavespark.models.long_wavelets import check_wavelet
+from wavespark.models.settings import WaveFormerSettings
 from wavespark.sparse import CellLayout, VisibleCells, gather_cells, haar_dwt, split_blocks
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WaveFormerSettings:
-    """The shape of a WaveFormer; one entry a stage. Stage i has stride 2^(i+1), the last stage has one token a cell."""
-
-    channels: tuple[int, ...] = (48, 96, 192, 384)
-    depths: tuple[int, ...] = (2, 2, 2, 2)
-    heads: tuple[int, ...] = (3, 6, 12, 24)
-    mlp_ratio: int = 4
-    drop_path: float = 0.0
-    """Largest probability to leave out a block for a sample; it grows linearly with depth from 0."""
-    multi_scale: bool = False
-    """Whether the finer low-pass scales attend too, inside each cell."""
-    wavelet: str = "haar"
-    """Other wavelets (PyWavelets' names, through ptwt) compute whole crops only: with hidden cells they are refused."""
-    gradient_checkpointing: bool = False
-    """Whether blocks are computed again in the backward pass instead of kept: less memory, about a third more time."""
-
-    def __post_init__(self) -> None:
-        if not len(self.channels) == len(self.depths) == len(self.heads) >= 1:
-            raise ModelError(
-                f"channels {self.channels}, depths {self.depths} and heads {self.heads} must name the same stages"
-            )
-        check_heads(self.channels, self.heads)
-        if min(self.depths) < 0 or self.mlp_ratio < 1:
-            raise ModelError(f"depths {self.depths} must not be negative and mlp_ratio {self.mlp_ratio} at least 1")
-        if not 0 <= self.drop_path < 1:
-            raise ModelError(f"drop_path {self.drop_path} must be in [0, 1)")
-        if self.multi_scale and self.wavelet != "haar":
-            raise ModelError(
-                f"multi_scale attends inside cells, which the wavelet {self.wavelet!r} does not keep apart"
-            )
-        known_wavelet(self.wavelet)
-
-    @property
-    def stages(self) -> int:
-        return len(self.channels)
 
 
 class WaveFormer(Encoder):
@@ -72,8 +33,9 @@ class WaveFormer(Encoder):
 
     def __init__(self, settings: WaveFormerSettings, stems: Mapping[str, int]) -> None:
         stages = settings.stages
-        strides = tuple(2 ** (i + 1) for i in range(stages))
-        super().__init__(settings, stems, cell=2**stages, strides=strides, channels=settings.channels)
+        super().__init__(
+            settings, stems, cell=settings.cell, strides=settings.strides, channels=settings.level_channels
+        )
         self.stems = nn.ModuleDict({name: nn.Linear(8 * count, settings.channels[0]) for name, count in stems.items()})
         rates = depth_rates(settings.drop_path, sum(settings.depths))
         self.stages = nn.ModuleList()

@@ -1,12 +1,17 @@
 """Volumes to a store: RAS, one voxel size, values, foreground box; chunked, checksummed; and the store opened."""
 
-from wavespark.prepare.recipe import Recipe, load_recipe, recipe_names
-from wavespark.prepare.report import PrepareReport
-from wavespark.prepare.run import prepare
-from wavespark.prepare.splits import held_out
-from wavespark.prepare.store import Damage, Store, open_store
-from wavespark.prepare.stored import StoredVolume
-from wavespark.prepare.workers import Limits
+from typing import TYPE_CHECKING
+
+from wavespark.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from wavespark.prepare.recipe import Recipe, load_recipe, recipe_names
+    from wavespark.prepare.report import PrepareReport
+    from wavespark.prepare.run import prepare
+    from wavespark.prepare.splits import held_out
+    from wavespark.prepare.store import Damage, Store, open_store
+    from wavespark.prepare.stored import StoredVolume
+    from wavespark.prepare.workers import Limits
 
 __all__ = [
     "Damage",
@@ -21,3 +26,5 @@ __all__ = [
     "prepare",
     "recipe_names",
 ]
+
+__getattr__, __dir__ = lazy_exports(__name__)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from wavespark.errors import SettingsError
 from wavespark.prepare.datasets import find_in_dataset
-from wavespark.prepare.datasets.names import DatasetName
 from wavespark.prepare.manifest import SOURCES, Record, read_items, read_lines
+from wavespark.prepare.recipe import DatasetName
 from wavespark.volumes import ReadingSettings, Refusal, Source
 
 

@@ -4,15 +4,19 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import blosc2
 import numpy as np
 
 from wavespark.errors import StoreError
-from wavespark.prepare.item import Item
 from wavespark.prepare.manifest import RECORD, Record, encode_line
 from wavespark.prepare.recipe import Recipe
 from wavespark.volumes import LABEL_NAME, Volume
+
+if TYPE_CHECKING:
+    import blosc2
+
+    from wavespark.prepare.item import Item
 
 VOXELS, FOREGROUND = "voxels.b2nd", "foreground.b2nd"
 CHUNK, BLOCK = 128, 32
@@ -35,7 +39,7 @@ class Known:
 
 
 def item_files(
-    item: Item, volume: Volume, known: Known, source_id: str, of: int, recipe: Recipe
+    item: "Item", volume: Volume, known: Known, source_id: str, of: int, recipe: Recipe
 ) -> tuple[Record, dict[str, bytes]]:
     """The record and the files of an item.
 
@@ -82,11 +86,15 @@ def _compress(array: np.ndarray) -> bytes:
 
     LZ4HC unpacks two to three times as fast as zstd, and where noise fills the low bytes, as in most acquired images, it is little larger.
     """
+    import blosc2  # not at the top: a store is looked at without it
+
     dense, quick = _frame(array, blosc2.Codec.ZSTD), _frame(array, blosc2.Codec.LZ4HC)
     return quick if len(quick) <= WORTH * len(dense) else dense
 
 
-def _frame(array: np.ndarray, codec: blosc2.Codec) -> bytes:
+def _frame(array: np.ndarray, codec: "blosc2.Codec") -> bytes:
+    import blosc2
+
     blosc2.set_nthreads(1)
     chunks = [min(CHUNK, size) for size in array.shape]
     blocks = [min(BLOCK, size) for size in chunks]

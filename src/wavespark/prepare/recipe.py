@@ -12,10 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from wavespark.errors import SettingsError
-from wavespark.prepare.datasets.names import DatasetName
 from wavespark.prepare.settings import Settings, build, override
 
 Positive = Annotated[float, Field(gt=0)]
+
+
+DatasetName = Literal["auto", "plain", "rsna-2025", "openmind", "deeplesion", "bids"]
+"""Data sets whose folder layout is known."""
 
 
 class Window(Settings):

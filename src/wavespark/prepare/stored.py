@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import blosc2
 import numpy as np
 
 from wavespark.errors import ShapeError, StoreError
@@ -48,6 +47,8 @@ class Items:
             self._reset()
         key = name, file
         if key not in self._open:
+            import blosc2  # not at the top: a store is looked at without it
+
             blosc2.set_nthreads(
                 1
             )  # before first use: threads of blosc2 do not survive a fork, and the child would wait for ever

@@ -1,11 +1,16 @@
 """Training crops from a store: each a function of (seed, draw), whichever process makes it; and what changes them."""
 
-from wavespark.sampling.augment import STRONG, Augmentation
-from wavespark.sampling.crops import Crop, Region, read_crop
-from wavespark.sampling.dataset import Batch, CropDataset, batches, collate
-from wavespark.sampling.lateral import NO_SIDES, Sides
-from wavespark.sampling.scene import Scene, flipped
-from wavespark.sampling.split import Split, split_store
+from typing import TYPE_CHECKING
+
+from wavespark.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from wavespark.sampling.augment import STRONG, Augmentation
+    from wavespark.sampling.crops import Crop, Region, read_crop
+    from wavespark.sampling.dataset import Batch, CropDataset, batches, collate
+    from wavespark.sampling.lateral import NO_SIDES, Sides
+    from wavespark.sampling.scene import Scene, flipped
+    from wavespark.sampling.split import Split, split_store
 
 __all__ = [
     "NO_SIDES",
@@ -24,3 +29,5 @@ __all__ = [
     "read_crop",
     "split_store",
 ]
+
+__getattr__, __dir__ = lazy_exports(__name__)

@@ -1,15 +1,20 @@
 """File or folder to volumes: NIfTI, DICOM and others, read safely, checked, and named only by keyed hashes."""
 
-from wavespark.volumes.dicom import mark_in_mm
-from wavespark.volumes.finding import find_sources, find_with_places
-from wavespark.volumes.labels import read_label_map
-from wavespark.volumes.manifest import checked_path
-from wavespark.volumes.orientation import affine_from_axes, axes_to_ras, axis_codes, is_usable, spacing_of, to_ras
-from wavespark.volumes.privacy import new_secret, patient_id, source_id
-from wavespark.volumes.reading import read_source, read_volumes
-from wavespark.volumes.settings import AssumedGeometry, ReadingSettings
-from wavespark.volumes.source import LABEL_NAME, Beside, Mark, Source
-from wavespark.volumes.volume import CONTRASTS, MODALITIES, Found, Refusal, Volume, content_hash
+from typing import TYPE_CHECKING
+
+from wavespark.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from wavespark.volumes.dicom import mark_in_mm
+    from wavespark.volumes.finding import find_sources, find_with_places
+    from wavespark.volumes.labels import read_label_map
+    from wavespark.volumes.manifest import checked_path
+    from wavespark.volumes.orientation import affine_from_axes, axes_to_ras, axis_codes, is_usable, spacing_of, to_ras
+    from wavespark.volumes.privacy import new_secret, patient_id, source_id
+    from wavespark.volumes.reading import read_source, read_volumes
+    from wavespark.volumes.settings import AssumedGeometry, ReadingSettings
+    from wavespark.volumes.source import LABEL_NAME, Beside, Mark, Source
+    from wavespark.volumes.volume import CONTRASTS, MODALITIES, Found, Refusal, Volume, content_hash
 
 __all__ = [
     "CONTRASTS",
@@ -41,3 +46,5 @@ __all__ = [
     "spacing_of",
     "to_ras",
 ]
+
+__getattr__, __dir__ = lazy_exports(__name__)

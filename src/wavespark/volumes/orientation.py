@@ -5,7 +5,6 @@ upwards (superior). DICOM writes LPS, where x and y have the other sign: that is
 """
 
 import numpy as np
-from nibabel.orientations import io_orientation
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Turns LPS millimetres into RAS millimetres, and back."""
@@ -34,6 +33,8 @@ def axes_to_ras(affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, b
     Returns:
         (order, flip): `voxels.transpose(order)` then flipping along the marked axes points to R, A, S.
     """
+    from nibabel.orientations import io_orientation  # not at the top: settings are checked without nibabel
+
     found = io_orientation(np.asarray(affine, np.float64))  # row = array axis: (direction it runs along, +1 or -1)
     order = np.argsort(found[:, 0])
     x, y, z = order.tolist()

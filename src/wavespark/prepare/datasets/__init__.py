@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wavespark.prepare.datasets import bids, deeplesion, openmind, rsna
-from wavespark.prepare.datasets.names import DatasetName
+from wavespark.prepare.recipe import DatasetName
 from wavespark.volumes import ReadingSettings, Refusal, Source, find_with_places
 
 Sources = tuple[tuple[Source, ...], tuple[Refusal, ...]]
