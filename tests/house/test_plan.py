@@ -60,6 +60,6 @@ def test_what_stands_is_in_the_plan() -> None:
 
 def test_the_reader_of_the_plan_notices_both() -> None:
     assert expanded("dicom_{file,header}.py") == ["dicom_file.py", "dicom_header.py"]
-    assert "cell_*.py" in plan()["sparse"]
-    assert "engines/torch.py" in plan()["sparse"]
+    assert "cells/forms/halo.py" in plan()["sparse"]
+    assert "voxels/engines/torch.py" in plan()["sparse"]
     assert not list((SOURCE / "sparse").glob("no_such_*.py"))

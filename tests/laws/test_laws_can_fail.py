@@ -9,7 +9,12 @@ from models import test_waveformer
 from wavespark.models import blocks, waveformer
 from wavespark.models.blocks import CellAttention, Rotation
 from wavespark.models.waveformer import WaveFormer
-from wavespark.sparse import CellLayout, VisibleCells, cell_halo, wavelets
+from wavespark.sparse import (
+    CellLayout,
+    VisibleCells,
+)
+from wavespark.sparse.cells import wavelets
+from wavespark.sparse.cells.forms import halo as cell_halo
 
 SIZE, BORDERED = (24, 24, 24), (19, 24, 13)
 DTYPE = torch.float64

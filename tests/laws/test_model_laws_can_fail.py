@@ -8,7 +8,11 @@ from laws import test_every_model
 from laws.faults import the_law_notices
 from models import test_pretraining, test_resenc, test_segmentation, test_spark_encoder
 from wavespark.models import blocks, densify, encoder, resenc, spark_encoder, unet_pretraining
-from wavespark.sparse import VisibleCells, cell_norm, cell_strided
+from wavespark.sparse import (
+    VisibleCells,
+)
+from wavespark.sparse.cells import norm as cell_norm
+from wavespark.sparse.cells import strided as cell_strided
 
 EQUAL = test_every_model.test_it_equals_an_independent_dense_network_and_so_do_all_gradients
 NO_BIT = test_every_model.test_hidden_voxels_change_no_bit_of_a_feature_nor_of_a_gradient_of_a_weight

@@ -7,8 +7,14 @@ import torch
 from laws.tiny import tiny_encoder
 from wavespark.errors import ShapeError
 from wavespark.models.blocks import WaveletBlock
-from wavespark.sparse import CellLayout, VisibleCells, join_blocks, split_blocks, wavelets
-from wavespark.sparse.wavelets import BANDS
+from wavespark.sparse import (
+    CellLayout,
+    VisibleCells,
+    join_blocks,
+    split_blocks,
+)
+from wavespark.sparse.cells import wavelets
+from wavespark.sparse.cells.wavelets import BANDS
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 

@@ -25,7 +25,7 @@ from wavespark.sparse import (
     SumPool3d,
     cat,
 )
-from wavespark.sparse.conv import strided_conv, submanifold_conv, transposed_conv
+from wavespark.sparse.layers.conv import strided_conv, submanifold_conv, transposed_conv
 
 HERE = Path(__file__).resolve()
 SHARED = Path(os.environ.get("WAVESPARK_SHARED_DATA") or HERE.parents[2].parent / "shared" / "data")

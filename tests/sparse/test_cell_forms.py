@@ -10,11 +10,11 @@ from wavespark.sparse import (
     CellLayout,
     SubmanifoldConv3d,
     VisibleCells,
-    cell_conv,
-    cell_gradient,
     convolution_plan,
     submanifold_conv,
 )
+from wavespark.sparse.cells import conv as cell_conv
+from wavespark.sparse.cells.forms import gradient as cell_gradient
 
 EXACT = 1e-10
 CASES = [

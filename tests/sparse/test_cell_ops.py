@@ -25,14 +25,14 @@ from wavespark.sparse import (
     SumPool3d,
     TransposedConv3d,
     VisibleCells,
-    cell_conv,
-    cell_halo,
-    cell_norm,
-    cell_strided,
     submanifold_conv,
 )
-from wavespark.sparse.conv import strided_conv
-from wavespark.sparse.conv import submanifold_conv as dispatched
+from wavespark.sparse.cells import conv as cell_conv
+from wavespark.sparse.cells import norm as cell_norm
+from wavespark.sparse.cells import strided as cell_strided
+from wavespark.sparse.cells.forms import halo as cell_halo
+from wavespark.sparse.layers.conv import strided_conv
+from wavespark.sparse.layers.conv import submanifold_conv as dispatched
 
 SIZES = [(24, 16, 32), (19, 24, 13), (17, 9, 8)]
 C, OUT = 3, 5

@@ -12,10 +12,10 @@ from wavespark.sparse import (
     TransposedConv3d,
     VisibleCells,
     cat,
-    cell_halo,
     gather_cells,
     submanifold_conv,
 )
+from wavespark.sparse.cells.forms import halo as cell_halo
 
 SIZES = [(24, 16, 32), (19, 24, 13)]
 

@@ -20,7 +20,7 @@ from wavespark.sparse import (
     cat,
     prune,
 )
-from wavespark.sparse.coordinates import Coordinates
+from wavespark.sparse.voxels.coordinates import Coordinates
 
 
 def sites(*rows: tuple[int, int, int, int]) -> Tensor:

@@ -18,7 +18,7 @@ from wavespark.sparse import (
     SubmanifoldConv3d,
     TransposedConv3d,
 )
-from wavespark.sparse.conv import strided_conv, submanifold_conv, transposed_conv
+from wavespark.sparse.layers.conv import strided_conv, submanifold_conv, transposed_conv
 
 Triple = tuple[int, int, int]
 GRIDS = st.tuples(*[st.integers(1, 6)] * 3)
@@ -98,7 +98,7 @@ def test_a_depthwise_convolution_is_that_of_torch_or_refused(monkeypatch: pytest
         with pytest.raises(ShapeError, match="groups must be 1 or"):
             SubmanifoldConv3d(*channels, groups=groups)
     x = Scene(1, (3, 3, 3), 0.5, 0).voxels
-    monkeypatch.setattr("wavespark.sparse.voxel_conv.current_engine", lambda: SimpleNamespace(name="spconv"))
+    monkeypatch.setattr("wavespark.sparse.voxels.conv.current_engine", lambda: SimpleNamespace(name="spconv"))
     with pytest.raises(SettingsError, match="'spconv' has no depthwise convolution"):
         SubmanifoldConv3d(3, 3, groups=3, dtype=torch.float64)(x)
 
@@ -188,7 +188,7 @@ def test_a_crowded_and_a_scattered_map_give_the_same_numbers(monkeypatch: pytest
     weight, bias = s.weights(4, 3, 3, 3, 3, out=4)
     results = []
     for crowded in (0.0, 2.0):
-        monkeypatch.setattr("wavespark.sparse.kernel_map._CROWDED", crowded)
+        monkeypatch.setattr("wavespark.sparse.voxels.kernel_map._CROWDED", crowded)
         y = submanifold_conv(s.voxels, weight, bias)
         results.append((y.features, *gradients(y.features.square().sum(), None, s.dense, weight, bias)))
     assert all(relative(a, b) < 1e-12 for a, b in zip(*results, strict=True))

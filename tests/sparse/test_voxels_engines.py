@@ -1,6 +1,5 @@
 """One conformance suite for every engine that is installed, and choices that are never swapped silently."""
 
-import sys
 import threading
 from types import SimpleNamespace
 
@@ -12,8 +11,9 @@ from hypothesis import strategies as st
 from oracles.dense_reference import gradients, relative, strided, submanifold, transposed
 from wavespark.errors import DependencyError, SettingsError
 from wavespark.sparse import SparseVoxels, SubmanifoldConv3d, current_engine, engines, set_engine
-from wavespark.sparse.conv import strided_conv, submanifold_conv, transposed_conv
-from wavespark.sparse.engines.spconv import SpconvEngine
+from wavespark.sparse.layers.conv import strided_conv, submanifold_conv, transposed_conv
+from wavespark.sparse.voxels.engines import choice
+from wavespark.sparse.voxels.engines.spconv import SpconvEngine
 
 
 def usable() -> list[str]:
@@ -117,10 +117,8 @@ class _Zeros:
 
 
 def test_the_choice_decides_who_computes_and_ends_with_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    room = sys.modules["wavespark.sparse.engines"]  # the package exports a function of the same name
-
-    real = room._load
-    monkeypatch.setattr(room, "_load", lambda name: _Zeros() if name == "spconv" else real(name))
+    real = choice._load
+    monkeypatch.setattr(choice, "_load", lambda name: _Zeros() if name == "spconv" else real(name))
     x, conv = SparseVoxels(torch.ones(1, 2), torch.zeros(1, 4, dtype=torch.int32)), SubmanifoldConv3d(2, 2, bias=False)
     with set_engine("spconv"):
         assert conv(x).features.abs().sum() == 0
@@ -131,10 +129,8 @@ def test_the_choice_decides_who_computes_and_ends_with_its_block(monkeypatch: py
 
 
 def test_another_thread_keeps_its_own_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    room = sys.modules["wavespark.sparse.engines"]  # the package exports a function of the same name
-
-    real, seen = room._load, []
-    monkeypatch.setattr(room, "_load", lambda name: _Zeros() if name == "spconv" else real(name))
+    real, seen = choice._load, []
+    monkeypatch.setattr(choice, "_load", lambda name: _Zeros() if name == "spconv" else real(name))
     with set_engine("spconv"):
         thread = threading.Thread(target=lambda: seen.append(current_engine().name))
         thread.start()

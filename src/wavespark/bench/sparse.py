@@ -27,7 +27,7 @@ from wavespark.bench.sparse_forms import (
 from wavespark.bench.sparse_memory import compare_memory
 from wavespark.errors import SettingsError, WavesparkError
 from wavespark.sparse import CellLayout, engines, set_engine
-from wavespark.sparse.cell_borders import borders
+from wavespark.sparse.cells.forms.borders import borders
 
 CELL_TARGETS = {16: 1.10, 8: 1.20}
 """What visible cells of so many tokens may cost beyond their visible share of the dense form."""

@@ -1,23 +1,19 @@
-"""Operations on visible cells and sparse voxels."""
+"""Operations on visible cells and sparse voxels.
 
-from wavespark.sparse import (  # noqa: F401  (they register what visible cells and sparse voxels can do)
-    cell_norm,
-    cell_pool,
-    cell_strided,
-    voxel_conv,
-    voxel_norm,
-    voxel_pool,
-)
-from wavespark.sparse.cell_conv import ConvolutionPlan, convolution_plan, submanifold_conv
-from wavespark.sparse.cell_layout import CellLayout
-from wavespark.sparse.cells import VisibleCells, cut_cells, gather_cells
-from wavespark.sparse.conv import StridedConv3d, SubmanifoldConv3d, TransposedConv3d
-from wavespark.sparse.engines import current_engine, engines, set_engine
-from wavespark.sparse.norm import SparseBatchNorm, SparseGELU, SparseInstanceNorm, SparseLayerNorm, SparseReLU
-from wavespark.sparse.pool import AvgPool3d, GlobalAvgPool, GlobalMaxPool, MaxPool3d, SumPool3d
-from wavespark.sparse.values import cat
-from wavespark.sparse.voxels import SparseVoxels, prune
-from wavespark.sparse.wavelets import haar_dwt, haar_idwt, join_blocks, split_blocks
+`cells` is the product: features of visible cells, and nothing else. `voxels` is the general coordinate form, the oracle of `cells` and the form that
+talks to other libraries. `layers` are modules that take either kind.
+"""
+
+from wavespark.sparse.cells.conv import ConvolutionPlan, convolution_plan
+from wavespark.sparse.cells.layout import CellLayout
+from wavespark.sparse.cells.value import VisibleCells, cut_cells, gather_cells
+from wavespark.sparse.cells.wavelets import haar_dwt, haar_idwt, join_blocks, split_blocks
+from wavespark.sparse.convert import cat
+from wavespark.sparse.layers.conv import StridedConv3d, SubmanifoldConv3d, TransposedConv3d, submanifold_conv
+from wavespark.sparse.layers.norm import SparseBatchNorm, SparseGELU, SparseInstanceNorm, SparseLayerNorm, SparseReLU
+from wavespark.sparse.layers.pool import AvgPool3d, GlobalAvgPool, GlobalMaxPool, MaxPool3d, SumPool3d
+from wavespark.sparse.voxels.engines.choice import current_engine, engines, set_engine
+from wavespark.sparse.voxels.value import SparseVoxels, prune
 
 __all__ = [
     "AvgPool3d",

@@ -7,16 +7,27 @@ on their number. Columns never exceed a chunk that stays in the processor's cach
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wavespark.sparse.kernel_map import Group
-
 _COLUMN_BYTES_CPU = 2**21
 _COLUMN_BYTES_ACCELERATOR = 2**28
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Output rows that use the same kernel offsets."""
+
+    rows: Tensor | None
+    """int64 [n]: the output rows; None means all, in order."""
+    offsets: tuple[int, ...]
+    """The T kernel offsets used, as positions in the flattened kernel."""
+    index: Tensor
+    """int32 [n, T]: the input row read at each offset; the number of input rows where that site is not active."""
 
 
 def gather_gemm(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wavespark.shapes import Triple, product
-from wavespark.sparse.cell_layout import CellLayout
+from wavespark.sparse.cells.layout import CellLayout
 
 _TOWARDS: tuple[Triple, ...] = tuple((x, y, z) for x, y, z in combinations((-1, 0, 1), repeat=3))
 _KINDS = tuple(

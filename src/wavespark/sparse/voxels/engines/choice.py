@@ -8,52 +8,11 @@ rules. Norms and pooling do not depend on the engine.
 import importlib
 import warnings
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
-from typing import Protocol
-
-from torch import Tensor
 
 from wavespark.errors import DependencyError, SettingsError
-from wavespark.shapes import Triple
-from wavespark.sparse.coordinates import Coordinates
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Convolution:
-    """What to compute: from which sites to which, with which kernel."""
-
-    source: Coordinates
-    target: Coordinates
-    kernel: Triple
-    stride: Triple = (1, 1, 1)
-    dilation: Triple = (1, 1, 1)
-    transposed: bool = False
-    """From coarse to fine sites: the adjoint of the strided convolution."""
-    depthwise: bool = False
-    """Each channel alone; the weight is [C, 1, k, k, k]. Submanifold convolutions by the engine `torch`."""
-
-    @property
-    def is_submanifold(self) -> bool:
-        """Whether input and output are the same rows."""
-        return self.source is self.target
-
-
-class Engine(Protocol):
-    """Computes convolutions on sparse sites, differentiable in features and weight."""
-
-    name: str
-
-    def convolve(self, features_NC: Tensor, weight: Tensor, task: Convolution) -> Tensor:
-        """[n, C_out]: features at the sites of `task.target`, in their order.
-
-        Args:
-            features_NC: rows as the sites of `task.source`.
-            weight: [out, in, k, k, k], or [in, out, k, k, k] if transposed.
-        """
-        ...
-
+from wavespark.sparse.voxels.engines.contract import Engine
 
 _ADVICE = {
     "torch": "",
@@ -76,7 +35,7 @@ def _load(name: str) -> Engine:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what these libraries warn of at import is theirs to mend
-            engine: Engine = importlib.import_module(f"wavespark.sparse.engines.{name}").load()
+            engine: Engine = importlib.import_module(f"wavespark.sparse.voxels.engines.{name}").load()
     except ImportError as error:
         raise EngineMissingError(
             name,

@@ -1,16 +1,37 @@
-"""From sparse voxels to visible cells: rows are moved, nothing is computed.
+"""Functions on both kinds of sparse value: conversion, which moves rows and computes nothing, and concatenation.
 
 Axes: B batch, C channels, D H W grid, N visible cells.
 """
 
+from collections.abc import Sequence
+from typing import overload
+
 import torch
 
-from wavespark.errors import SitesError
+from wavespark.errors import ShapeError, SitesError
 from wavespark.shapes import Triple, ceil_div
-from wavespark.sparse.cell_layout import CellLayout
-from wavespark.sparse.cells import VisibleCells
-from wavespark.sparse.coordinates import Lattice
-from wavespark.sparse.voxels import SparseVoxels
+from wavespark.sparse.cells.layout import CellLayout
+from wavespark.sparse.cells.value import VisibleCells, cat_cells
+from wavespark.sparse.kinds import SparseValue
+from wavespark.sparse.voxels.coordinates import Lattice
+from wavespark.sparse.voxels.value import SparseVoxels, cat_voxels
+
+
+def to_sparse(x: VisibleCells) -> SparseVoxels:
+    """Return the same values as general sparse voxels; sites are in voxels of the crop, multiples of the stride."""
+    block, stride = x.block, x.stride
+    axes = [
+        (x.cells[:, a + 1, None] * block[a] + torch.arange(block[a], device=x.cells.device)) * stride[a]
+        for a in range(3)
+    ]
+    d, h, w = (axes[a].reshape(-1, *(block[a] if a == i else 1 for i in range(3))).expand(-1, *block) for a in range(3))
+    sample = x.cells[:, 0, None, None, None].expand(-1, *block)
+    sites = torch.stack((sample, d, h, w), -1).reshape(-1, 4)
+    features = x.features.reshape(-1, x.channels)
+    inside = x.layout.inside(block)
+    if inside is not None:
+        sites, features = sites[inside.flatten()], features[inside.flatten()]
+    return SparseVoxels(features, sites.int(), stride=stride, batch_size=x.batch_size)
 
 
 def to_cells(x: SparseVoxels, cell: Triple, size: Triple | None = None) -> VisibleCells:
@@ -52,3 +73,26 @@ def to_cells(x: SparseVoxels, cell: Triple, size: Triple | None = None) -> Visib
         )
     padded = torch.cat((x.features, x.features.new_zeros(1, x.channels)))
     return VisibleCells(features=padded.index_select(0, rows).view(len(layout), bd, bh, bw, -1), layout=layout)
+
+
+@overload
+def cat(values: Sequence[SparseVoxels]) -> SparseVoxels: ...
+@overload
+def cat(values: Sequence[VisibleCells]) -> VisibleCells: ...
+def cat(values: Sequence[SparseValue]) -> SparseValue:
+    """Return the channels of several values on the same sites or tokens, one after the other; rows follow the first.
+
+    Raises:
+        SitesError: if sparse voxels do not have the same sites.
+        ShapeError: if visible cells do not have the same tokens, or there is no value, or some are of another kind.
+    """
+    if not values:
+        raise ShapeError("cat needs at least one value")
+    cells = [x for x in values if isinstance(x, VisibleCells)]
+    voxels = [x for x in values if isinstance(x, SparseVoxels)]
+    if len(cells) == len(values):
+        return cat_cells(cells)
+    if len(voxels) == len(values):
+        return cat_voxels(voxels)
+    names = ", ".join(type(x).__name__ for x in values)
+    raise ShapeError(f"cat takes SparseVoxels or VisibleCells, all of one kind, got {names}")

@@ -14,15 +14,13 @@ from torch import Tensor
 
 from wavespark.errors import ShapeError
 from wavespark.shapes import Triple, as_triple, product
-from wavespark.sparse import conv
-from wavespark.sparse.cell_borders import borders
-from wavespark.sparse.cell_columns import FewRowsConv
-from wavespark.sparse.cell_faces import FacesConv
-from wavespark.sparse.cell_gradient import FEWEST_CHANNELS, is_measured
-from wavespark.sparse.cell_halo import HaloConv, halo_index
-from wavespark.sparse.cells import VisibleCells
-from wavespark.sparse.gather_gemm import gather_gemm
-from wavespark.sparse.kernel_map import Group
+from wavespark.sparse.cells.forms.borders import borders
+from wavespark.sparse.cells.forms.columns import FewRowsConv
+from wavespark.sparse.cells.forms.faces import FacesConv
+from wavespark.sparse.cells.forms.gradient import FEWEST_CHANNELS, is_measured
+from wavespark.sparse.cells.forms.halo import HaloConv, halo_index
+from wavespark.sparse.cells.value import VisibleCells
+from wavespark.sparse.gather_gemm import Group, gather_gemm
 
 Form = Literal["pointwise", "whole", "faces", "columns", "halo"]
 
@@ -76,7 +74,6 @@ def convolution_plan(x: VisibleCells, weight: Tensor) -> ConvolutionPlan:
     return ConvolutionPlan("faces")
 
 
-@conv.submanifold_conv.register
 def submanifold_conv(
     x: VisibleCells, weight: Tensor, bias: Tensor | None = None, dilation: int | Triple = 1
 ) -> VisibleCells:

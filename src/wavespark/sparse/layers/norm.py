@@ -1,23 +1,23 @@
 """Norms and elementwise activations of sparse values: modules, and the functions behind them.
 
-Batch and instance statistics are taken over active rows only, so hidden positions neither count as zeros nor shift the
-mean. The functions dispatch on the kind of value; layer norm and activations act on each row alone and need no more
-than `with_features`.
+Batch and instance statistics are taken over active rows only, so hidden positions neither count as zeros nor shift the mean. Layer norm and
+activations act on each row alone.
 """
-
-from functools import singledispatch
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from wavespark.errors import ShapeError
+from wavespark.sparse.cells import norm as cells
+from wavespark.sparse.cells.value import VisibleCells
+from wavespark.sparse.kinds import Layer, SparseValue, T, unknown
+from wavespark.sparse.voxels import norm as voxels
+from wavespark.sparse.voxels.value import SparseVoxels
 
 
-@singledispatch
 def batch_norm(
-    x: Any,
+    x: T,
     mean: Tensor | None,
     variance: Tensor | None,
     weight: Tensor | None,
@@ -25,18 +25,25 @@ def batch_norm(
     training: bool,
     momentum: float,
     eps: float,
-) -> Any:
-    """Batch norm over all active rows; `mean` and `variance` are the running statistics, updated in training."""
-    raise ShapeError(f"batch norm takes SparseVoxels or VisibleCells, got {type(x).__name__}")
+) -> T:
+    """Return x normalised over all active rows; `mean` and `variance` are the running statistics, updated in training."""
+    if isinstance(x, VisibleCells):
+        return cells.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
+    if isinstance(x, SparseVoxels):
+        return voxels.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
+    raise unknown(x)
 
 
-@singledispatch
-def instance_norm(x: Any, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
-    """Normalisation of each channel over the active rows of each sample alone."""
-    raise ShapeError(f"instance norm takes SparseVoxels or VisibleCells, got {type(x).__name__}")
+def instance_norm(x: T, weight: Tensor | None, bias: Tensor | None, eps: float) -> T:
+    """Return x with each channel normalised over the active rows of each sample alone."""
+    if isinstance(x, VisibleCells):
+        return cells.instance_norm(x, weight, bias, eps)
+    if isinstance(x, SparseVoxels):
+        return voxels.instance_norm(x, weight, bias, eps)
+    raise unknown(x)
 
 
-class _Affine(nn.Module):
+class _Affine(Layer):
     def __init__(
         self, num_features: int, eps: float, affine: bool, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> None:
@@ -45,7 +52,7 @@ class _Affine(nn.Module):
         self.weight = nn.Parameter(torch.ones(num_features, device=device, dtype=dtype)) if affine else None
         self.bias = nn.Parameter(torch.zeros(num_features, device=device, dtype=dtype)) if affine else None
 
-    def _check(self, x: Any) -> None:
+    def _check(self, x: SparseValue) -> None:
         if x.features.shape[-1] != self.num_features:
             raise ShapeError(f"{type(self).__name__}({self.num_features}) got {x!r}")
 
@@ -75,7 +82,7 @@ class SparseBatchNorm(_Affine):
         self.register_buffer("running_var", torch.ones(num_features, device=device, dtype=dtype))
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long, device=device))
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: T) -> T:
         """The same sites, normalised by the batch (training) or the running statistics (eval)."""
         self._check(x)
         if self.training:
@@ -98,7 +105,7 @@ class SparseInstanceNorm(_Affine):
     ) -> None:
         super().__init__(num_features, eps, affine, device, dtype)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: T) -> T:
         """The same sites."""
         self._check(x)
         return instance_norm(x, self.weight, self.bias, self.eps)
@@ -117,24 +124,24 @@ class SparseLayerNorm(_Affine):
     ) -> None:
         super().__init__(num_features, eps, affine, device, dtype)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: T) -> T:
         """The same sites."""
         self._check(x)
         features = functional.layer_norm(x.features, (self.num_features,), self.weight, self.bias, self.eps)
         return x.with_features(features)
 
 
-class SparseReLU(nn.Module):
+class SparseReLU(Layer):
     """max(0, x) at the active sites."""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: T) -> T:
         """The same sites."""
         return x.with_features(functional.relu(x.features))
 
 
-class SparseGELU(nn.Module):
+class SparseGELU(Layer):
     """x * Phi(x) at the active sites."""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: T) -> T:
         """The same sites."""
         return x.with_features(functional.gelu(x.features))

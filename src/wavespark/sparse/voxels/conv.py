@@ -5,16 +5,17 @@ from torch import Tensor
 
 from wavespark.errors import SettingsError, ShapeError, SitesError
 from wavespark.shapes import Triple, as_triple
-from wavespark.sparse.conv import strided_conv, submanifold_conv, transposed_conv
-from wavespark.sparse.coordinates import Coordinates
-from wavespark.sparse.engines import Convolution, current_engine
-from wavespark.sparse.kernel_map import kernel_offsets
-from wavespark.sparse.voxels import SparseVoxels
+from wavespark.sparse.voxels.coordinates import Coordinates
+from wavespark.sparse.voxels.engines.choice import current_engine
+from wavespark.sparse.voxels.engines.contract import Convolution
+from wavespark.sparse.voxels.kernel_map import kernel_offsets
+from wavespark.sparse.voxels.value import SparseVoxels
 
 
-@submanifold_conv.register
 @torch.compiler.disable
-def _(x: SparseVoxels, weight: Tensor, bias: Tensor | None = None, dilation: int | Triple = 1) -> SparseVoxels:
+def submanifold_conv(
+    x: SparseVoxels, weight: Tensor, bias: Tensor | None = None, dilation: int | Triple = 1
+) -> SparseVoxels:
     depthwise = weight.ndim == 5 and tuple(weight.shape[:2]) == (x.channels, 1) and x.channels > 1
     kernel = _kernel(x, weight, x.channels if depthwise else weight.shape[1])
     if any(k % 2 == 0 for k in kernel):
@@ -28,9 +29,8 @@ def _(x: SparseVoxels, weight: Tensor, bias: Tensor | None = None, dilation: int
     return _convolve(x, weight, bias, task)
 
 
-@strided_conv.register
 @torch.compiler.disable
-def _(x: SparseVoxels, weight: Tensor, bias: Tensor | None = None, stride: int | Triple = 2) -> SparseVoxels:
+def strided_conv(x: SparseVoxels, weight: Tensor, bias: Tensor | None = None, stride: int | Triple = 2) -> SparseVoxels:
     kernel, steps = _kernel(x, weight, weight.shape[1]), as_triple(stride, "stride")
     kernel_offsets(kernel, steps)
     return _convolve(
@@ -41,9 +41,8 @@ def _(x: SparseVoxels, weight: Tensor, bias: Tensor | None = None, stride: int |
     )
 
 
-@transposed_conv.register
 @torch.compiler.disable
-def _(
+def transposed_conv(
     x: SparseVoxels,
     weight: Tensor,
     bias: Tensor | None = None,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from wavespark.errors import SettingsError
-from wavespark.sparse.coordinates import Coordinates
-from wavespark.sparse.engines import Convolution, Engine
+from wavespark.sparse.voxels.coordinates import Coordinates
+from wavespark.sparse.voxels.engines.contract import Convolution, Engine
 
 
 class SpconvEngine:

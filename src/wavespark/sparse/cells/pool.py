@@ -8,13 +8,12 @@ from torch.autograd.function import once_differentiable
 
 from wavespark.errors import ShapeError
 from wavespark.shapes import Triple
-from wavespark.sparse.cell_strided import check_windows, windows
-from wavespark.sparse.cells import VisibleCells
-from wavespark.sparse.pool import Reduction, global_pool, pool
+from wavespark.sparse.cells.strided import check_windows, windows
+from wavespark.sparse.cells.value import VisibleCells
+from wavespark.sparse.reduction import Reduction
 
 
-@pool.register
-def _(x: VisibleCells, reduction: Reduction, kernel_size: Triple, stride: Triple) -> VisibleCells:
+def pool(x: VisibleCells, reduction: Reduction, kernel_size: Triple, stride: Triple) -> VisibleCells:
     if kernel_size != stride:
         raise ShapeError(
             f"visible cells are pooled in windows that tile them, kernel_size = stride, got {kernel_size} and {stride}. "
@@ -34,8 +33,7 @@ def _(x: VisibleCells, reduction: Reduction, kernel_size: Triple, stride: Triple
     return x.with_features(total)
 
 
-@global_pool.register
-def _(x: VisibleCells, reduction: Reduction) -> Tensor:
+def global_pool(x: VisibleCells, reduction: Reduction) -> Tensor:
     inside, counts = x.layout.inside(x.block), x.layout.counts
     if reduction == "max":
         features = x.features if inside is None else x.features.where(inside[..., None], -torch.inf)

@@ -11,27 +11,15 @@ from dataclasses import dataclass
 from itertools import product as combinations
 
 import torch
-from torch import Tensor
 
 from wavespark.errors import ShapeError
 from wavespark.shapes import Triple, product
-from wavespark.sparse.coordinates import Coordinates
+from wavespark.sparse.gather_gemm import Group
+from wavespark.sparse.voxels.coordinates import Coordinates
 
 _ONE = (1, 1, 1)
 _CROWDED = 0.6
 """Share of active neighbours above which reading all K at once is faster than one by one (measured; both are exact)."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Group:
-    """Output rows that use the same kernel offsets."""
-
-    rows: Tensor | None
-    """int64 [n]: the output rows; None means all, in order."""
-    offsets: tuple[int, ...]
-    """The T kernel offsets used, as positions in the flattened kernel."""
-    index: Tensor
-    """int32 [n, T]: the input row read at each offset; the number of input rows where that site is not active."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,8 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from wavespark.errors import ShapeError
-from wavespark.sparse.cells import VisibleCells
-from wavespark.sparse.norm import batch_norm, instance_norm
+from wavespark.sparse.cells.value import VisibleCells
 
 _PIECE = 2**20
 """Bytes of a tensor at a time."""
@@ -25,8 +24,7 @@ _IN_PIECES = {"cpu"}
 """Devices on which instance norm goes piece by piece."""
 
 
-@batch_norm.register
-def _(
+def batch_norm(
     x: VisibleCells,
     mean: Tensor | None,
     variance: Tensor | None,
@@ -58,8 +56,7 @@ def _(
     return x.with_features(out.to(x.features.dtype)).zero_outside()
 
 
-@instance_norm.register
-def _(x: VisibleCells, weight: Tensor | None, bias: Tensor | None, eps: float) -> VisibleCells:
+def instance_norm(x: VisibleCells, weight: Tensor | None, bias: Tensor | None, eps: float) -> VisibleCells:
     inside, counts = x.layout.inside(x.block), x.layout.counts
     if inside is None and x.features.device.type not in _IN_PIECES:
         return x.with_features(_fused(x.features, weight, bias, counts, eps))

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from wavespark.sparse.engines import Convolution, Engine
 from wavespark.sparse.gather_gemm import gather_gemm, gather_scale
-from wavespark.sparse.kernel_map import strided_map, submanifold_map
+from wavespark.sparse.voxels.engines.contract import Convolution, Engine
+from wavespark.sparse.voxels.kernel_map import strided_map, submanifold_map
 
 
 class TorchEngine:

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wavespark.sparse.cell_borders import Borders
-from wavespark.sparse.cell_gradient import cells_weight_gradient, convolution_weight_gradient
+from wavespark.sparse.cells.forms.borders import Borders
+from wavespark.sparse.cells.forms.gradient import cells_weight_gradient, convolution_weight_gradient
 
 
 class FacesConv(torch.autograd.Function):

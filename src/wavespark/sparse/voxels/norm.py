@@ -5,12 +5,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from wavespark.errors import ShapeError
-from wavespark.sparse.norm import batch_norm, instance_norm
-from wavespark.sparse.voxels import SparseVoxels
+from wavespark.sparse.voxels.value import SparseVoxels
 
 
-@batch_norm.register
-def _(
+def batch_norm(
     x: SparseVoxels,
     mean: Tensor | None,
     variance: Tensor | None,
@@ -30,8 +28,7 @@ def _(
     return x.with_features(functional.batch_norm(x.features, mean, variance, weight, bias, training, momentum, eps))
 
 
-@instance_norm.register
-def _(x: SparseVoxels, weight: Tensor | None, bias: Tensor | None, eps: float) -> SparseVoxels:
+def instance_norm(x: SparseVoxels, weight: Tensor | None, bias: Tensor | None, eps: float) -> SparseVoxels:
     rows, counts = x.coordinates.by_sample
     features = x.features if rows is None else x.features.index_select(0, rows)
     exact = features.to(torch.promote_types(features.dtype, torch.float32))

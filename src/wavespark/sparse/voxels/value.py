@@ -12,10 +12,10 @@ from torch import Tensor
 
 from wavespark.errors import ShapeError, SitesError
 from wavespark.shapes import Triple, as_triple
-from wavespark.sparse.coordinates import Coordinates, flatten
+from wavespark.sparse.voxels.coordinates import Coordinates, flatten
 
 if TYPE_CHECKING:
-    from wavespark.sparse.cells import VisibleCells
+    from wavespark.sparse.cells.value import VisibleCells
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -168,8 +168,8 @@ class SparseVoxels:
         return self.on(self.coordinates.select(rows), self.features.index_select(0, rows))
 
     def to_cells(self, cell: int | Triple = 16, size: Triple | None = None) -> "VisibleCells":
-        """The same values as visible cells of `cell` voxels; see `voxel_cells.to_cells`."""
-        from wavespark.sparse.voxel_cells import to_cells
+        """Return the same values as visible cells of `cell` voxels; see `convert.to_cells`."""
+        from wavespark.sparse.convert import to_cells
 
         return to_cells(self, as_triple(cell, "cell"), size)
 

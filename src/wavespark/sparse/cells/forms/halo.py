@@ -15,13 +15,13 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from wavespark.errors import ShapeError
 from wavespark.shapes import Triple, product
-from wavespark.sparse.cell_gradient import (
+from wavespark.sparse.cells.forms.gradient import (
     cells_weight_gradient,
     convolution_weight_gradient,
     planar_weight_gradient,
     summed,
 )
-from wavespark.sparse.cell_layout import CellLayout
+from wavespark.sparse.cells.layout import CellLayout
 
 _CHUNK_BYTES = {"cpu": 4 * 2**20}
 """Bytes of halo at a time: about the second-level cache of a processor, and large enough on an accelerator to be one chunk in most steps."""

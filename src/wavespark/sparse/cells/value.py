@@ -14,10 +14,10 @@ from torch import Tensor
 
 from wavespark.errors import ShapeError
 from wavespark.shapes import Triple, as_triple, ceil_div
-from wavespark.sparse.cell_layout import CellLayout
+from wavespark.sparse.cells.layout import CellLayout
 
 if TYPE_CHECKING:
-    from wavespark.sparse.voxels import SparseVoxels
+    from wavespark.sparse.voxels.value import SparseVoxels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -131,23 +131,9 @@ class VisibleCells:
 
     def to_sparse(self) -> "SparseVoxels":
         """The same values as general sparse voxels; sites are in voxels of the crop, multiples of the stride."""
-        from wavespark.sparse.voxels import SparseVoxels
+        from wavespark.sparse.convert import to_sparse
 
-        block, stride = self.block, self.stride
-        axes = [
-            (self.cells[:, a + 1, None] * block[a] + torch.arange(block[a], device=self.cells.device)) * stride[a]
-            for a in range(3)
-        ]
-        d, h, w = (
-            axes[a].reshape(-1, *(block[a] if a == i else 1 for i in range(3))).expand(-1, *block) for a in range(3)
-        )
-        sample = self.cells[:, 0, None, None, None].expand(-1, *block)
-        sites = torch.stack((sample, d, h, w), -1).reshape(-1, 4)
-        features = self.features.reshape(-1, self.channels)
-        inside = self.layout.inside(block)
-        if inside is not None:
-            sites, features = sites[inside.flatten()], features[inside.flatten()]
-        return SparseVoxels(features, sites.int(), stride=stride, batch_size=self.batch_size)
+        return to_sparse(self)
 
     def __add__(self, other: "VisibleCells") -> Self:
         """The sum, token by token.

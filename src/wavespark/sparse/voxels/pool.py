@@ -7,14 +7,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wavespark.shapes import Triple
-from wavespark.sparse.kernel_map import Group, KernelMap, kernel_offsets, strided_map, submanifold_map
-from wavespark.sparse.pool import Reduction, global_pool, pool
-from wavespark.sparse.voxels import SparseVoxels
+from wavespark.sparse.gather_gemm import Group
+from wavespark.sparse.reduction import Reduction
+from wavespark.sparse.voxels.kernel_map import KernelMap, kernel_offsets, strided_map, submanifold_map
+from wavespark.sparse.voxels.value import SparseVoxels
 
 
-@pool.register
 @torch.compiler.disable
-def _(x: SparseVoxels, reduction: Reduction, kernel_size: Triple, stride: Triple) -> SparseVoxels:
+def pool(x: SparseVoxels, reduction: Reduction, kernel_size: Triple, stride: Triple) -> SparseVoxels:
     kernel_offsets(kernel_size, stride)
     fine, coarse = x.coordinates, x.coordinates.coarser(stride)
     pairs = (
@@ -31,8 +31,7 @@ def _(x: SparseVoxels, reduction: Reduction, kernel_size: Triple, stride: Triple
     return SparseVoxels.on(coarse, features)
 
 
-@global_pool.register
-def _(x: SparseVoxels, reduction: Reduction) -> Tensor:
+def global_pool(x: SparseVoxels, reduction: Reduction) -> Tensor:
     rows, counts = x.coordinates.by_sample
     features = x.features if rows is None else x.features.index_select(0, rows)
     empty = features.new_zeros(x.channels)

@@ -1,54 +1,95 @@
 """Convolutions on sparse values: modules with torch's weights, and the functions behind them.
 
-The functions dispatch on the kind of value (`SparseVoxels`, `VisibleCells`); each kind registers its own arithmetic.
-Site rules: a submanifold convolution keeps its sites; a strided one is active where any site of the stride's cell is; a
-transposed one goes back to given sites or to all children. Weights have torch's layout, [out, in, k, k, k] and,
-transposed, [in, out, k, k, k], so they load into `nn.Conv3d` and back.
+Rules for sites: a submanifold convolution keeps its sites. A strided one is active where any site of the stride's cell is. A transposed one goes
+back to given sites, or to all children. Weights have torch's layout, [out, in, k, k, k] and, transposed, [in, out, k, k, k], so they load into
+`nn.Conv3d` and back.
 """
 
 import math
-from functools import singledispatch
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from wavespark.errors import ShapeError
 from wavespark.shapes import Triple, as_triple, product
+from wavespark.sparse.cells import conv as cells
+from wavespark.sparse.cells import strided as cell_levels
+from wavespark.sparse.cells.conv import ConvolutionPlan, convolution_plan
+from wavespark.sparse.cells.value import VisibleCells
+from wavespark.sparse.kinds import Layer, T, unknown
+from wavespark.sparse.voxels import conv as voxels
+from wavespark.sparse.voxels.value import SparseVoxels
 
 
-def _unknown(x: object) -> ShapeError:
-    return ShapeError(
-        f"sparse operations take SparseVoxels or VisibleCells (with settings that they support), got {type(x).__name__}"
-    )
+def submanifold_conv(x: T, weight: Tensor, bias: Tensor | None = None, dilation: int | Triple = 1) -> T:
+    """Return the convolution of x read at its own sites; absent sites read as zero.
+
+    Args:
+        x: features of the active sites.
+        weight: [out, in, k, k, k], k odd; depthwise [C, 1, k, k, k].
+        bias: [out].
+        dilation: distance between the taps of the kernel, in sites.
+
+    Raises:
+        ShapeError: if weight or dilation do not fit x.
+    """
+    if isinstance(x, VisibleCells):
+        return cells.submanifold_conv(x, weight, bias, dilation)
+    if isinstance(x, SparseVoxels):
+        return voxels.submanifold_conv(x, weight, bias, dilation)
+    raise unknown(x)
 
 
-@singledispatch
-def submanifold_conv(x: Any, weight: Tensor, bias: Tensor | None = None, dilation: int | Triple = 1) -> Any:
-    """The convolution of x read at its own sites; absent sites read as zero. Weight [out, in, k, k, k], k odd; depthwise [C, 1, k, k, k]."""
-    raise _unknown(x)
+def strided_conv(x: T, weight: Tensor, bias: Tensor | None = None, stride: int | Triple = 2) -> T:
+    """Return the convolution of x at every cell of the stride that has a site.
+
+    Args:
+        x: features of the active sites.
+        weight: [out, in, k, k, k]; each k is odd or the stride.
+        bias: [out].
+        stride: sites of x per site of the result, along each axis.
+
+    Raises:
+        ShapeError: if weight or stride do not fit x.
+    """
+    if isinstance(x, VisibleCells):
+        return cell_levels.strided_conv(x, weight, bias, stride)
+    if isinstance(x, SparseVoxels):
+        return voxels.strided_conv(x, weight, bias, stride)
+    raise unknown(x)
 
 
-@singledispatch
-def strided_conv(x: Any, weight: Tensor, bias: Tensor | None = None, stride: int | Triple = 2) -> Any:
-    """The convolution of x at every cell of the stride with a site. Weight [out, in, k, k, k], k odd or the stride."""
-    raise _unknown(x)
-
-
-@singledispatch
 def transposed_conv(
-    x: Any,
+    x: T,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Triple = 2,
-    like: Any = None,
+    like: T | None = None,
     generative: bool = False,
-) -> Any:
-    """The adjoint of `strided_conv` at the sites of `like`, or at all children. Weight [in, out, k, k, k]."""
-    raise _unknown(x)
+) -> T:
+    """Return the adjoint of `strided_conv` at the sites of `like`, or at all children.
+
+    Args:
+        x: features of the coarse sites.
+        weight: [in, out, k, k, k].
+        bias: [out].
+        stride: sites of the result per site of x, along each axis.
+        like: a value on the sites to return to.
+        generative: make all children instead.
+
+    Raises:
+        ShapeError: if the weight does not fit, or both or neither of `like` and `generative` are given.
+        SitesError: if the sites of `like` are of another lattice.
+    """
+    if isinstance(x, VisibleCells):
+        return cell_levels.transposed_conv(x, weight, bias, stride, like, generative)
+    if isinstance(x, SparseVoxels):
+        return voxels.transposed_conv(x, weight, bias, stride, like, generative)
+    raise unknown(x)
 
 
-class _Conv(nn.Module):
+class _Conv(Layer):
     """Weight and bias, initialised like torch's convolutions."""
 
     def __init__(
@@ -115,7 +156,7 @@ class SubmanifoldConv3d(_Conv):
             )
         self.dilation = as_triple(dilation, "dilation")
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: T) -> T:
         """The same sites, `out_channels` channels.
 
         Raises:
@@ -123,20 +164,18 @@ class SubmanifoldConv3d(_Conv):
         """
         return self._convolve(x, self.bias)
 
-    def without_bias(self, x: Any) -> Any:
+    def without_bias(self, x: T) -> T:
         """The same, less the bias: for a norm that follows and would take it away again."""
         return self._convolve(x, None)
 
-    def _convolve(self, x: Any, bias: Tensor | None) -> Any:
+    def _convolve(self, x: T, bias: Tensor | None) -> T:
         features, channels = getattr(x, "features", None), self.weight.shape[1] * self.groups
         if features is not None and features.shape[-1] != channels:
             raise ShapeError(f"the weight takes {channels} input channel(s), the features have {features.shape[-1]}")
         return submanifold_conv(x, self.weight, bias, self.dilation)
 
-    def plan(self, x: Any) -> Any:
-        """Which form computes this convolution of visible cells; see `convolution_plan`."""
-        from wavespark.sparse.cell_conv import convolution_plan
-
+    def plan(self, x: VisibleCells) -> ConvolutionPlan:
+        """Return the form that computes this convolution of visible cells; see `convolution_plan`."""
         return convolution_plan(x, self.weight)
 
     def extra_repr(self) -> str:
@@ -159,11 +198,11 @@ class StridedConv3d(_Conv):
         super().__init__((out_channels, in_channels), out_channels, kernel_size, bias, device, dtype)
         self.stride = as_triple(stride, "stride")
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: T) -> T:
         """Sites at multiples of `stride` times the stride of x."""
         return strided_conv(x, self.weight, self.bias, self.stride)
 
-    def without_bias(self, x: Any) -> Any:
+    def without_bias(self, x: T) -> T:
         """The same, less the bias: for a norm that follows and would take it away again."""
         return strided_conv(x, self.weight, None, self.stride)
 
@@ -189,7 +228,11 @@ class TransposedConv3d(_Conv):
         self.stride = as_triple(stride, "stride")
         self.generative = generative
 
-    def forward(self, x: Any, like: Any = None) -> Any:
+    if TYPE_CHECKING:
+
+        def __call__(self, x: T, like: T | None = None) -> T: ...
+
+    def forward(self, x: T, like: T | None = None) -> T:
         """Sites of `like`, or all children of the sites of x."""
         return transposed_conv(x, self.weight, self.bias, self.stride, like, self.generative)
 

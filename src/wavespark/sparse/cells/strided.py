@@ -16,11 +16,10 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from wavespark.errors import ShapeError
 from wavespark.shapes import Triple, as_triple
-from wavespark.sparse import conv
-from wavespark.sparse.cell_conv import operands
-from wavespark.sparse.cell_gradient import convolution_weight_gradient, summed
-from wavespark.sparse.cell_halo import halo_index, halos, joined
-from wavespark.sparse.cells import VisibleCells
+from wavespark.sparse.cells.conv import operands
+from wavespark.sparse.cells.forms.gradient import convolution_weight_gradient, summed
+from wavespark.sparse.cells.forms.halo import halo_index, halos, joined
+from wavespark.sparse.cells.value import VisibleCells
 
 _READERS = {0: (1,), 1: (2, 0)}
 """Kernel positions that read a fine token of that parity, in the order of the windows they belong to."""
@@ -43,7 +42,6 @@ def check_windows(x: VisibleCells, size: Triple) -> None:
         )
 
 
-@conv.strided_conv.register
 def strided_conv(x: VisibleCells, weight: Tensor, bias: Tensor | None = None, stride: int | Triple = 2) -> VisibleCells:
     """The convolution to b / stride tokens along each edge of a cell; hidden and outside tokens read zero.
 
@@ -74,7 +72,6 @@ def strided_conv(x: VisibleCells, weight: Tensor, bias: Tensor | None = None, st
     return x.with_features(out if bias is None else out + bias.to(out.dtype))
 
 
-@conv.transposed_conv.register
 def transposed_conv(
     x: VisibleCells,
     weight: Tensor,
