@@ -54,6 +54,7 @@ class Case:
 
 
 GOOD: dict[str, Case] = {}
+GUESSED = "modality_guessed"
 
 
 def good(**settings: object) -> Callable:
@@ -417,35 +418,35 @@ def _by_quaternion(array: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
     return image
 
 
-_nifti("nifti")
-_nifti("nifti_plain", file="scan.nii")
-_nifti("nifti_2", image=nib.Nifti2Image)
-_nifti("nifti_of_doubles", array=head().T.astype(np.float64) / 3)
-_nifti("nifti_big_endian", array=head().T.astype(">i2"))
-_nifti("nifti_of_bytes_with_scaling", "few_distinct_values", array=(head().T // 8).astype(np.uint8), image=_with_scaling)
-_nifti("nifti_with_trailing_ones", array=head().T[..., None, None])
+_nifti("nifti", GUESSED)
+_nifti("nifti_plain", GUESSED, file="scan.nii")
+_nifti("nifti_2", GUESSED, image=nib.Nifti2Image)
+_nifti("nifti_of_doubles", GUESSED, array=head().T.astype(np.float64) / 3)
+_nifti("nifti_big_endian", GUESSED, array=head().T.astype(">i2"))
+_nifti("nifti_of_bytes_with_scaling", GUESSED, "few_distinct_values", array=(head().T // 8).astype(np.uint8), image=_with_scaling)
+_nifti("nifti_with_trailing_ones", GUESSED, array=head().T[..., None, None])
 _nifti("nifti_ct_by_its_values", array=head().T - 1024, modality="CT")
 _nifti("nifti_ct_by_its_name", "suspicious_hu", file="sub-01_ct.nii.gz", modality="CT")
-_nifti("nifti_with_qform_only", image=_by_quaternion)
-_nifti("nifti_without_orientation", "no_orientation", image=lambda array, affine: nib.Nifti1Image(array, None))
-_nifti("label_map", "few_distinct_values", array=(head().T > 500).astype(np.uint8))
-_nifti("nifti_of_64_bits", array=head().T.astype(np.int64), image=lambda a, m: nib.Nifti1Image(a, m, dtype=np.int64))
-_nifti("mgz", file="brain.mgz", array=head().T.astype(np.float32), image=nib.MGHImage)
-_nifti("mgh", file="brain.mgh", image=nib.MGHImage)
+_nifti("nifti_with_qform_only", GUESSED, image=_by_quaternion)
+_nifti("nifti_without_orientation", GUESSED, "no_orientation", image=lambda array, affine: nib.Nifti1Image(array, None))
+_nifti("label_map", GUESSED, "few_distinct_values", array=(head().T > 500).astype(np.uint8))
+_nifti("nifti_of_64_bits", GUESSED, array=head().T.astype(np.int64), image=lambda a, m: nib.Nifti1Image(a, m, dtype=np.int64))
+_nifti("mgz", GUESSED, file="brain.mgz", array=head().T.astype(np.float32), image=nib.MGHImage)
+_nifti("mgh", GUESSED, file="brain.mgh", image=nib.MGHImage)
 
 
 @good()
 def nifti_with_a_slope_that_is_not_a_number(folder: Path) -> Expected:
     folder.mkdir()
     (folder / "a.nii").write_bytes(nifti_bytes(slope=(112, "<f", np.nan)))
-    return Expected(head().T.astype(np.float32), np.diag([0.5, 0.7, 2.5, 1]), modality="MR")
+    return Expected(head().T.astype(np.float32), np.diag([0.5, 0.7, 2.5, 1]), frozenset({GUESSED}), "MR")
 
 
 @good()
 def nifti_plain_under_the_name_of_gzip(folder: Path) -> Expected:
     folder.mkdir()
     (folder / "a.nii.gz").write_bytes(nifti_bytes())
-    return Expected(head().T.astype(np.float32), np.diag([0.5, 0.7, 2.5, 1]), frozenset({"wrong_extension"}), "MR")
+    return Expected(head().T.astype(np.float32), np.diag([0.5, 0.7, 2.5, 1]), frozenset({"wrong_extension", GUESSED}), "MR")
 
 
 @good()
@@ -453,7 +454,7 @@ def nifti_gzipped_in_two_members(folder: Path) -> Expected:
     folder.mkdir()
     data = bytes(nifti_bytes())
     (folder / "a.nii.gz").write_bytes(gzip.compress(data[:700]) + gzip.compress(data[700:]) + b"\x00" * 100)
-    return Expected(head().T.astype(np.float32), np.diag([0.5, 0.7, 2.5, 1]), modality="MR")
+    return Expected(head().T.astype(np.float32), np.diag([0.5, 0.7, 2.5, 1]), frozenset({GUESSED}), "MR")
 
 
 @good()
@@ -462,7 +463,7 @@ def nifti_with_a_header_extension(folder: Path) -> Expected:
     image = nifti(affine=OBLIQUE)
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"PLANTED" * 50))
     nib.save(image, folder / "a.nii.gz")
-    return Expected(head().T.astype(np.float32), OBLIQUE, modality="MR")
+    return Expected(head().T.astype(np.float32), OBLIQUE, frozenset({GUESSED}), "MR")
 
 
 def _nrrd(encoding: str, space: str, signs: tuple) -> Iterator[None]:
@@ -472,7 +473,7 @@ def _nrrd(encoding: str, space: str, signs: tuple) -> Iterator[None]:
         affine = np.diag([*signs, 1.0]) @ OBLIQUE
         header = {"space": space, "space directions": affine[:3, :3].T, "space origin": affine[:3, 3], "encoding": encoding}
         nrrd.write(str(folder / "a.nrrd"), head().T.copy(), header)
-        return Expected(head().T.astype(np.float32), OBLIQUE, modality="MR")
+        return Expected(head().T.astype(np.float32), OBLIQUE, frozenset({GUESSED}), "MR")
 
     GOOD[f"nrrd_{encoding}_{space}"] = GOOD.pop("write")
 
@@ -486,7 +487,7 @@ _nrrd("bzip2", "left-anterior-superior", (-1, 1, 1))
 def nrrd_without_space(folder: Path) -> Expected:
     folder.mkdir()
     nrrd.write(str(folder / "a.nrrd"), head().T.copy(), {"spacings": [0.5, 0.7, 2.5]})
-    return Expected(head().T.astype(np.float32), np.diag([0.5, 0.7, 2.5, 1]), frozenset({"no_orientation"}), "MR")
+    return Expected(head().T.astype(np.float32), np.diag([0.5, 0.7, 2.5, 1]), frozenset({"no_orientation", GUESSED}), "MR")
 
 
 @good()
@@ -507,4 +508,4 @@ def minc_1(folder: Path) -> Expected:
             limit[:] = np.full(len(stored), value)
     affine = np.diag([0.5, 0.7, 2.5, 1])
     affine[:3, 3] = -10
-    return Expected(stored.T.astype(np.float32), affine, modality="MR")
+    return Expected(stored.T.astype(np.float32), affine, frozenset({GUESSED}), "MR")

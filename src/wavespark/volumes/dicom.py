@@ -50,6 +50,7 @@ def read_dicom(source: Source, secret: bytes, settings: ReadingSettings) -> tupl
                 kind=kind,
                 id=source.id if point == 0 else source_id(secret, f"{source.identity}#{point}"),
                 patient=source.patient,
+                session=source.session,
                 notes=notes | stack.notes | repaired,
                 settings=settings,
                 valid=valid,

@@ -12,8 +12,8 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from wavespark.errors import VolumeError
+from wavespark.volumes.contrasts import contrast_of
 from wavespark.volumes.dicom_file import DicomFile, Meta, Pixels
-from wavespark.volumes.naming import contrast_of
 from wavespark.volumes.privacy import unquoted
 from wavespark.volumes.series import Slice
 

@@ -3,14 +3,14 @@
 import numpy as np
 
 from wavespark.errors import VolumeError
-from wavespark.volumes.naming import Kind
+from wavespark.volumes.contrasts import NOTES_NOT_FOR_PRETRAINING, Label, label_of
+from wavespark.volumes.modality import is_phase, modality_by_values, sample
+from wavespark.volumes.naming import Kind, label_on_ct
 from wavespark.volumes.orientation import is_usable, spacing_of
 from wavespark.volumes.settings import ReadingSettings
 from wavespark.volumes.volume import Volume, content_hash
 
 _FEW = 16  # distinct values: fewer look like a label map
-_SAMPLE = 1 << 16
-_AIR_AT_MOST = -500.0  # HU: anything this low and below only occurs in CT
 _SPACING_MM = (0.005, 200.0)
 
 
@@ -55,6 +55,7 @@ def finish(
     patient: str,
     notes: set[str],
     settings: ReadingSettings,
+    session: str | None = None,
     valid: np.ndarray | None = None,
 ) -> Volume:
     """The volume, after the checks that need its values.
@@ -62,11 +63,13 @@ def finish(
     Args:
         voxels: float32 [i, j, k].
         affine: [4, 4], index to RAS mm.
-        kind: modality and contrast as far as known; an unknown modality is CT if values reach -500, else MR.
+        kind: modality, contrast and note as far as known; an unknown modality is taken from the values, with the note
+            `modality_guessed` where they do not decide it.
         id: keyed hash of the source.
         patient: keyed hash of the patient.
         notes: what was odd so far.
         settings: overrides.
+        session: keyed hash of the session, None if it is not known.
         valid: bool [i, j, k] or None.
 
     Raises:
@@ -79,9 +82,19 @@ def finish(
         raise VolumeError("non_finite", "it holds values that are not finite: it was saved by a step that failed")
     if low == high:
         raise VolumeError("constant_volume", f"every voxel has the value {low:g}")
-    modality = settings.modality or kind.modality or ("CT" if low <= _AIR_AT_MOST else "MR")
-    contrast = settings.contrast or kind.contrast
     notes = set(notes)
+    label = Label(kind.contrast, kind.note)
+    modality = settings.modality or kind.modality
+    if modality is None:
+        modality, guessed = _guess(voxels, kind)
+        notes |= {"modality_guessed"} if guessed else set()
+        label = label_on_ct(label) if modality == "CT" else label
+    if settings.contrast is not None:
+        label = label_of(settings.contrast)
+        notes -= NOTES_NOT_FOR_PRETRAINING - {"time_series"}
+    elif modality == "MR" and label.note is None and is_phase(low, high):
+        label = label_of("PHASE")
+    notes |= {label.note} if label.note else set()
     if _is_few(flat):
         notes.add("few_distinct_values")
     if modality == "CT" and _is_suspicious(flat, low):
@@ -90,24 +103,31 @@ def finish(
         voxels=voxels[None],
         affine=np.array(affine, np.float64),
         modality=modality,
-        contrast=contrast,
+        contrast=label.contrast,
         id=id,
         patient=patient,
+        session=session,
         content=content_hash(voxels[None], affine),
         notes=tuple(sorted(notes)),
         valid=valid,
     )
 
 
-def _sample(flat: np.ndarray) -> np.ndarray:
-    return flat[:: max(1, flat.size // _SAMPLE)]
+def _guess(voxels: np.ndarray, kind: Kind) -> tuple[str, bool]:
+    """The modality by values, and whether that is a guess; a name such as `case3_t1` counts where values leave it open."""
+    by_values = modality_by_values(voxels)
+    if kind.contrast is None or kind.contrast == "CTA":
+        return by_values.modality, not by_values.certain
+    if by_values.modality == "CT":
+        return ("CT" if by_values.certain else "MR"), True
+    return "MR", False
 
 
 def _is_few(flat: np.ndarray) -> bool:
-    return len(np.unique(_sample(flat))) <= _FEW and len(np.unique(flat)) <= _FEW
+    return len(np.unique(sample(flat))) <= _FEW and len(np.unique(flat)) <= _FEW
 
 
 def _is_suspicious(flat: np.ndarray, low: float) -> bool:
     """True unless there is air near -1000 HU, or at least fat, and next to nothing far below air."""
-    far_below = float((_sample(flat) < -1500).mean())
+    far_below = float((sample(flat) < -1500).mean())
     return low > -50 or far_below > 0.02

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wavespark.errors import InputError, VolumeError
+from wavespark.volumes.contrasts import CONTRASTS, contrast_of
 from wavespark.volumes.files import open_regular
-from wavespark.volumes.naming import contrast_of
 from wavespark.volumes.source import LABEL_NAME, NOTHING_BESIDE, Beside
-from wavespark.volumes.volume import CONTRASTS, MODALITIES
+from wavespark.volumes.volume import MODALITIES
 from wavespark.volumes.walk import Entry, Walk
 
 EXTENSIONS = (b".json", b".jsonl", b".csv")

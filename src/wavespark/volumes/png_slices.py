@@ -88,6 +88,7 @@ def read_png(source: Source, settings: ReadingSettings) -> Volume:
         kind=Kind("CT", None),
         id=source.id,
         patient=source.patient,
+        session=source.session,
         notes=set(stack.notes) | {"no_orientation"} | set(source.notes),
         settings=settings,
         valid=valid,

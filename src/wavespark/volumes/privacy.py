@@ -15,9 +15,21 @@ from contextlib import contextmanager
 
 from wavespark.errors import InputError, VolumeError
 
-_LIBRARIES = ("pydicom", "nibabel", "nibabel.global", "pylibjpeg", "openjpeg", "rle", "nrrd", "gdcm")
+_LIBRARIES = (
+    "pydicom",
+    "nibabel",
+    "nibabel.global",
+    "pylibjpeg",
+    "openjpeg",
+    "rle",
+    "nrrd",
+    "gdcm",
+    "h5py",
+    "h5py._conv",
+)
 _LOGGERS = tuple(logging.getLogger(name) for name in _LIBRARIES)
 _SUBJECT = re.compile(rb"(?:^|[/_])(sub-[A-Za-z0-9]+)")
+_SESSION = re.compile(rb"(?:^|[/_])(ses-[A-Za-z0-9]+)")
 
 
 def new_secret() -> bytes:
@@ -37,6 +49,17 @@ def source_id(secret: bytes, identity: bytes | str) -> str:
 def patient_id(secret: bytes, identity: bytes | str) -> str:
     """The pseudonym of a patient; never equal to a source's id, whatever they are called."""
     return source_id(secret, b"patient\x00" + _as_bytes(identity))
+
+
+def session_id(secret: bytes, patient: str, identity: bytes | str) -> str:
+    """The pseudonym of a session of a patient (given by the patient's pseudonym)."""
+    return source_id(secret, b"session\x00" + _as_bytes(patient) + b"\x00" + _as_bytes(identity))
+
+
+def bids_session(relative: bytes) -> bytes | None:
+    """`ses-XX` where the path has it (Brain Imaging Data Structure)."""
+    found = _SESSION.search(relative)
+    return found[1] if found else None
 
 
 def bids_subject(relative: bytes) -> bytes | None:

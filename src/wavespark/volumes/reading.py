@@ -13,8 +13,8 @@ from wavespark.volumes.naming import kind_of
 from wavespark.volumes.nifti import load_nifti
 from wavespark.volumes.nrrd_file import load_nrrd
 from wavespark.volumes.png_slices import read_png
-from wavespark.volumes.privacy import new_secret, unquoted
-from wavespark.volumes.settings import ReadingSettings
+from wavespark.volumes.privacy import new_secret, patient_id, session_id, unquoted
+from wavespark.volumes.settings import Override, ReadingSettings
 from wavespark.volumes.source import Source
 from wavespark.volumes.volume import Found, Refusal, Volume
 
@@ -50,19 +50,40 @@ def read_volumes(
     return Found(volumes=tuple(volumes), refused=tuple(left_out))
 
 
-def read_source(source: Source, secret: bytes, settings: ReadingSettings | None = None) -> tuple[Volume, ...]:
-    """The volumes of one source: one, or one a time point for a DICOM series that has several.
+def read_source(
+    source: Source, secret: bytes, settings: ReadingSettings | None = None, *, override: Override | None = None
+) -> tuple[Volume, ...]:
+    """The volumes of one source: one, or one for each time point, echo or reconstruction of a DICOM series.
+
+    Args:
+        source: what to read.
+        secret: key of the ids.
+        settings: limits and opt-in repairs.
+        override: what the user states about this input. It wins over the settings, a manifest, the file and its name.
 
     Raises:
         VolumeError: with a reason code; its sentence quotes nothing from the file.
     """
     settings = settings or ReadingSettings()
-    if source.beside.modality or source.beside.contrast:
-        settings = replace(
-            settings,
-            modality=settings.modality or source.beside.modality,
-            contrast=settings.contrast or source.beside.contrast,
-        )
+    override = override or Override()
+    settings = replace(
+        settings,
+        modality=override.modality or settings.modality or source.beside.modality,
+        contrast=override.contrast or settings.contrast or source.beside.contrast,
+    )
+    return tuple(_with_identity(volume, override, secret) for volume in _read(source, secret, settings))
+
+
+def _with_identity(volume: Volume, override: Override, secret: bytes) -> Volume:
+    """The volume with the patient and the session that the user states."""
+    patient = volume.patient if override.patient is None else patient_id(secret, override.patient)
+    session = volume.session if override.session is None else session_id(secret, patient, override.session)
+    if (patient, session) == (volume.patient, volume.session):
+        return volume
+    return replace(volume, patient=patient, session=session)
+
+
+def _read(source: Source, secret: bytes, settings: ReadingSettings) -> tuple[Volume, ...]:
     try:
         with unquoted("corrupt", "it cannot be read: its content contradicts its format"):
             if source.kind == "dicom":
@@ -78,9 +99,10 @@ def _read_file(source: Source, settings: ReadingSettings) -> Volume:
     return finish(
         voxels,
         affine,
-        kind=kind_of(path),
+        kind=kind_of(path, source.relative),
         id=source.id,
         patient=source.patient,
+        session=source.session,
         notes=notes | set(source.notes),
         settings=settings,
     )

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wavespark.errors import SettingsError
+from wavespark.volumes.contrasts import CONTRASTS
 from wavespark.volumes.orientation import affine_from_axes
-from wavespark.volumes.volume import CONTRASTS, MODALITIES
+from wavespark.volumes.volume import MODALITIES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,3 +54,25 @@ class ReadingSettings:
             raise SettingsError(f"modality must be one of {', '.join(MODALITIES)}, got {self.modality!r}")
         if self.contrast not in (None, *CONTRASTS):
             raise SettingsError(f"contrast must be one of {', '.join(CONTRASTS)}, got {self.contrast!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Override:
+    """What the user states about one input: it wins over the file, its name and `ReadingSettings`."""
+
+    modality: str | None = None
+    """`MR` or `CT`."""
+    contrast: str | None = None
+    """One of `CONTRASTS`. A structural contrast also takes back the notes that call the volume a map, phase or functional."""
+    patient: str | None = None
+    """Any text: inputs with the same text share a pseudonym. Private."""
+    session: str | None = None
+    """Any text, of one patient. Private."""
+
+    def __post_init__(self) -> None:
+        if self.modality not in (None, *MODALITIES):
+            raise SettingsError(f"modality must be one of {', '.join(MODALITIES)}, got {self.modality!r}")
+        if self.contrast not in (None, *CONTRASTS):
+            raise SettingsError(f"contrast must be one of {', '.join(CONTRASTS)}, got {self.contrast!r}")
+        if self.patient == "" or self.session == "":
+            raise SettingsError("patient and session must not be empty: leave the cell out to keep what the file says")

@@ -58,6 +58,8 @@ class Source:
     """Absolute paths, as bytes because a name need not be text. Private."""
     patient: str
     """Pseudonym of the patient: may be shown."""
+    session: str | None = None
+    """Pseudonym of the session, None if it is not known: may be shown."""
     relative: str
     """Path below the root (of the folder, for a series), undecodable bytes kept as surrogates. Private."""
     identity: str

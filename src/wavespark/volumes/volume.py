@@ -9,13 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from wavespark.errors import VolumeError
+from wavespark.volumes.contrasts import CONTRASTS
 from wavespark.volumes.orientation import spacing_of
 
 MODALITIES = ("MR", "CT")
 """The kinds of volume: a stem each."""
-
-CONTRASTS = ("T1", "T2", "PD", "FLAIR", "MRA", "DWI", "CTA")
-"""Closed vocabulary of contrasts, so that nothing written in a file can leak through this field."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -34,6 +32,8 @@ class Volume:
     """Keyed hash of the source (its relative path or SeriesInstanceUID): may be shown."""
     patient: str
     """Keyed hash of the patient, or of the source where no patient is known: may be shown."""
+    session: str | None = None
+    """Keyed hash of the patient's session (a study, a BIDS `ses-`), None where it is not known: may be shown."""
     content: str
     """SHA-256 of what the volume holds, see `content_hash`: keys draws and splits, whatever the secret."""
     notes: tuple[str, ...] = ()
@@ -49,6 +49,8 @@ class Volume:
             raise VolumeError("bad_affine", f"the affine must be 4 x 4, got {list(self.affine.shape)}")
         if self.modality not in MODALITIES:
             raise VolumeError("not_an_image_volume", f"the modality must be one of {', '.join(MODALITIES)}")
+        if self.contrast not in (None, *CONTRASTS):
+            raise VolumeError("not_an_image_volume", f"the contrast must be one of {', '.join(CONTRASTS)}")
         if self.valid is not None and self.valid.shape != self.voxels.shape[1:]:
             grids = f"{list(self.valid.shape)} and {list(self.voxels.shape[1:])}"
             raise VolumeError("not_3d", f"valid and voxels must have one grid, got {grids}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from wavespark.errors import InputError, VolumeError
 from wavespark.volumes.files import open_regular, refusal_of
-from wavespark.volumes.privacy import bids_subject, patient_id, source_id
+from wavespark.volumes.privacy import bids_session, bids_subject, patient_id, session_id, source_id
 from wavespark.volumes.sniff import claimed, is_another_known, is_archive, is_misnamed, is_pickle_or_code, sniff
 from wavespark.volumes.source import Source
 from wavespark.volumes.volume import Refusal
@@ -178,11 +178,14 @@ def _judge_link(entry: Entry, root: bytes, walk: Walk) -> None:
 
 def _file_source(entry: Entry, kind: str, secret: bytes) -> Source:
     relative = os.fsdecode(entry.relative)
+    patient = patient_id(secret, bids_subject(entry.relative) or entry.relative)
+    session = bids_session(entry.relative)
     return Source(
         id=source_id(secret, entry.relative),
         kind=kind,
         paths=(entry.path,),
-        patient=patient_id(secret, bids_subject(entry.relative) or entry.relative),
+        patient=patient,
+        session=session_id(secret, patient, session) if session else None,
         relative=relative,
         identity=relative,
         size=entry.size,
