@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING
 from wavespark.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from wavespark.volumes.contrasts import CONTRASTS, NOT_FOR_PRETRAINING, NOTES_NOT_FOR_PRETRAINING, STRUCTURAL, label_of
+    from wavespark.volumes.contrasts import (
+        CONTRASTS,
+        NOT_FOR_PRETRAINING,
+        NOTES_NOT_FOR_PRETRAINING,
+        STRUCTURAL,
+        label_of,
+    )
     from wavespark.volumes.dicom import mark_in_mm
     from wavespark.volumes.finding import find_sources, find_with_places
     from wavespark.volumes.labels import read_label_map
