@@ -106,7 +106,7 @@ def _task(
     from wavespark.downstream import Detect, Segment, read_labels
     from wavespark.downstream.classify import joined, of_items, with_targets
     from wavespark.downstream.items import with_maps, with_points
-    from wavespark.downstream.stored import store_maps, store_points, store_targets
+    from wavespark.downstream.stored import store_maps, store_points, store_targets, target_names
     from wavespark.rsna_labels import LABELS
 
     if what is not What.CLASSIFY and (points or vessels):
@@ -118,14 +118,15 @@ def _task(
         items = with_maps(table, store, name or "label") if table else store_maps(store, name)
         return items, lambda train: Segment.of(items, settings)
     if what is What.DETECT:
-        return with_points(table or store_points(store), store), lambda train: Detect(settings=settings)
-    known = table or store_targets(store)
+        items = with_points(table, store) if table else store_points(store)
+        return items, lambda train: Detect(settings=settings)
+    known = table.columns if table else target_names(store)
     if not columns:
-        columns = list(LABELS) if set(LABELS) <= set(known.columns) else [c for c in known.columns if c != "split"]
-    items, names, exclusive = with_targets(known, store, columns)
+        columns = list(LABELS) if set(LABELS) <= set(known) else [c for c in known if c != "split"]
+    items, names, exclusive = with_targets(table, store, columns) if table else store_targets(store, columns)
     marked, mapped = [], []
     if points or any(v.marks for v in store):
-        marked = with_points(read_labels(points, store) if points else store_points(store), store)
+        marked = with_points(read_labels(points, store), store) if points else store_points(store)
     if vessels or any(v.labels() for v in store):
         mapped = (
             with_maps(read_labels(vessels, store), store, "label") if vessels else store_maps(store, whichever=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wavespark.config.downstream import FinetuneSettings
 from wavespark.downstream.heads import CellClassifier, pooled
 from wavespark.downstream.items import LABELS, Labelled
-from wavespark.downstream.labels import LabelTable
+from wavespark.downstream.labels import LabelTable, quoted
 from wavespark.downstream.losses import known_binary
 from wavespark.downstream.memory import Readable
 from wavespark.errors import SettingsError
@@ -27,6 +27,8 @@ from wavespark.sampling.lateral import Sides
 from wavespark.sampling.scene import Scene
 from wavespark.shapes import Triple, ceil_div
 
+_BINARY = frozenset({"0", "1", "0.0", "1.0", ""})
+"""Texts of a column of labels."""
 _POINTS_WEIGHT = 0.1
 _VESSEL_WEIGHT = 0.2
 
@@ -177,7 +179,7 @@ def with_targets(
     rows = {name: found[0] for name, found in table.by_volume().items()}
     values = {name: [row.values[c] for c in columns] for name, row in rows.items()}
     words = {word for row in values.values() for word in row}
-    if words <= {"0", "1", "0.0", "1.0", ""}:
+    if words <= _BINARY:
         targets = {name: np.array([float(x) if x else np.nan for x in row], np.float32) for name, row in values.items()}
         names, exclusive = tuple(columns), False
     elif len(columns) == 1:
@@ -189,7 +191,11 @@ def with_targets(
         exclusive = True
         targets = {n: np.array([row[0] == c for c in names], np.float32) for n, row in values.items() if row[0]}
     else:
-        raise SettingsError(f"{table.name}: several columns are learned together only if they hold 0, 1 or nothing")
+        line, text = next((r.line, r.values[c]) for r in rows.values() for c in columns if r.values[c] not in _BINARY)
+        raise SettingsError(
+            f"{table.name}, line {line}: several columns are learned together only if they hold 0, 1 or nothing, "
+            f"and one holds {quoted(text)}"
+        )
     return [Labelled(volume=store[name], targets=t) for name, t in targets.items()], names, exclusive
 
 

@@ -11,8 +11,8 @@ from wavespark.downstream.classify import Classify, with_targets
 from wavespark.downstream.detect import Detect, Finds
 from wavespark.downstream.figures import Row, figures, intervals, make_row
 from wavespark.downstream.fitting import Task, Tell
-from wavespark.downstream.items import Labelled, below, read_label_map, with_points
-from wavespark.downstream.labels import LabelTable
+from wavespark.downstream.items import LabelFiles, Labelled, read_labels_of, with_points
+from wavespark.downstream.labels import LabelTable, quoted
 from wavespark.downstream.prediction import INDEX
 from wavespark.downstream.saving import make_task
 from wavespark.downstream.segment import Segment, map_scores
@@ -141,12 +141,13 @@ def _segmentation_row(
     task: Segment, path: Path, volume: StoredVolume, table: LabelTable, name: str, column: str
 ) -> list[Row]:
     table.require(column)
-    rows = []
+    rows, files = [], LabelFiles(table)
     for row in table.rows:
         if row.volume != name or not row.values[column]:
             continue
-        found, grid = read_label_map(path, f"the prediction of {volume.id}")
-        truth, affine = read_label_map(below(table, row.values[column], row.line), f"{table.name}, line {row.line}")
+        found, grid = read_labels_of(path, f"the prediction of {volume.id}")
+        text = row.values[column]
+        truth, affine = read_labels_of(files.path(text, row.line), f"{table.name}, line {row.line}: {quoted(text)}")
         if truth.shape != found.shape or not np.allclose(affine, grid, atol=1e-3):
             truth = resample_labels(truth, affine, volume.source_shape, grid)
         d, h, w = spacing_of(grid)

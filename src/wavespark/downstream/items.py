@@ -3,14 +3,14 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import blosc2
-import nibabel as nib
 import numpy as np
 
-from wavespark.downstream.labels import LabelTable
+from wavespark.downstream.labels import LabelTable, quoted
 from wavespark.errors import SettingsError, VolumeError
 from wavespark.prepare import Store, StoredVolume, held_out
 from wavespark.prepare.labels import resample_labels
@@ -18,11 +18,11 @@ from wavespark.randomness import stream
 from wavespark.sampling import Region, read_crop
 from wavespark.sampling.scene import Scene
 from wavespark.shapes import Triple
-from wavespark.volumes.privacy import unquoted
+from wavespark.volumes import read_label_map
 
 LABELS = "labels"
 _PLACES = 4000
-_MAX_VOXELS = 2**28
+_LABEL_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".mgh", ".mgz", ".mha", ".mhd")
 _SMALLEST_REACH_MM = 3.0
 
 
@@ -111,7 +111,7 @@ def with_maps(table: LabelTable, store: Store, column: str) -> list[Labelled]:
         VolumeError: if a file cannot be read.
     """
     table.require(column)
-    items = []
+    items, files = [], LabelFiles(table)
     for name, rows in table.by_volume().items():
         paths = [(row.line, row.values[column]) for row in rows if row.values[column]]
         if len(paths) > 1:
@@ -119,7 +119,7 @@ def with_maps(table: LabelTable, store: Store, column: str) -> list[Labelled]:
                 f"{table.name}: lines {paths[0][0]} and {paths[1][0]} name two segmentations of one volume"
             )
         for line, path in paths:
-            labels, affine = read_label_map(below(table, path, line), f"{table.name}, line {line}")
+            labels, affine = read_labels_of(files.path(path, line), f"{table.name}, line {line}: {quoted(path)}")
             items.append(with_map(store[name], labels, affine))
     if not items:
         raise SettingsError(f"{table.name}: column {column!r} is empty")
@@ -175,11 +175,26 @@ def with_points(table: LabelTable, store: Store) -> list[Labelled]:
                     )
                 )
         mm = np.array(found, np.float64).reshape(-1, 4)
-        back = np.linalg.inv(volume.affine)
-        points = (mm[:, :3] @ back[:3, :3].T + back[:3, 3]).astype(np.float32)
-        reach = np.maximum(mm[:, 3] / 2, _SMALLEST_REACH_MM).astype(np.float32)
-        items.append(Labelled(volume=volume, points=points, reach_mm=reach))
+        items.append(with_places(volume, mm[:, :3], mm[:, 3]))
     return items
+
+
+def with_places(volume: StoredVolume, points_mm_N3: np.ndarray, diameters_mm_N: np.ndarray | None = None) -> Labelled:
+    """Attach points to a volume.
+
+    Args:
+        volume: in the store.
+        points_mm_N3: RAS mm.
+        diameters_mm_N: mm; a point counts as found within half of it, and within 3 mm at least.
+
+    Returns:
+        The labelled volume; no points say that it was read and shows nothing.
+    """
+    back = np.linalg.inv(volume.affine)
+    points = (points_mm_N3 @ back[:3, :3].T + back[:3, 3]).astype(np.float32)
+    diameters = np.zeros(len(points)) if diameters_mm_N is None else diameters_mm_N
+    reach = np.maximum(diameters / 2, _SMALLEST_REACH_MM).astype(np.float32)
+    return Labelled(volume=volume, points=points, reach_mm=reach)
 
 
 def _number(text: str, table: LabelTable, line: int) -> float:
@@ -189,45 +204,72 @@ def _number(text: str, table: LabelTable, line: int) -> float:
         value = float("nan")
     if not np.isfinite(value):
         raise SettingsError(
-            f"{table.name}, line {line}: x, y, z and diameter must be numbers (RAS mm), or x, y, z all empty"
+            f"{table.name}, line {line}: {quoted(text)} is no number; x, y, z and diameter must be numbers (RAS mm), "
+            "or x, y, z all empty"
         )
     return value
 
 
-def below(table: LabelTable, path: str, line: int) -> Path:
-    """The file that a table names, which must lie below the table's folder.
+class LabelFiles:
+    """The files that a table of labels names: below its folder, or by absolute path."""
 
-    Raises:
-        SettingsError: if it does not, or is not there.
-    """
-    real = Path(os.path.realpath(table.folder / path))
-    if not real.is_relative_to(table.folder):
-        raise SettingsError(f"{table.name}, line {line}: a path leads out of the folder of the table")
-    if not real.is_file():
-        raise SettingsError(f"{table.name}, line {line}: there is no such file")
-    return real
+    def __init__(self, table: LabelTable) -> None:
+        self.table = table
 
+    def path(self, text: str, line: int) -> Path:
+        """Find the file that a cell names by its path or, if only one file below the table's folder has it, by its name.
 
-def read_label_map(path: Path, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels [i, j, k] (uint8 or uint16) of a NIfTI file, and its affine.
-
-    Raises:
-        VolumeError: if it is no NIfTI file of whole numbers from 0 in three dimensions.
-    """
-    with unquoted("not_nifti", f"{where}: the segmentation cannot be read as NIfTI"):
-        image = nib.load(path)
-        shape = tuple(image.shape)  # type: ignore[attr-defined]
-        if not 3 <= len(shape) <= 4 or shape[3:] not in ((), (1,)) or np.prod(shape) > _MAX_VOXELS:
-            raise VolumeError(
-                "not_3d",
-                f"{where}: a segmentation must have three dimensions and at most {_MAX_VOXELS} voxels, got {shape}",
+        Raises:
+            SettingsError: if the path leads elsewhere, there is no such file, or several files have the name.
+        """
+        folder, where = self.table.folder, f"{self.table.name}, line {line}"
+        real = Path(os.path.realpath(folder / text))
+        if not real.is_relative_to(folder) and not (Path(text).is_absolute() and text.endswith(_LABEL_ENDINGS)):
+            raise SettingsError(
+                f"{where}: {quoted(text)} leads out of the folder of the table: give its absolute path, or put it there"
             )
-        values = np.asarray(image.dataobj).reshape(shape[:3])  # type: ignore[attr-defined]
-        affine = np.asarray(image.affine, np.float64)  # type: ignore[attr-defined]
-    whole = np.rint(values)
-    if not np.array_equal(whole, values) or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-        raise VolumeError("unsupported_dtype", f"{where}: a segmentation must hold whole numbers from 0 to 65535")
-    return whole.astype(np.uint8 if whole.max(initial=0) < 256 else np.uint16), affine
+        if real.is_file():
+            return real
+        named = self._by_name.get(text, [])
+        if len(named) > 1:
+            raise SettingsError(f"{where}: {len(named)} files below {folder} are called {quoted(text)}: give a path")
+        if not named or not (real := Path(os.path.realpath(named[0]))).is_relative_to(folder):
+            raise SettingsError(f"{where}: there is no such file as {quoted(text)} below {folder}")
+        return real
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = {}
+        for folder, _, files in os.walk(self.table.folder):
+            for name in files:
+                names.setdefault(name, []).append(os.path.join(folder, name))
+        return names
+
+
+def read_labels_of(path: Path, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read a segmentation whose labels count from 0.
+
+    Args:
+        path: a file that `wavespark.volumes.read_label_map` reads.
+        where: file and line for messages.
+
+    Returns:
+        Labels [i, j, k] (uint8 or uint16), and their affine, index to RAS mm.
+
+    Raises:
+        VolumeError: if it is no label map, or holds values below 0 or above 65535.
+    """
+    try:
+        labels, affine = read_label_map(os.fsencode(path))
+    except VolumeError as error:
+        raise VolumeError(error.reason, f"{where}: {error.sentence}") from None
+    low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
+    if low < 0 or high > 65535:
+        raise VolumeError(
+            "unsupported_dtype",
+            f"{where}: a segmentation must hold whole numbers from 0 to 65535, this one has {low} to {high}",
+        )
+    return labels.astype(np.uint8 if high < 256 else np.uint16), affine
 
 
 def split_labelled(
@@ -242,7 +284,12 @@ def split_labelled(
     if table and "split" in table.columns:
         side = {row.volume: row.values["split"].lower() for row in table.rows}
         if set(side.values()) - {"train", "test"}:
-            raise SettingsError(f"{table.name}: column 'split' must say train or test in every row")
+            line, word = next(
+                (r.line, r.values["split"]) for r in table.rows if side[r.volume] not in ("train", "test")
+            )
+            raise SettingsError(
+                f"{table.name}, line {line}: column 'split' must say train or test in every row, not {quoted(word)}"
+            )
         train, test = ([i for i in items if side[i.volume.id] == s] for s in ("train", "test"))
         both = {i.volume.patient for i in train} & {i.volume.patient for i in test}
         if both:

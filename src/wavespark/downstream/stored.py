@@ -1,17 +1,18 @@
-"""What a store itself knows about its volumes (targets, marks, label maps that came with the data), in the form of labels."""
+"""Labelled volumes from what came with the data of a store: targets, marks, label maps."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from wavespark.downstream.items import Labelled, some_places
-from wavespark.downstream.labels import LabelRow, LabelTable
+from wavespark.downstream.items import Labelled, some_places, with_places
 from wavespark.errors import SettingsError
 from wavespark.prepare import Store, StoredVolume
 from wavespark.rsna_labels import LABELS
 
-NAME = "the store"
+MOST_CLASSES = 100
+"""Different values of a target that are taken as classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,44 +29,68 @@ class StoredMap:
         return self.volume.read_label(self.name, start, [side.stop - side.start for side in box])
 
 
-def store_targets(store: Store) -> LabelTable:
-    """The targets of the volumes, a row each; the labels of RSNA 2025 in their order first.
+def target_names(store: Store) -> tuple[str, ...]:
+    """Names of the targets that came with the volumes; the labels of RSNA 2025 in their order first."""
+    names = {name for v in store for name in v.targets}
+    return (*(n for n in LABELS if n in names), *sorted(names - set(LABELS)))
+
+
+def store_targets(store: Store, columns: Sequence[str]) -> tuple[list[Labelled], tuple[str, ...], bool]:
+    """Build labelled volumes from the targets of a store.
+
+    Targets of 0 and 1 are labels (unknown where a volume has none); a single target with other values is a set of
+    classes, one for each value.
+
+    Args:
+        store: whose volumes came with targets.
+        columns: names of targets.
+
+    Returns:
+        The volumes, the names of the labels or classes, and whether exactly one of them is right.
 
     Raises:
-        SettingsError: if no volume has one.
+        SettingsError: if no volume has a target, one is not known, or several have other values than 0 and 1.
     """
-    names = {name for v in store for name in v.targets}
-    columns = (*(n for n in LABELS if n in names), *sorted(names - set(LABELS)))
-    rows = [
-        LabelRow(line=k, volume=v.id, values={c: _text(v.targets.get(c)) for c in columns})
-        for k, v in enumerate(store, 1)
-        if v.targets
+    known = target_names(store)
+    if not known:
+        raise SettingsError(_nothing(store, "target"))
+    if missing := [c for c in columns if c not in known]:
+        raise SettingsError(
+            f"{store.path} knows no {', '.join(map(repr, missing))}; its volumes came with {', '.join(map(repr, known))}"
+        )
+    volumes = [v for v in store if v.targets]
+    values = np.array([[v.targets.get(c, np.nan) for c in columns] for v in volumes], np.float64)
+    present = np.unique(values[np.isfinite(values)])
+    if set(present.tolist()) <= {0.0, 1.0}:
+        rows = values.astype(np.float32)
+        return [Labelled(volume=v, targets=row) for v, row in zip(volumes, rows, strict=True)], tuple(columns), False
+    if len(columns) > 1:
+        raise SettingsError(f"{store.path}: several targets are learned together only if they hold 0, 1 or nothing")
+    if not 2 <= len(present) <= MOST_CLASSES:
+        raise SettingsError(
+            f"{store.path}: target {columns[0]!r} has {len(present)} different value(s); classes are 2 to {MOST_CLASSES}"
+        )
+    items = [
+        Labelled(volume=v, targets=(present == value).astype(np.float32))
+        for v, value in zip(volumes, values[:, 0], strict=True)
+        if np.isfinite(value)
     ]
-    return _table(store, columns, rows, "target")
+    return items, tuple(f"{value:g}" for value in present), True
 
 
-def store_points(store: Store) -> LabelTable:
-    """The marks of the volumes as x, y, z (RAS mm) and `location`; volumes that have targets and no mark show nothing.
+def store_points(store: Store) -> list[Labelled]:
+    """Build labelled volumes from the marks of a store; volumes with targets and without a mark show nothing.
 
     Raises:
         SettingsError: if no volume has a mark.
     """
-    columns = ("x", "y", "z", "location")
-    rows = []
-    for k, v in enumerate(store, 1):
-        for name, mm in v.marks:
-            rows.append(
-                LabelRow(
-                    line=k,
-                    volume=v.id,
-                    values={**{c: f"{x:.3f}" for c, x in zip("xyz", mm, strict=True)}, "location": name},
-                )
-            )
-        if v.targets and not v.marks:
-            rows.append(LabelRow(line=k, volume=v.id, values=dict.fromkeys(columns, "")))
-    if not any(row.values["x"] for row in rows):
-        rows = []
-    return _table(store, columns, rows, "mark")
+    if not any(v.marks for v in store):
+        raise SettingsError(_nothing(store, "mark"))
+    return [
+        with_places(v, np.array([mm for _, mm in v.marks], np.float64).reshape(-1, 3))
+        for v in store
+        if v.marks or v.targets
+    ]
 
 
 def store_maps(store: Store, name: str | None = None, whichever: bool = False) -> list[Labelled]:
@@ -96,11 +121,5 @@ def store_maps(store: Store, name: str | None = None, whichever: bool = False) -
     return items
 
 
-def _table(store: Store, columns: tuple[str, ...], rows: list[LabelRow], what: str) -> LabelTable:
-    if not rows:
-        raise SettingsError(f"no volume of {store.path} came with a {what}: give the labels with --labels")
-    return LabelTable(name=NAME, folder=store.path, columns=columns, rows=tuple(rows), unmatched=())
-
-
-def _text(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
+def _nothing(store: Store, kind: str) -> str:
+    return f"no volume of {store.path} came with a {kind}: give the labels with --labels"
