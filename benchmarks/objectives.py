@@ -30,11 +30,11 @@ from scipy import stats
 
 from wavespark import __version__
 from wavespark.config import PretrainSettings, load_pretraining
-from wavespark.engine.building import build_model, stems_of, training_crops
-from wavespark.engine.objective import Objective
-from wavespark.engine.optimizer import learning_rate, make_optimizer
-from wavespark.engine.step import target_cells
-from wavespark.engine.validation import HeldOut
+from wavespark.engine.learning.objective import Objective
+from wavespark.engine.learning.optimizer import make_optimizer, rate_at, set_learning_rate
+from wavespark.engine.learning.step import target_cells
+from wavespark.engine.run.building import build_model, stems_of, training_crops
+from wavespark.engine.watching.validation import HeldOut
 from wavespark.metrics.probes import linear, probe
 from wavespark.models import SparK
 from wavespark.objectives import places_of
@@ -147,8 +147,7 @@ def run(settings: PretrainSettings, store: Store, steps: int, until: float | Non
             objective.measured(gate.measure(model, step)[0])
         first = (step - 1) * settings.data.batch
         batch = collate([crops[first + i] for i in range(settings.data.batch)])
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, settings.optimizer) * group.get("lr_scale", 1.0)
+        set_learning_rate(optimizer, rate_at(step, settings))
         optimizer.zero_grad(set_to_none=True)
         objective(batch, step).loss.backward()
         torch.nn.utils.clip_grad_norm_(objective.parameters(), settings.optimizer.clip)

@@ -148,7 +148,7 @@ def test_the_benchmark_runs_and_a_second_call_takes_what_is_there(
     for again in (
         "wavespark.downstream.study.fit",
         "wavespark.bench.transfer.fit",
-        "wavespark.engine.update.Updater.__call__",
+        "wavespark.engine.learning.update.Updater.__call__",
     ):
         monkeypatch.setattr(again, refused)
     assert measure_transfer(bench, tmp_path)["results"] == document["results"]

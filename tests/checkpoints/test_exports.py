@@ -14,8 +14,8 @@ import wavespark as ws
 from engine.small import mr_store, small_settings  # noqa: F401
 from wavespark.cli.main import run as command_line
 from wavespark.engine import pretrain
-from wavespark.engine.formats import FORMATS, export_as
-from wavespark.engine.load import newest_encoder
+from wavespark.engine.encoders.formats import FORMATS, export_as
+from wavespark.engine.encoders.load import newest_encoder
 from wavespark.errors import CheckpointError, DependencyError
 from wavespark.models import Encoder
 from wavespark.prepare import Store

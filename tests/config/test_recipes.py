@@ -8,7 +8,7 @@ import torch
 from engine.small import make_store
 from wavespark.config import load_pretraining, pretraining_recipes, to_toml
 from wavespark.engine import load_encoder, pretrain
-from wavespark.engine.telemetry import read_lines
+from wavespark.engine.watching.telemetry import read_lines
 
 TINY = {
     "tiny-cpu": (),

@@ -13,9 +13,9 @@ from laws.tiny import crop_of, grid_of, ragged, voxels_of
 from oracles.dense_reference import submanifold
 from wavespark.checkpoints import checkpoint_folders, read_checkpoint
 from wavespark.engine import pretrain
-from wavespark.engine.building import training_crops
-from wavespark.engine.distributed import Ranks
-from wavespark.engine.training import Training
+from wavespark.engine.machine.distributed import Ranks
+from wavespark.engine.run.building import training_crops
+from wavespark.engine.run.training import Training
 from wavespark.errors import TrainingStopped
 from wavespark.sampling.dataset import batches
 from wavespark.sparse import SubmanifoldConv3d, VisibleCells

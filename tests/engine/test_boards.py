@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from wavespark.config.pretrain import RunSettings
-from wavespark.engine.boards import open_boards, side_by_side
-from wavespark.engine.telemetry import Telemetry
+from wavespark.engine.watching.boards import open_boards, side_by_side
+from wavespark.engine.watching.telemetry import Telemetry
 from wavespark.errors import DependencyError
 
 LINE = {"step": 3, "loss": 0.5, "normalised_loss": None, "modality": "MR", "per_modality": {"MR": {"harmonic": 0.25}}}

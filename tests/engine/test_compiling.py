@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from wavespark.engine.compiling import compile_model
+from wavespark.engine.machine.compiling import compile_model
 
 CPU = torch.device("cpu")
 

@@ -17,8 +17,8 @@ from engine import two_ranks
 from engine.small import WORDS, small_settings
 from wavespark.checkpoints import checkpoint_folders, read_checkpoint
 from wavespark.engine import distributed, pretrain
-from wavespark.engine.distributed import Ranks, across, ranks_of
-from wavespark.engine.telemetry import read_lines
+from wavespark.engine.machine.distributed import Ranks, across, ranks_of
+from wavespark.engine.watching.telemetry import read_lines
 from wavespark.errors import SettingsError, TrainingStopped
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -135,7 +135,7 @@ def test_a_signal_saves_the_same_step_everywhere(mixed_store, tmp_path, to):
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(mr_store, tmp_path, monkeypatch):
-    from wavespark.engine.training import Training
+    from wavespark.engine.run.training import Training
 
     with pytest.raises(SettingsError, match=r"data\.batch 2 cannot be shared by 4 process"):
         Training(small_settings(), mr_store, tmp_path, print, Ranks(rank=0, world=4))

@@ -9,8 +9,8 @@ import pytest
 
 from engine.small import WORDS, small_settings
 from wavespark.engine import estimate, step_parts
-from wavespark.engine.estimate import TRIES, _narrow
-from wavespark.engine.parts import PARTS, parts_of
+from wavespark.engine.run.estimate import TRIES, _narrow
+from wavespark.engine.run.parts import PARTS, parts_of
 from wavespark.errors import SettingsError, TrainingStopped
 
 GIB = 2**30
@@ -46,7 +46,9 @@ def machine(monkeypatch):
                 raise TrainingStopped("out of memory", 5)
             return measured(found, seconds)
 
-        monkeypatch.setattr(sys.modules["wavespark.engine.estimate"], "_in_child", child)  # the function has its name
+        monkeypatch.setattr(
+            sys.modules["wavespark.engine.run.estimate"], "_in_child", child
+        )  # the function has its name
         return asked
 
     return of
@@ -94,7 +96,7 @@ def test_a_measuring_process_that_was_killed_is_out_of_memory_with_the_next_smal
 
 
 def test_a_store_is_split_once_however_many_steps_are_measured(mr_store, monkeypatch):
-    module, asked = sys.modules["wavespark.engine.estimate"], []
+    module, asked = sys.modules["wavespark.engine.run.estimate"], []
     right = module.choose_split
     monkeypatch.setattr(module, "choose_split", lambda *arguments: asked.append(1) or right(*arguments))
     step_parts(small_settings("data.crop=[16, 16, 16]"), mr_store, 3)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from objectives.parts import SECOND_VIEW, batch_for, objective_of
-from wavespark.engine.distributed import Ranks
-from wavespark.engine.faults import Faults
-from wavespark.engine.objective import Objective
-from wavespark.engine.precision import Precision
-from wavespark.engine.update import Measured, Updater
+from wavespark.engine.learning.objective import Objective
+from wavespark.engine.learning.update import Measured, Updater
+from wavespark.engine.machine.distributed import Ranks
+from wavespark.engine.machine.faults import Faults
+from wavespark.engine.machine.precision import Precision
 from wavespark.sampling import Batch
 
 COUNT = 4

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wavespark.engine.step import forward
+from wavespark.engine.learning.step import forward
 from wavespark.masking import BlockMasking
 from wavespark.models import DecoderSettings, SparK, WaveFormer, WaveFormerSettings
 from wavespark.objectives import cell_targets, reconstruction

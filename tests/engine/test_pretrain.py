@@ -11,7 +11,7 @@ import torch
 from engine.small import make_store, small_settings
 from wavespark.checkpoints import checkpoint_folders, read_checkpoint
 from wavespark.engine import begin_fresh, export_checkpoint, load_encoder, pretrain
-from wavespark.engine.telemetry import read_lines
+from wavespark.engine.watching.telemetry import read_lines
 from wavespark.errors import CheckpointError, MaskError, SettingsError, StoreError, TrainingStopped, WavesparkError
 from wavespark.masking import BlockMasking
 
@@ -198,7 +198,7 @@ def test_all_checkpoints_damaged_is_a_refusal_and_never_a_fresh_start(whole, mix
 HOLDER = """
 import sys, time
 from pathlib import Path
-from wavespark.engine.folder import hold
+from wavespark.engine.run.folder import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

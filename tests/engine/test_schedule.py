@@ -2,16 +2,16 @@
 
 import pytest
 
-from wavespark.config.pretrain import OptimizerSettings
-from wavespark.engine.optimizer import learning_rate
+from wavespark.config import load_pretraining
+from wavespark.engine.learning.optimizer import rate_at
 
 ROOT_HALF = 0.5**0.5
 """The cosine of 45 degrees."""
 
 
 def rates(steps: int, **words: float) -> list[float]:
-    settings = OptimizerSettings(**words)
-    return [learning_rate(step, steps, settings) for step in range(1, steps + 1)]
+    settings = load_pretraining("tiny-cpu", [f"run.steps={steps}", *(f"optimizer.{k}={v}" for k, v in words.items())])
+    return [rate_at(step, settings) for step in range(1, steps + 1)]
 
 
 def test_the_rate_rises_in_a_line_and_falls_by_half_a_cosine_to_its_final_fraction() -> None:

@@ -8,11 +8,11 @@ import torch
 from engine.small import small_settings
 from wavespark.checkpoints import checkpoint_folders, read_checkpoint
 from wavespark.engine import export_checkpoint, load_encoder, pretrain
-from wavespark.engine.building import build_model, stems_of
-from wavespark.engine.faults import Faults
-from wavespark.engine.initialise import initialise
-from wavespark.engine.optimizer import layers_of, make_optimizer, restore_optimizer
-from wavespark.engine.telemetry import read_lines
+from wavespark.engine.encoders.initialise import initialise
+from wavespark.engine.learning.optimizer import layers_of, make_optimizer, restore_optimizer
+from wavespark.engine.machine.faults import Faults
+from wavespark.engine.run.building import build_model, stems_of
+from wavespark.engine.watching.telemetry import read_lines
 from wavespark.errors import CheckpointError, SettingsError, TrainingStopped
 
 CROP = "data.crop=[16, 16, 16]"
@@ -92,7 +92,7 @@ def test_an_optimiser_that_skips_on_the_device_makes_the_same_run(mr_store, tmp_
                 optimizer = torch.optim.AdamW(groups, lr=chosen.learning_rate, betas=chosen.betas, fused=True)
             return optimizer
 
-        monkeypatch.setattr("wavespark.engine.training.make_optimizer", made)
+        monkeypatch.setattr("wavespark.engine.run.training.make_optimizer", made)
         summary = pretrain(settings, mr_store, tmp_path / name, say=said.append)
         assert summary.skipped_steps == 1
     plain, late = losses(tmp_path / "plain"), losses(tmp_path / "fused")
@@ -132,7 +132,7 @@ def test_out_of_memory_names_settings_peak_and_the_next_smaller_setting(mr_store
             raise error
         return right(self, batch, step, rate)
 
-    from wavespark.engine.update import Updater
+    from wavespark.engine.learning.update import Updater
 
     right = Updater.__call__
     monkeypatch.setattr(Updater, "__call__", no_memory)

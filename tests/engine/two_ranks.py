@@ -8,14 +8,15 @@ import torch
 from torch import nn
 
 from engine.small import small_settings
-from wavespark.engine.building import build_model, stems_of, training_crops
-from wavespark.engine.distributed import Ranks, across, joined, ranks_of
-from wavespark.engine.faults import Faults
-from wavespark.engine.objective import Objective
-from wavespark.engine.optimizer import learning_rate, make_optimizer
-from wavespark.engine.precision import Precision
-from wavespark.engine.synced_norm import sync_batch_norm
-from wavespark.engine.update import Updater
+from wavespark.engine.learning.objective import Objective
+from wavespark.engine.learning.optimizer import make_optimizer
+from wavespark.engine.learning.schedule import learning_rate_at
+from wavespark.engine.learning.update import Updater
+from wavespark.engine.machine.distributed import Ranks, across, joined, ranks_of
+from wavespark.engine.machine.faults import Faults
+from wavespark.engine.machine.precision import Precision
+from wavespark.engine.machine.synced_norm import sync_batch_norm
+from wavespark.engine.run.building import build_model, stems_of, training_crops
 from wavespark.prepare import open_store
 from wavespark.sampling import batches, split_store
 from wavespark.sparse import SparseBatchNorm, VisibleCells
@@ -39,7 +40,7 @@ def losses(store_path: str) -> list[float]:
     loader = batches(crops, start=0, stop=STEPS, workers=0, rank=ranks.rank, world=ranks.world)
     for step, batch in enumerate(loader, 1):
         assert len(batch.draws) == 4 // ranks.world
-        rate = learning_rate(step, 20, settings.optimizer)
+        rate = learning_rate_at(step, 20, settings.optimizer.learning_rate, 10, settings.optimizer.final_fraction)
         line = update(replace(batch, voxels=batch.voxels.double()), step, rate).line()
         found.append([line["loss"], line["normalised_loss"], line["gradient_norm"]])
     del update, network

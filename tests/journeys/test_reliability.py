@@ -13,7 +13,7 @@ import pytest
 from engine.small import WORDS, make_store, small_settings
 from wavespark.checkpoints import checkpoint_folders, read_checkpoint
 from wavespark.engine import pretrain
-from wavespark.engine.telemetry import read_lines
+from wavespark.engine.watching.telemetry import read_lines
 
 EVERY = 4
 

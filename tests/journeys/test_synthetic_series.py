@@ -13,7 +13,7 @@ import torch
 
 import wavespark as ws
 from engine.small import WORDS, small_settings
-from wavespark.engine.building import build_model, stems_of
+from wavespark.engine.run.building import build_model, stems_of
 from wavespark.prepare import prepare
 from wavespark.samples import synthetic_head, write_collection, write_dicom, write_nifti
 from wavespark.sampling.split import split_store

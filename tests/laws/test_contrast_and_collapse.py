@@ -8,11 +8,11 @@ from objectives.parts import CONTRAST, SAME_LOCATION, batch_for, objective_of, t
 from wavespark.checkpoints import checkpoint_folders
 from wavespark.config.objective import HealthSettings
 from wavespark.engine import pretrain, training
-from wavespark.engine.alarms import Alarms
-from wavespark.engine.objective import Objective, Term, Terms
-from wavespark.engine.step import Scoring, draw_masks, reconstruct
-from wavespark.engine.telemetry import read_lines
-from wavespark.engine.validation import health_of
+from wavespark.engine.learning.objective import Objective, Term, Terms
+from wavespark.engine.learning.step import Scoring, draw_masks, reconstruct
+from wavespark.engine.watching.alarms import Alarms
+from wavespark.engine.watching.telemetry import read_lines
+from wavespark.engine.watching.validation import health_of
 from wavespark.errors import TrainingStopped
 from wavespark.masking import BlockMasking
 from wavespark.objectives import info_nce, pairs, places_of
@@ -24,7 +24,7 @@ def contrast_of(objective, numbers=range(4), change=lambda pairs: pairs, monkeyp
     """(loss, chance) per query over some batches."""
     objective.contrast_open = True
     if monkeypatch is not None:
-        monkeypatch.setattr("wavespark.engine.objective.pairs", lambda *a: change(pairs(*a)))
+        monkeypatch.setattr("wavespark.engine.learning.objective.pairs", lambda *a: change(pairs(*a)))
     total = chance = count = 0.0
     for number in numbers:
         with torch.no_grad():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wavespark.engine.guidance import masks_around
+from wavespark.engine.learning.guidance import masks_around
 from wavespark.errors import ShapeError
 from wavespark.masking import BlockMasking
 from wavespark.sampling import Batch

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from wavespark.config import PretrainSettings, load_pretraining
-from wavespark.engine.objective import Objective
+from wavespark.engine.learning.objective import Objective
 from wavespark.models import DecoderSettings, SparK, WaveFormer, WaveFormerSettings
 from wavespark.sampling import Batch
 

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 
 from wavespark.config.objective import HealthSettings
-from wavespark.engine.alarms import Alarms
+from wavespark.engine.watching.alarms import Alarms
 from wavespark.errors import TrainingStopped
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from objectives.parts import CELL, CONTRAST, SAME_LOCATION, SECOND_VIEW, batch_for, objective_of, settings_of, train
-from wavespark.engine.objective import fine_masking
-from wavespark.engine.step import Scoring, draw_masks, reconstruct
+from wavespark.engine.learning.objective import fine_masking
+from wavespark.engine.learning.step import Scoring, draw_masks, reconstruct
 
 RECIPES = {
     "reconstruction": (),

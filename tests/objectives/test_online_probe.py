@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from wavespark.config import load_pretraining
-from wavespark.engine.online_probe import OnlineProbe
+from wavespark.engine.watching.online_probe import OnlineProbe
 from wavespark.errors import SettingsError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wavespark.engine.step import forward, target_cells
+from wavespark.engine.learning.step import forward, target_cells
 from wavespark.masking import BlockMasking
 from wavespark.models import DecoderSettings, SparK, WaveFormer, WaveFormerSettings
 from wavespark.objectives import CellTargets, Score, cell_targets, reconstruction

@@ -6,10 +6,10 @@ import torch
 from engine.small import small_settings, write_volume
 from wavespark.checkpoints import read_checkpoint
 from wavespark.engine import load_encoder, pretrain
-from wavespark.engine.building import build_model, stems_of
-from wavespark.engine.objective import Objective
-from wavespark.engine.preflight import checkpoint_bytes, preflight
-from wavespark.engine.telemetry import read_lines
+from wavespark.engine.learning.objective import Objective
+from wavespark.engine.run.building import build_model, stems_of
+from wavespark.engine.run.preflight import checkpoint_bytes, preflight
+from wavespark.engine.watching.telemetry import read_lines
 from wavespark.errors import SettingsError, TrainingStopped
 from wavespark.prepare import open_store, prepare
 

@@ -7,7 +7,7 @@ import torch
 
 from objectives.parts import SECOND_VIEW
 from wavespark.config import load_pretraining, to_toml
-from wavespark.engine.objective import check_processes
+from wavespark.engine.learning.objective import check_processes
 from wavespark.errors import SettingsError
 
 

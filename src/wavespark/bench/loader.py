@@ -14,7 +14,7 @@ from wavespark.bench.cost import Cost
 from wavespark.bench.environment import describe_environment
 from wavespark.bench.page import verdict
 from wavespark.config import load_pretraining
-from wavespark.engine.timing import seconds_per_step
+from wavespark.engine.run.timing import seconds_per_step
 from wavespark.errors import SettingsError
 from wavespark.prepare import Store, open_store, prepare
 from wavespark.samples import synthetic_head, write_nifti

@@ -21,7 +21,7 @@ from wavespark.bench.environment import describe_environment
 from wavespark.bench.page import verdict
 from wavespark.bench.peers import dcm2niix, prepare_with_script
 from wavespark.bench.series import write_ct
-from wavespark.engine.memory import peak_bytes
+from wavespark.engine.machine.memory import peak_bytes
 from wavespark.errors import SettingsError
 from wavespark.prepare import load_recipe, open_store, prepare
 from wavespark.prepare.item import make_item

@@ -39,7 +39,7 @@ def command(
 ) -> None:
     """Write the encoder of a run's newest checkpoint, with everything that is needed to use it."""
     from wavespark.engine import load_encoder
-    from wavespark.engine.formats import FORMATS, export_as
+    from wavespark.engine.encoders.formats import FORMATS, export_as
 
     if format not in FORMATS:
         raise SettingsError(f"there is no format {printable(format)!r}: use one of {', '.join(FORMATS)}")

@@ -20,7 +20,7 @@ def describe_run(path: Path, verify: bool) -> Document:
     import tomllib
 
     from wavespark.checkpoints import checkpoint_folders, read_checkpoint
-    from wavespark.engine.telemetry import read_lines
+    from wavespark.engine.watching.telemetry import read_lines
 
     steps, measures = read_lines(path / "metrics.jsonl"), read_lines(path / "validation.jsonl")
     damaged = []

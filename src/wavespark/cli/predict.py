@@ -40,7 +40,7 @@ def command(
         from wavespark.downstream.dicom_seg import require_highdicom, write_dicom_segmentations
         from wavespark.downstream.prediction import predict_store
         from wavespark.downstream.segment import Segment
-        from wavespark.engine.building import cores
+        from wavespark.engine.machine.device import cores
         from wavespark.prepare import open_store, prepare
 
         if device not in ("auto", "cpu", "cuda"):

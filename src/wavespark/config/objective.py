@@ -129,7 +129,7 @@ class ObjectiveSettings(Settings):
 
     @property
     def scoring(self) -> dict[str, Any]:
-        """The fields of `engine.step.Scoring`."""
+        """The fields of `engine.learning.step.Scoring`."""
         return {"variance_floor": self.variance_floor, "where": self.where, "dense": self.dense}
 
     def check_second_view(self, crop: Triple, cell: Triple, mask: MaskSettings) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from wavespark.engine import load_encoder
-from wavespark.engine.load import export_run
+from wavespark.engine.encoders.load import export_run
 from wavespark.models import create_model
 from wavespark.prepare import open_store, prepare
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from wavespark.doctor.check import Check
 from wavespark.doctor.pathtest import data_path, export
-from wavespark.engine.step import StepResult, forward
+from wavespark.engine.learning.step import StepResult, forward
 from wavespark.masking import BlockMasking, NestedMasking, legacy_table
 from wavespark.models import DecoderSettings, SparK, create_model
 from wavespark.objectives import cell_targets, reconstruction

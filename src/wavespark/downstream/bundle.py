@@ -13,7 +13,7 @@ from wavespark.config.downstream import FinetuneSettings
 from wavespark.downstream.classify import Classify
 from wavespark.downstream.heads import encoder_of
 from wavespark.downstream.saving import TaskModel, load_model, make_task
-from wavespark.engine.formats import choose_stem
+from wavespark.engine.encoders.formats import choose_stem
 from wavespark.errors import CheckpointError
 from wavespark.models import from_description
 from wavespark.shapes import Triple

@@ -19,7 +19,7 @@ from wavespark.config.downstream import FinetuneSettings
 from wavespark.downstream.heads import encoder_of
 from wavespark.downstream.items import Labelled, place_window, widened, window
 from wavespark.downstream.memory import Readable
-from wavespark.engine.building import cores
+from wavespark.engine.machine.device import cores
 from wavespark.errors import ModelError, SettingsError, TrainingStopped
 from wavespark.models import Encoder
 from wavespark.randomness import sample_stream, stream

@@ -1,13 +1,13 @@
 """The run: build, resume, loop, save; and encoders loaded back."""
 
-from wavespark.engine.distributed import ranks_of
-from wavespark.engine.estimate import Estimate, estimate, step_parts
-from wavespark.engine.folder import begin_fresh
-from wavespark.engine.foreign import Imported, import_weights
-from wavespark.engine.load import export_checkpoint, export_run, load_encoder
-from wavespark.engine.preflight import preflight
-from wavespark.engine.pretrain import RunSummary, pretrain
-from wavespark.engine.timing import seconds_per_step
+from wavespark.engine.encoders.foreign import Imported, import_weights
+from wavespark.engine.encoders.load import export_checkpoint, export_run, load_encoder
+from wavespark.engine.machine.distributed import ranks_of
+from wavespark.engine.run.estimate import Estimate, estimate, step_parts
+from wavespark.engine.run.folder import begin_fresh
+from wavespark.engine.run.preflight import preflight
+from wavespark.engine.run.pretrain import RunSummary, pretrain
+from wavespark.engine.run.timing import seconds_per_step
 
 __all__ = [
     "Estimate",

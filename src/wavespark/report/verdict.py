@@ -5,14 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from wavespark.limits import LEARNED, RANK_LEFT
 from wavespark.pages.numbers import count, number
 from wavespark.report.record import RunRecord
 from wavespark.report.values import finite, sequence
-
-LEARNED = 0.9
-"""Below this share of the variance a run has learned (SPEC, law I13)."""
-COLLAPSED = 0.25
-"""Below this share of its start the effective rank means collapse (SPEC, law I13)."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ def _against(after: float, other: float) -> str:
 
 def _collapsed(record: RunRecord) -> bool:
     rank, start = finite(record.last, "effective_rank"), finite(record.first, "effective_rank")
-    return rank is not None and start is not None and rank < COLLAPSED * start
+    return rank is not None and start is not None and rank < RANK_LEFT * start
 
 
 def _warnings(record: RunRecord) -> tuple[str, ...]:

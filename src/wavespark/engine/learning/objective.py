@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from wavespark.config import PretrainSettings
-from wavespark.engine.guidance import guide, masks_around
-from wavespark.engine.step import Scoring, StepResult, draw_masks, reconstruct
-from wavespark.engine.teacher import Teacher
+from wavespark.engine.learning.guidance import guide, masks_around
+from wavespark.engine.learning.step import Scoring, StepResult, draw_masks, reconstruct
+from wavespark.engine.learning.teacher import Teacher
 from wavespark.errors import SettingsError
 from wavespark.masking import BlockMasking
 from wavespark.masking.masks import Masks

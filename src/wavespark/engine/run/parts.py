@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from wavespark.engine.objective import Objective
+from wavespark.engine.learning.objective import Objective
 
 PARTS = ("load", "encode", "decode", "loss", "backward", "update")
 

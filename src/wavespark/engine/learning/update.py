@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from wavespark.config import PretrainSettings
-from wavespark.engine.distributed import Ranks, whole
-from wavespark.engine.faults import Faults
-from wavespark.engine.objective import Objective, Terms
-from wavespark.engine.precision import Precision
+from wavespark.engine.learning.objective import Objective, Terms
+from wavespark.engine.learning.optimizer import set_learning_rate
+from wavespark.engine.machine.distributed import Ranks, whole
+from wavespark.engine.machine.faults import Faults
+from wavespark.engine.machine.precision import Precision
 from wavespark.sampling import Batch
 
 
@@ -86,8 +87,7 @@ class Updater:
         """One update with a batch (of several processes: this one's part of it), unless loss or gradient is not finite."""
         if step in self.faults.oom:
             raise MemoryError
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("lr_scale", 1.0)
+        set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         parts = list(cut(batch, self.settings.run.accumulate))
         collected: list[tuple[Terms, Tensor, Tensor]] = []

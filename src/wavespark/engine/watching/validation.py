@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from wavespark.config import PretrainSettings
-from wavespark.engine.objective import fine_masking, views_of
-from wavespark.engine.online_probe import OnlineProbe
-from wavespark.engine.step import Scoring, StepResult, draw_masks, reconstruct, voxel_mask
+from wavespark.engine.learning.objective import fine_masking, views_of
+from wavespark.engine.learning.step import Scoring, StepResult, draw_masks, reconstruct, voxel_mask
+from wavespark.engine.watching.online_probe import OnlineProbe
 from wavespark.masking import BlockMasking
 from wavespark.metrics import harmonic, inpaint
 from wavespark.metrics.health import level_health

@@ -8,11 +8,10 @@ from typing import Any, Literal
 
 from wavespark.config.objective import HealthSettings
 from wavespark.errors import TrainingStopped
+from wavespark.limits import NOTHING_LEARNED, RANK_LEFT, SPREAD_LEFT
 
-NOTHING_LEARNED = 0.99
-RANK_LEFT, SPREAD_LEFT = 0.25, 0.1
-"""Shares of the start below which features count as collapsed (law I13)."""
 IN_A_ROW = 2
+"""Measures in a row that must show a collapse before it counts."""
 Action = Literal["stop", "warn", "off"]
 
 

@@ -19,7 +19,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from wavespark.engine.synced_norm import sync_batch_norm
+from wavespark.engine.machine.synced_norm import sync_batch_norm
 from wavespark.errors import SettingsError, TrainingStopped, WavesparkError
 
 PATIENCE = timedelta(minutes=30)

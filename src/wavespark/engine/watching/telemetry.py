@@ -12,7 +12,7 @@ import torch
 
 from wavespark import __version__
 from wavespark.config.pretrain import RunSettings
-from wavespark.engine.boards import open_boards
+from wavespark.engine.watching.boards import open_boards
 from wavespark.prepare.publish import write_file, writing
 
 _PACKAGES = ("torch", "numpy", "scipy", "pydantic", "nibabel", "pydicom", "blosc2", "safetensors")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wavespark.checkpoints import Export, write_export
 from wavespark.checkpoints.foreign import read_foreign
-from wavespark.engine.load import describe_encoder
+from wavespark.engine.encoders.load import describe_encoder
 from wavespark.errors import CheckpointError, ModelError
 from wavespark.models import Encoder, create_model, list_models
 from wavespark.prepare.publish import write_folder, writing

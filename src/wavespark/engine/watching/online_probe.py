@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from wavespark.config import PretrainSettings
-from wavespark.engine.step import target_cells
+from wavespark.engine.learning.step import target_cells
 from wavespark.errors import SettingsError
 from wavespark.metrics.probes import knn, linear, probe
 from wavespark.models import SparK

@@ -8,19 +8,20 @@ import torch
 
 from wavespark.checkpoints import Checkpoint, newest_checkpoint
 from wavespark.config import PretrainSettings
-from wavespark.engine import folder
-from wavespark.engine.alarms import Alarms
-from wavespark.engine.building import build_model, choose_device, choose_split, contents_of, cores, stems_of
-from wavespark.engine.compiling import compile_model
-from wavespark.engine.distributed import Ranks, across, like, shard, whole
-from wavespark.engine.faults import Faults
-from wavespark.engine.initialise import initialise
-from wavespark.engine.objective import Objective
-from wavespark.engine.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
-from wavespark.engine.precision import Precision
-from wavespark.engine.saving import EXTRA, Saver
-from wavespark.engine.update import Updater
-from wavespark.engine.validation import HeldOut
+from wavespark.engine.encoders.initialise import initialise
+from wavespark.engine.learning.objective import Objective
+from wavespark.engine.learning.optimizer import make_optimizer, optimizer_tensors, restore_optimizer, warmup_steps
+from wavespark.engine.learning.update import Updater
+from wavespark.engine.machine.compiling import compile_model
+from wavespark.engine.machine.device import choose_device
+from wavespark.engine.machine.distributed import Ranks, across, like, shard, whole
+from wavespark.engine.machine.faults import Faults
+from wavespark.engine.machine.precision import Precision
+from wavespark.engine.run import folder
+from wavespark.engine.run.building import build_model, choose_split, contents_of, stems_of
+from wavespark.engine.run.saving import EXTRA, Saver
+from wavespark.engine.watching.alarms import Alarms
+from wavespark.engine.watching.validation import HeldOut
 from wavespark.errors import CheckpointError, SettingsError
 from wavespark.prepare import Store
 
@@ -49,8 +50,7 @@ class Training:
                 "make it a multiple of both"
             )
         self.settings, self.store, self.run, self.say, self.ranks = settings, store, run, say, ranks
-        torch.set_num_threads(settings.run.threads or max(1, cores() // ranks.local_world))
-        self.device = choose_device(settings, ranks.local_rank)
+        self.device = choose_device(settings.run.device, ranks.local_rank)
         self.precision = Precision(settings, self.device)
         if settings.run.parallel == "fsdp" and ranks.world > 1 and self.precision.scaler.is_enabled():
             raise SettingsError(
@@ -68,8 +68,7 @@ class Training:
         self.objective = Objective(settings, model, self.masking, say).to(self.device)
         shard(model, ranks, settings.run.parallel)
         self.optimizer = make_optimizer(self.objective, settings.optimizer)
-        warmup = min(settings.optimizer.warmup_steps, settings.run.steps // 2)
-        self.alarms = Alarms(settings.health, warmup, say, str(run / folder.CHECKPOINTS))
+        self.alarms = Alarms(settings.health, warmup_steps(settings), say, str(run / folder.CHECKPOINTS))
         self.step = 0
         self.seconds = 0.0
         self.resumed_from: list[int] = []

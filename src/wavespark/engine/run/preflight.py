@@ -10,12 +10,13 @@ import torch
 
 from wavespark.checkpoints import checkpoint_folders
 from wavespark.config import PretrainSettings
-from wavespark.engine import folder
-from wavespark.engine.building import build_model, choose_device, choose_split, cores, stems_of
-from wavespark.engine.distributed import ranks_of
-from wavespark.engine.objective import Objective, check_processes
-from wavespark.engine.precision import Precision
-from wavespark.engine.telemetry import read_lines
+from wavespark.engine.learning.objective import Objective, check_processes
+from wavespark.engine.machine.device import choose_device, cores
+from wavespark.engine.machine.distributed import ranks_of
+from wavespark.engine.machine.precision import Precision
+from wavespark.engine.run import folder
+from wavespark.engine.run.building import build_model, choose_split, stems_of
+from wavespark.engine.watching.telemetry import read_lines
 from wavespark.errors import StoreError
 from wavespark.models import SparK
 from wavespark.prepare import Store
@@ -37,7 +38,7 @@ def preflight(settings: PretrainSettings, store: Store, run: Path, *, fresh: boo
         folder.check_same(run, settings)
     ranks = ranks_of()
     check_processes(settings, ranks.world)
-    device = choose_device(settings, ranks.local_rank)
+    device = choose_device(settings.run.device, ranks.local_rank)
     with torch.device("meta"):
         model = build_model(settings, stems_of(store))
     split = choose_split(settings, store)

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from wavespark.config import PretrainSettings
-from wavespark.engine.step import Scoring, draw_masks, reconstruct
-from wavespark.engine.teacher import Teacher
+from wavespark.engine.learning.step import Scoring, draw_masks, reconstruct
+from wavespark.engine.learning.teacher import Teacher
 from wavespark.errors import MaskError
 from wavespark.masking import BlockMasking, foreground_weights, hardness_weights, vesselness_weights
 from wavespark.masking.masks import Masks

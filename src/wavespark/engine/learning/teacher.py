@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from wavespark.engine.distributed import whole
+from wavespark.engine.machine.distributed import whole
 from wavespark.models import SparK
 
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wavespark.checkpoints import newest_checkpoint, read_export
-from wavespark.engine.load import DECODER
+from wavespark.engine.encoders.load import DECODER
 from wavespark.errors import CheckpointError
 
 _SHOWN = 8

@@ -13,14 +13,15 @@ from typing import Any
 import torch
 
 from wavespark.config import PretrainSettings
-from wavespark.engine import folder
-from wavespark.engine.distributed import joined, leave_when_stuck, ranks_of
-from wavespark.engine.folder import Tell
-from wavespark.engine.load import export_checkpoint
-from wavespark.engine.loop import run_to_end
-from wavespark.engine.objective import check_processes
-from wavespark.engine.telemetry import read_lines, write_json
-from wavespark.engine.training import Training
+from wavespark.engine.encoders.load import export_checkpoint
+from wavespark.engine.learning.objective import check_processes
+from wavespark.engine.machine.device import set_threads
+from wavespark.engine.machine.distributed import joined, leave_when_stuck, ranks_of
+from wavespark.engine.run import folder
+from wavespark.engine.run.folder import Tell
+from wavespark.engine.run.loop import run_to_end
+from wavespark.engine.run.training import Training
+from wavespark.engine.watching.telemetry import read_lines, write_json
 from wavespark.prepare import Store
 
 
@@ -75,6 +76,7 @@ def pretrain(
     check_processes(settings, ranks.world)
     quiet = not ranks.writes
     with ExitStack() as held:
+        set_threads(settings.run.threads, ranks.local_world)
         held.enter_context(_determinism(settings.run.deterministic))
         if ranks.writes:
             folder.make(run)

@@ -1,39 +1,55 @@
 """AdamW with weight decay on matrices only and a learning rate that may fall from layer to layer; its state by parameter name."""
 
-import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from wavespark.config import PretrainSettings
 from wavespark.config.pretrain import OptimizerSettings
-from wavespark.engine.distributed import like, whole
+from wavespark.engine.learning.schedule import learning_rate_at
+from wavespark.engine.machine.distributed import like, whole
 from wavespark.errors import CheckpointError
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """Decay for weights of two or more axes; none for biases, norms and mask tokens.
+    """Return AdamW over the parameters of a model.
 
-    With `layer_decay` below 1 the learning rate falls from each layer of the encoder to the one below (Clark et al., "ELECTRA", 2020, appendix).
+    With `layer_decay` below 1 the learning rate falls from each layer of the encoder to the one below
+    (Clark et al., "ELECTRA", 2020, appendix).
     """
     layers = layers_of(model)
     top = max(layers.values(), default=0)
+    groups = parameter_groups(model, settings.weight_decay, lambda name: settings.layer_decay ** (top - layers[name]))
+    fused = all(p.is_cuda for p in model.parameters())
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=fused)
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, lr_scale: Callable[[str], float] = lambda name: 1.0
+) -> list[dict[str, Any]]:
+    """Return parameter groups for an optimizer, each with `params`, `weight_decay` and `lr_scale`.
+
+    Args:
+        model: whose parameters are grouped, in their order.
+        weight_decay: of parameters with two or more axes; biases, norms and mask tokens have none.
+        lr_scale: share of the learning rate for a parameter of that name; see `set_learning_rate`.
+    """
     groups: defaultdict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, p in model.named_parameters():
-        if p.requires_grad:
-            scale = settings.layer_decay ** (top - layers[name])
-            groups[settings.weight_decay if p.ndim > 1 else 0.0, scale].append(p)
-    fused = all(p.is_cuda for p in model.parameters())
-    return torch.optim.AdamW(
-        [{"params": ps, "weight_decay": decay, "lr_scale": scale} for (decay, scale), ps in groups.items()],
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        fused=fused,
-    )
+        groups[weight_decay if p.ndim > 1 else 0.0, lr_scale(name)].append(p)
+    return [{"params": ps, "weight_decay": decay, "lr_scale": scale} for (decay, scale), ps in groups.items()]
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every group to its `lr_scale` times the rate; a group without one gets the rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
 _PLACE = re.compile(r"(?:^|\.)encoder\.(stages|blocks|merges|down|norms)\.(\d+)(?:\.(\d+))?")
@@ -62,14 +78,15 @@ def layers_of(model: nn.Module) -> dict[str, int]:
     return found
 
 
-def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
-    """Linear warm-up, then half a cosine down to `final_fraction` (Loshchilov and Hutter, "SGDR", 2017). `step` counts from 1."""
-    warmup = min(settings.warmup_steps, steps // 2)
-    if step <= warmup:
-        return settings.learning_rate * step / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    low = settings.final_fraction
-    return settings.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
+def warmup_steps(settings: PretrainSettings) -> int:
+    """Return the steps of the warm-up: at most half of the run."""
+    return min(settings.optimizer.warmup_steps, settings.run.steps // 2)
+
+
+def rate_at(step: int, settings: PretrainSettings) -> float:
+    """Return the learning rate of a step (counted from 1) of a run."""
+    o = settings.optimizer
+    return learning_rate_at(step, settings.run.steps, o.learning_rate, warmup_steps(settings), o.final_fraction)
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from wavespark.checkpoints.huggingface import write_huggingface
 from wavespark.checkpoints.monai_bundle import write_bundle
 from wavespark.checkpoints.nnunet import adaptation_plan, write_nnunet, write_trainer
 from wavespark.checkpoints.onnx import write_onnx
-from wavespark.engine.load import export_checkpoint, newest_encoder
+from wavespark.engine.encoders.load import export_checkpoint, newest_encoder
 from wavespark.errors import CheckpointError, SettingsError
 from wavespark.models import Encoder
 from wavespark.models.resenc import ResEnc

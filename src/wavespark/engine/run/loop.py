@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
-from wavespark.engine import folder
-from wavespark.engine.building import SPLIT, describe_data, training_crops
-from wavespark.engine.examples import write_examples
-from wavespark.engine.folder import Tell
-from wavespark.engine.memory import explained, peak_bytes
-from wavespark.engine.optimizer import learning_rate
-from wavespark.engine.telemetry import Telemetry, environment, write_json
-from wavespark.engine.training import Training
-from wavespark.engine.update import Measured
+from wavespark.engine.learning.optimizer import rate_at
+from wavespark.engine.learning.update import Measured
+from wavespark.engine.machine.memory import explained, peak_bytes
+from wavespark.engine.run import folder
+from wavespark.engine.run.building import SPLIT, describe_data, training_crops
+from wavespark.engine.run.folder import Tell
+from wavespark.engine.run.training import Training
+from wavespark.engine.watching.examples import write_examples
+from wavespark.engine.watching.telemetry import Telemetry, environment, write_json
 from wavespark.errors import TrainingStopped
 from wavespark.sampling import Batch, batches
 
@@ -85,7 +85,7 @@ class _Loop:
             raise
         started = time.perf_counter()
         now.step += 1
-        rate = learning_rate(now.step, run.steps, now.settings.optimizer)
+        rate = rate_at(now.step, now.settings)
         # On an accelerator the step before is read while this one computes: nothing waits for the device.
         before, self.pending = self.pending, now.update(batch, now.step, rate)
         last = now.step == run.steps

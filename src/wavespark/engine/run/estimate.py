@@ -15,16 +15,17 @@ import numpy as np
 import torch
 
 from wavespark.config import PretrainSettings
-from wavespark.engine.building import build_model, choose_device, choose_split, cores, stems_of, training_crops
-from wavespark.engine.distributed import Ranks
-from wavespark.engine.faults import Faults
-from wavespark.engine.memory import explained, peak_bytes, smaller
-from wavespark.engine.objective import Objective
-from wavespark.engine.optimizer import learning_rate, make_optimizer
-from wavespark.engine.parts import parts_of, watched
-from wavespark.engine.precision import Precision
-from wavespark.engine.preflight import checkpoint_bytes, checkpoints_kept
-from wavespark.engine.update import Updater
+from wavespark.engine.learning.objective import Objective
+from wavespark.engine.learning.optimizer import make_optimizer, rate_at
+from wavespark.engine.learning.update import Updater
+from wavespark.engine.machine.device import choose_device, set_threads
+from wavespark.engine.machine.distributed import Ranks
+from wavespark.engine.machine.faults import Faults
+from wavespark.engine.machine.memory import explained, peak_bytes, smaller
+from wavespark.engine.machine.precision import Precision
+from wavespark.engine.run.building import build_model, choose_split, stems_of, training_crops
+from wavespark.engine.run.parts import parts_of, watched
+from wavespark.engine.run.preflight import checkpoint_bytes, checkpoints_kept
 from wavespark.errors import SettingsError, TrainingStopped, WavesparkError
 from wavespark.prepare import Store, open_store
 from wavespark.sampling import Batch, Crop, collate
@@ -155,7 +156,7 @@ def _in_child(settings: PretrainSettings, store: Store | None, batch: int, steps
         "steps": steps,
     }
     done = subprocess.run(
-        [sys.executable, "-c", "from wavespark.engine.estimate import child; child()"],
+        [sys.executable, "-c", "from wavespark.engine.run.estimate import child; child()"],
         input=json.dumps(told),
         stdout=subprocess.PIPE,
         text=True,
@@ -189,14 +190,14 @@ def child() -> None:
 
 
 def step_parts(settings: PretrainSettings, store: Store, steps: int = 3) -> dict[str, float]:
-    """Seconds of each of `engine.parts.PARTS` in a step of `data.batch` crops, measured in this process after a step that warms up."""
+    """Seconds of each of `engine.run.parts.PARTS` in a step of `data.batch` crops, measured in this process after a step that warms up."""
     found: dict[str, float] = _measure(settings, store, settings.data.batch, steps)["parts"]
     return found
 
 
 def _measure(settings: PretrainSettings, store: Store | None, batch: int, steps: int) -> dict[str, Any]:
-    torch.set_num_threads(settings.run.threads or cores())
-    device = choose_device(settings)
+    set_threads(settings.run.threads)
+    device = choose_device(settings.run.device)
     precision = Precision(settings, device)
     model = build_model(settings, stems_of(store) if store else {"MR": 1}).to(device)
     changed = {"run": settings.run.model_copy(update={"accumulate": 1})}
@@ -213,7 +214,7 @@ def _measure(settings: PretrainSettings, store: Store | None, batch: int, steps:
             started = time.perf_counter()
             crops = read(number, batch)
             loaded = time.perf_counter()
-            update(crops, number, learning_rate(number, settings.run.steps, settings.optimizer)).line()
+            update(crops, number, rate_at(number, settings)).line()
             seconds.append(time.perf_counter() - loaded)
             load.append((loaded - started) / batch)
     return {

@@ -1,8 +1,7 @@
-"""What a run is built from: the model for a store, the device, the description of the data."""
+"""What a run is built from: the model for a store, the split, the description of the data."""
 
 import hashlib
 import json
-import os
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 
 from wavespark.config import PretrainSettings
-from wavespark.engine.memory import is_out_of_memory
+from wavespark.engine.machine.memory import is_out_of_memory
 from wavespark.errors import SettingsError, StoreError, TrainingStopped
 from wavespark.models import SparK
 from wavespark.prepare import Store
@@ -95,27 +94,6 @@ def choose_split(settings: PretrainSettings, store: Store) -> Split:
     return split_store(store, settings.box, data.held_out_fraction, settings.run.seed, known)
 
 
-def choose_device(settings: PretrainSettings, local_rank: int = 0) -> torch.device:
-    """The device that the settings ask for; of several of its kind, the one of this process.
-
-    Raises:
-        SettingsError: if it is not there.
-    """
-    wanted = settings.run.device
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise SettingsError(
-            "run.device=cuda, but torch sees no CUDA device: `wavespark doctor` says why; use run.device=cpu to train on the CPU"
-        )
-    if wanted == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise SettingsError(
-            f"process {local_rank} of this machine has no CUDA device: there are {torch.cuda.device_count()}. "
-            "Start fewer processes (torchrun --nproc-per-node)"
-        )
-    return torch.device("cuda", local_rank)
-
-
 def describe_data(store: Store, split: Split) -> dict[str, Any]:
     """RUN/data.json: what is trained on, what is held out, what was refused."""
     volumes = list(store)
@@ -134,8 +112,3 @@ def describe_data(store: Store, split: Split) -> dict[str, Any]:
         "store_fingerprint": store.recipe.fingerprint,
         "recipe": json.loads(json.dumps(store.recipe.settings)),
     }
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,16 +6,17 @@ from statistics import median
 import torch
 
 from wavespark.config import PretrainSettings
-from wavespark.engine.building import build_model, choose_device, choose_split, stems_of, training_crops
-from wavespark.engine.objective import Objective
-from wavespark.engine.optimizer import make_optimizer
+from wavespark.engine.learning.objective import Objective
+from wavespark.engine.learning.optimizer import make_optimizer
+from wavespark.engine.machine.device import choose_device
+from wavespark.engine.run.building import build_model, choose_split, stems_of, training_crops
 from wavespark.prepare import Store
 from wavespark.sampling import collate
 
 
 def seconds_per_step(settings: PretrainSettings, store: Store, steps: int = 4) -> float:
     """Median wall-clock seconds of a training step, without loading; the first one, which warms up, is left out."""
-    device = choose_device(settings)
+    device = choose_device(settings.run.device)
     model = build_model(settings, stems_of(store)).to(device).train()
     objective = Objective(settings, model, settings.masking(model.encoder.cell)).to(device)
     optimizer = make_optimizer(objective, settings.optimizer)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from wavespark.engine.step import StepResult, voxel_mask
+from wavespark.engine.learning.step import StepResult, voxel_mask
 from wavespark.metrics import inpaint
 from wavespark.prepare.publish import write_file
 from wavespark.sampling import Batch, Crop

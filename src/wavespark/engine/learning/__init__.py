@@ -1,0 +1,1 @@
+"""One training step: mask, encode, decode, score, update the weights."""

@@ -1,0 +1,1 @@
+"""The machine under a run: devices, processes, precision, compilation, memory, injected faults."""

@@ -1,0 +1,1 @@
+"""Observation of a run: metrics files, dashboards, held-out measures, alarms, example images."""
