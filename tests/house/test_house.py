@@ -60,6 +60,8 @@ def test_the_verbs_are_those_that_are_built() -> None:
         "main",
         "console",
         "signals",
+        "checks",
+        "help",
         "inspect_run",
     }
     assert set(VERBS) == files

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "FORMATS",
     "Checkpoint",
     "Export",
     "checkpoint_folders",
@@ -26,5 +27,15 @@ __all__ = [
     "write_checkpoint",
     "write_export",
 ]
+
+FORMATS = {
+    "wavespark": "a folder that `ws.load_encoder` reads",
+    "safetensors": "one file of weights, the settings in its header",
+    "huggingface": "a folder for `AutoModel.from_pretrained(..., trust_remote_code=True)`",
+    "nnunet": "ResEnc: a .pth that nnU-Net fine-tunes; others: a folder with a trainer plug-in",
+    "monai": "a bundle folder; its network gives the features of every level",
+    "onnx": "one file, for crops of one size",
+}
+"""Forms in which an encoder is exported: name -> what is written."""
 
 __getattr__, __dir__ = lazy_exports(__name__)

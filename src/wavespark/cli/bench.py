@@ -1,104 +1,176 @@
-"""`wavespark bench WHAT`: the published figures, rerun on this machine."""
+"""`wavespark bench NAME`: the published figures, measured again on this machine."""
 
 import json
 from collections.abc import Iterable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from wavespark.cli.checks import require_choice, require_folder_of
 from wavespark.cli.console import emit_json, printable, progress, say
-from wavespark.errors import SettingsError
+from wavespark.cli.list import config_names, model_names
 
-NO_ARGS_IS_HELP = True
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Measure a published figure on this machine, as ratios between forms that take turns in one process.",
+)
+
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds. Figures are medians over the rounds.")]
+Hidden = Annotated[
+    list[float] | None, typer.Option(help="Share of cells to hide; may be repeated.  [default: 0.6, 0.75]")
+]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of the computation.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
+Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the JSON document into this file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-class What(StrEnum):
-    """The benchmarks that are built."""
+@app.command()
+def sparse(
+    size: Annotated[int, typer.Option(min=1, help="Voxels along each edge of the crop.")] = 48,
+    hidden: Hidden = None,
+    rounds: Rounds = 7,
+    threads: Threads = 1,
+    seed: Seed = 0,
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Convolutions on visible cells beside dense convolutions: time and memory."""
+    require_folder_of(output, "--output")
+    with progress("bench sparse", "loading PyTorch"):
+        from wavespark.bench import SparseBench, in_clean_process
+        from wavespark.bench.sparse_page import sparse_lines
 
-    SPARSE = "sparse"
-    STEP = "step"
-    LOADER = "loader"
-    PREPARE = "prepare"
-    TRANSFER = "transfer"
+        bench = SparseBench(
+            size=size, rounds=rounds, threads=threads, seed=seed, hidden=tuple(hidden) if hidden else (0.6, 0.75)
+        )
+        document = in_clean_process(bench)
+    _show(document, sparse_lines(document), output, as_json)
 
 
-def command(
-    what: Annotated[
-        What,
-        typer.Argument(
-            help="sparse: convolutions on what is visible against dense ones. step: a training step on visible cells "
-            "against the step on everything. loader: crops a second. prepare: workers, memory, dcm2niix beside it. "
-            "transfer: pre-trained against random weights, with few labels."
-        ),
-    ],
-    model: Annotated[str, typer.Option(help="Which encoder.")] = "waveformer_small",
-    size: Annotated[
-        int | None, typer.Option(min=1, help="Voxels along each edge of the crop.  [step: 96, sparse: 48]")
-    ] = None,
+@app.command()
+def step(
+    model: Annotated[str, typer.Option(help="Encoder.", autocompletion=model_names)] = "waveformer_small",
+    size: Annotated[int, typer.Option(min=1, help="Voxels along each edge of the crop.")] = 96,
     batch: Annotated[int, typer.Option(min=1, help="Crops in a step.")] = 1,
-    hidden: Annotated[
-        list[float] | None, typer.Option(help="Share of cells to hide; may be repeated.  [0.6, 0.75]")
-    ] = None,
+    hidden: Hidden = None,
     decoder: Annotated[
         list[str] | None,
-        typer.Option(help="step: also the whole step with this decoder, light or unet; may be repeated."),
+        typer.Option(metavar="light|unet", help="Also measure the step with this decoder; may be repeated."),
     ] = None,
-    rounds: Annotated[
-        int | None,
-        typer.Option(min=1, help="Rounds; the figures are medians of the ratios in a round.  [7; loader, prepare: 3]"),
+    rounds: Rounds = 7,
+    threads: Threads = 1,
+    seed: Seed = 0,
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """A training step on visible cells beside the same step on all cells."""
+    from wavespark.models import model_settings
+
+    require_folder_of(output, "--output")
+    model_settings(model)
+    for kind in decoder or ():
+        require_choice(kind, ("light", "unet"), "--decoder")
+    with progress("bench step", "loading PyTorch"):
+        from wavespark.bench import StepBench, in_clean_process
+        from wavespark.bench.step_page import step_lines
+
+        bench = StepBench(
+            model=model,
+            size=size,
+            batch=batch,
+            decoders=tuple(decoder or ()),
+            rounds=rounds,
+            threads=threads,
+            seed=seed,
+            hidden=tuple(hidden) if hidden else (0.6, 0.75),
+        )
+        document = in_clean_process(bench)
+    _show(document, step_lines(document), output, as_json)
+
+
+@app.command()
+def loader(
+    config: Annotated[
+        str,
+        typer.Option(
+            "--config",
+            "--recipe",
+            help="Training config whose step time sets the target.",
+            autocompletion=config_names,
+        ),
+    ] = "tiny-cpu",
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Voxels along each edge of the crop.  [default: of the benchmark]")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="loader: processes.")] = 2,
-    crops: Annotated[int, typer.Option(min=1, help="loader: crops in a round.")] = 240,
-    recipe: Annotated[str, typer.Option(help="loader: whose step it must keep up with.")] = "tiny-cpu",
-    series: Annotated[int, typer.Option(min=2, help="prepare: synthetic series.")] = 32,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the computation.")] = 1,
-    seed: Annotated[int, typer.Option(help="Another seed hides other cells.")] = 0,
-    preset: Annotated[str, typer.Option(help="transfer: cpu, sized for two cores.")] = "cpu",
-    minutes: Annotated[float, typer.Option(min=0.1, help="transfer: about how long it may take.")] = 50.0,
-    seeds: Annotated[int, typer.Option(min=1, help="transfer: trainings of every arm and number of labels.")] = 3,
+    crops: Annotated[int, typer.Option(min=1, help="Crops in a round.")] = 240,
+    workers: Annotated[int, typer.Option(min=1, help="Data-loader workers.")] = 2,
+    rounds: Rounds = 3,
+    seed: Seed = 0,
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Crops per second of the data loader beside the crops per second that training needs."""
+    from wavespark.config import load_pretraining
+
+    require_folder_of(output, "--output")
+    load_pretraining(config)
+    with progress("bench loader", "loading PyTorch") as on_progress:
+        from wavespark.bench.loader import LoaderBench, describe_loader, measure_loader
+
+        sizes = {} if size is None else {"size": size}
+        bench = LoaderBench(rounds=rounds, workers=workers, crops=crops, recipe=config, seed=seed, **sizes)
+        document = measure_loader(bench, on_progress)
+    _show(document, describe_loader(document), output, as_json)
+
+
+@app.command()
+def prepare(
+    series: Annotated[int, typer.Option(min=2, help="Synthetic DICOM series to prepare.")] = 32,
+    rounds: Rounds = 3,
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Preparation with one and with several workers, its memory, and dcm2niix beside it where installed."""
+    require_folder_of(output, "--output")
+    with progress("bench prepare", "loading") as on_progress:
+        from wavespark.bench.prepare import PrepareBench, describe_prepare, measure_prepare
+
+        document = measure_prepare(PrepareBench(rounds=rounds, series=series), on_progress)
+    _show(document, describe_prepare(document), output, as_json)
+
+
+@app.command()
+def transfer(
+    minutes: Annotated[float, typer.Option(min=0.1, help="Time budget, about.")] = 50.0,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="transfer: vessels, tissue or aneurysm; may be repeated.  [all three]"),
+        typer.Option(metavar="vessels|tissue|aneurysm", help="Task; may be repeated.  [default: all three]"),
     ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm and number of labels.")] = 3,
     folder: Annotated[
-        Path, typer.Option(help="transfer: heads, run, trainings and report; a stopped benchmark goes on there.")
+        Path, typer.Option(help="Folder of heads, run, trainings and report. A stopped benchmark continues there.")
     ] = Path("bench-transfer"),
-    output: Annotated[Path | None, typer.Option(metavar="JSON", help="Also write the result into this file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    preset: Annotated[str, typer.Option(metavar="cpu", help="Sizes of model and data: cpu suits two cores.")] = "cpu",
+    seed: Seed = 0,
+    output: Output = None,
+    as_json: Json = False,
 ) -> None:
-    """Measure a published figure here, as ratios between forms that take turns in one process."""
-    from wavespark.bench import SparseBench, StepBench, in_clean_process
-    from wavespark.bench.sparse_page import sparse_lines
-    from wavespark.bench.step_page import step_lines
+    """Few-label tasks from pre-trained weights beside the same tasks from random weights."""
+    require_folder_of(output, "--output")
+    require_choice(preset, ("cpu",), "--preset")
+    for name in task or ():
+        require_choice(name, ("vessels", "tissue", "aneurysm"), "--task")
+    with progress("bench transfer", "loading PyTorch") as on_progress:
+        from wavespark.bench.transfer import TASKS, TransferBench, measure_transfer
 
-    if output is not None and not output.absolute().parent.is_dir():
-        raise SettingsError(f"--output {output}: there is no folder {output.absolute().parent}. Make it first")
-    lines: Iterable[str]
-    if what is What.TRANSFER:
-        document, lines = _transfer(preset, minutes, seeds, seed, task, folder)
-    elif what is What.LOADER:
-        sizes = {} if size is None else {"size": size}
-        document, lines = _loader(rounds=rounds or 3, workers=workers, crops=crops, recipe=recipe, seed=seed, **sizes)
-    elif what is What.PREPARE:
-        document, lines = _prepare(rounds=rounds or 3, series=series)
-    else:
-        common: dict[str, Any] = {
-            "rounds": rounds or 7,
-            "threads": threads,
-            "seed": seed,
-            "hidden": tuple(hidden) if hidden else (0.6, 0.75),
-        }
-        if what is What.SPARSE:
-            document = in_clean_process(SparseBench(size=size or 48, **common))
-            lines = sparse_lines(document)
-        else:
-            decoders = tuple(decoder or ())
-            document = in_clean_process(
-                StepBench(model=model, size=size or 96, batch=batch, decoders=decoders, **common)
-            )
-            lines = step_lines(document)
+        bench = TransferBench(minutes=minutes, seeds=seeds, seed=seed, tasks=tuple(task or TASKS))
+        document = measure_transfer(bench, folder, on_progress)
+    _show(document, _transfer_lines(document, folder), output, as_json)
+
+
+def _show(document: dict[str, Any], lines: Iterable[str], output: Path | None, as_json: bool) -> None:
     if output is not None:
         output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     if as_json:
@@ -108,45 +180,22 @@ def command(
         say(line)
 
 
-def _transfer(
-    preset: str, minutes: float, seeds: int, seed: int, tasks: list[str] | None, folder: Path
-) -> tuple[dict[str, Any], Iterable[str]]:
-    from wavespark.bench.transfer import TASKS, TransferBench, measure_transfer
-
-    if preset != "cpu":
-        raise SettingsError(f"there is no preset {printable(preset)!r}: use cpu")
-    bench = TransferBench(minutes=minutes, seeds=seeds, seed=seed, tasks=tuple(tasks or TASKS))
-    with progress("bench transfer") as tell:
-        document = measure_transfer(bench, folder, tell)
+def _transfer_lines(document: dict[str, Any], folder: Path) -> list[str]:
     before, after = document["pretraining"]["normalised_loss"]
     lines = [
         document["what"],
         f"pre-training: {document['pretraining']['steps']} steps, normalised loss {before:.3f} to {after:.3f}",
-        f"{'task':<10} {'mode':<11} {'labels':>6} {'figure':<12} {'pre-trained':>11} {'random':>8}   gain with 95 % interval",
+        f"{'task':<10} {'mode':<11} {'labels':>6} {'figure':<12} {'pre-trained':>11} {'random':>8}   "
+        "gain with 95 % interval",
     ]
     for r in document["results"]:
         figures = [f"{v:.3f}" if v is not None else "-" for v in (r["pretrained"], r["scratch"])]
         gain = r["gain"]
         spread = "-" if gain["low"] is None else f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
         lines.append(
-            f"{r['task']:<10} {r['mode']:<11} {r['labels']:>6} {r['figure']:<12} {figures[0]:>11} {figures[1]:>8}   {spread}"
+            f"{r['task']:<10} {r['mode']:<11} {r['labels']:>6} {r['figure']:<12} {figures[0]:>11} {figures[1]:>8}   "
+            f"{spread}"
         )
     lines.append(f"{document['target']}: {'met' if document['met'] else 'MISSED'} ({document['minutes']} minutes)")
     lines.append(f"report: {printable(folder)}/transfer.html   again: {document['command']}")
-    return document, lines
-
-
-def _loader(**settings: Any) -> tuple[dict[str, Any], Iterable[str]]:
-    from wavespark.bench.loader import LoaderBench, describe_loader, measure_loader
-
-    with progress("bench loader") as tell:
-        document = measure_loader(LoaderBench(**settings), tell)
-    return document, describe_loader(document)
-
-
-def _prepare(**settings: Any) -> tuple[dict[str, Any], Iterable[str]]:
-    from wavespark.bench.prepare import PrepareBench, describe_prepare, measure_prepare
-
-    with progress("bench prepare") as tell:
-        document = measure_prepare(PrepareBench(**settings), tell)
-    return document, describe_prepare(document)
+    return lines

@@ -1,56 +1,66 @@
-"""`wavespark estimate RECIPE`: what a run will take, measured by a few of its steps."""
+"""`wavespark estimate CONFIG`: cost of a run, measured by a few of its steps."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wavespark.cli.console import emit_json, say
+from wavespark.cli.checks import require_settings
+from wavespark.cli.console import emit_json, progress, say
+from wavespark.cli.list import config_names
+from wavespark.cli.list import names_for_help as more_help  # noqa: F401  (shown by `estimate --help`)
 
 NO_ARGS_IS_HELP = True
 
 
 def command(
-    recipe: Annotated[
+    config: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help="A TOML file, or a recipe that comes with the package, e.g. tiny-cpu."),
+        typer.Argument(
+            metavar="CONFIG",
+            help="A training config that comes with the package, e.g. tiny-cpu, or a TOML file.",
+            autocompletion=config_names,
+        ),
     ],
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Changes, e.g. data.batch=8.")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Settings to change, e.g. data.batch=8.")
     ] = None,
     store: Annotated[
-        Path | None, typer.Option(help="A prepared store; without one the steps are done on noise of one channel.")
+        Path | None, typer.Option(help="A prepared store. Without one, steps run on noise of one channel.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps to measure, after one that warms up.")] = 3,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps to measure, after one for warm-up.")] = 3,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure a few steps here: parameters, memory, time and disk of the whole run, and the largest batch that fits."""
     from dataclasses import asdict
 
     from wavespark.config import load_pretraining
-    from wavespark.engine import estimate
     from wavespark.prepare import open_store
 
-    chosen = load_pretraining(recipe, settings or [])
-    found = estimate(chosen, open_store(store) if store else None, steps)
+    require_settings(settings, "data.batch=8")
+    selected, opened = load_pretraining(config, settings or []), open_store(store) if store else None
+    with progress("estimate", f"loading PyTorch, then {steps + 1} steps in a process of its own"):
+        from wavespark.engine import estimate
+
+        cost = estimate(selected, opened, steps)
     if json:
-        emit_json(asdict(found))
+        emit_json(asdict(cost))
         return
-    crop = " x ".join(map(str, chosen.data.crop))
-    most = f"{found.largest_crops_at_once}{' or more' if found.more_may_fit else ''}"
+    crop = " x ".join(map(str, selected.data.crop))
+    most = f"{cost.largest_crops_at_once}{' or more' if cost.more_may_fit else ''}"
     say(
-        f"model     {found.model}: {found.encoder_parameters / 1e6:.2f} M parameters, {found.parameters / 1e6:.2f} M with its decoder"
+        f"model     {cost.model}: {cost.encoder_parameters / 1e6:.2f} M parameters, {cost.parameters / 1e6:.2f} M with its decoder"
     )
-    say(f"device    {found.device}, {found.precision}, {_gib(found.memory_bytes)} GiB")
+    say(f"device    {cost.device}, {cost.precision}, {_gib(cost.memory_bytes)} GiB")
     say(
-        f"step      {found.seconds_per_step:.2f} s for {chosen.data.batch} crop(s) of {crop}: {found.crops_per_second:.2f} crops/s; "
-        f"reading them takes {found.seconds_per_load:.2f} s"
+        f"step      {cost.seconds_per_step:.2f} s for {selected.data.batch} crop(s) of {crop}: {cost.crops_per_second:.2f} crops/s; "
+        f"reading them takes {cost.seconds_per_load:.2f} s"
     )
-    say(f"memory    {_gib(found.peak_bytes)} GiB with {found.crops_at_once} crop(s) at once; {most} fit")
-    say(f"whole     {chosen.run.steps} steps: {_hours(found.hours)} in one process, and the held-out measures")
-    say(f"disk      {_gib(found.disk_bytes)} GiB for checkpoints of {found.checkpoint_bytes / 2**20:.0f} MiB")
-    if found.advice:
-        say(f"It does not fit. {found.advice}")
+    say(f"memory    {_gib(cost.peak_bytes)} GiB with {cost.crops_at_once} crop(s) at once; {most} fit")
+    say(f"whole     {selected.run.steps} steps: {_hours(cost.hours)} in one process, and the held-out measures")
+    say(f"disk      {_gib(cost.disk_bytes)} GiB for checkpoints of {cost.checkpoint_bytes / 2**20:.0f} MiB")
+    if cost.advice:
+        say(f"It does not fit. {cost.advice}")
 
 
 def _gib(count: int) -> str:

@@ -22,14 +22,15 @@ def command(
 ) -> None:
     """Dice, HD95, surface Dice; AUC and the RSNA weighted AUC; sensitivity at 0.5 false positives a scan: each with a 95 % interval over patients."""
     from wavespark.downstream import read_labels
-    from wavespark.downstream.evaluation import evaluate
     from wavespark.prepare import open_store
 
     opened = open_store(store or predictions / "store")
     table = read_labels(labels, opened)
     if table.remark:
         note(printable(table.remark))
-    with progress("evaluate") as tell:
+    with progress("evaluate", "loading") as tell:
+        from wavespark.downstream.evaluation import evaluate
+
         found = evaluate(predictions, opened, table, column, tell=tell)
     if json:
         emit_json(found)

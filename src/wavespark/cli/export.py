@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from wavespark.cli.console import emit_json, note, printable, say
+from wavespark.cli.checks import require_choice, require_run
+from wavespark.cli.console import emit_json, note, printable, progress, say
 from wavespark.errors import SettingsError
 
 NO_ARGS_IS_HELP = True
@@ -38,22 +39,26 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Write the encoder of a run's newest checkpoint, with everything that is needed to use it."""
-    from wavespark.engine import load_encoder
-    from wavespark.engine.encoders.formats import FORMATS, export_as
+    from wavespark.checkpoints import FORMATS
 
-    if format not in FORMATS:
-        raise SettingsError(f"there is no format {printable(format)!r}: use one of {', '.join(FORMATS)}")
+    require_choice(format, FORMATS, "--format")
     size = None if crop is None else _size(crop)
     if (run / "model" / "config.json").is_file():
-        from wavespark.downstream.bundle import export_task
+        with progress("export", "loading PyTorch"):
+            from wavespark.downstream.bundle import export_task
 
-        export_task(run, output, format, modality=modality, crop=size)
+            export_task(run, output, format, modality=modality, crop=size)
         if json:
             emit_json({"output": str(output), "format": format, "model": str(run / "model")})
         else:
             say(f"The fine-tuned model is in {printable(output)} ({format}).")
         return
-    step = export_as(run, output, format, modality=modality, crop=size, say=note)
+    require_run(run)
+    with progress("export", "loading PyTorch"):
+        from wavespark.engine import load_encoder
+        from wavespark.engine.encoders.formats import export_as
+
+        step = export_as(run, output, format, modality=modality, crop=size, say=note)
     if json:
         emit_json({"output": str(output), "format": format, "step": step})
         return

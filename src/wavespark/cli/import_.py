@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from wavespark.cli.console import emit_json, printable, say
+from wavespark.cli.checks import require_file
+from wavespark.cli.console import emit_json, printable, progress, say
 
 NO_ARGS_IS_HELP = True
 _SHOWN = 12
@@ -22,9 +23,15 @@ def command(
     """Bring in weights of nnssl, SparK, VoCo and others, safely: tensors only, in a process with little memory. Every key is accounted for."""
     from dataclasses import asdict
 
-    from wavespark.engine import import_weights
+    from wavespark.models import model_settings
 
-    found = import_weights(file, output, model)
+    require_file(file, "FILE")
+    if model:
+        model_settings(model)
+    with progress("import", "loading PyTorch"):
+        from wavespark.engine import import_weights
+
+        found = import_weights(file, output, model)
     if json:
         emit_json(asdict(found) | {"output": str(output)})
         return

@@ -1,6 +1,8 @@
 """`wavespark VERB`: registers the verbs, runs one, and turns every error into one line with the way out.
 
-A verb is a module of this package with a function `command`. The modules import nothing heavy at their top, so that `wavespark --help` stays fast.
+A verb is a module of this package with a function `command`, or with a typer group `app` that has commands of its own.
+The modules import nothing heavy at their top, so that `wavespark --help` stays fast; a verb checks its arguments before
+it imports torch, so that a mistake is answered in less than a second.
 """
 
 import os
@@ -13,11 +15,13 @@ import typer
 
 from wavespark import __version__
 from wavespark.cli.console import fail
+from wavespark.cli.help import VerbCommand
 from wavespark.errors import WavesparkError
 
 VERBS = (
     "quickstart",
     "doctor",
+    "list",
     "masks",
     "prepare",
     "inspect",
@@ -32,14 +36,13 @@ VERBS = (
     "evaluate",
     "bench",
 )
-"""Every verb that is built, in the order of a first use."""
+"""Verbs in the order of a first use."""
 
 app = typer.Typer(
     name="wavespark",
-    help="Pre-train encoders on unlabelled 3D head CT and MR, computing only what is visible.",
+    help="Pre-train encoders on unlabelled 3-D head CT and MR, computing only what is visible. First: wavespark quickstart.",
     epilog="Exit codes: 0 done, 1 failed, 2 usage or settings, 4 stopped on a non-finite loss or a collapse, 5 out of memory, 75 stopped by a signal "
     "after saving.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -58,24 +61,33 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error. Accepted after the verb, too.")
+        bool, typer.Option("--debug", help="Show the traceback of an error; also accepted after the verb.")
     ] = False,
 ) -> None:
     pass
 
 
+def _register(verb: str) -> None:
+    # A verb that is a keyword of Python has an underscore behind its module's name.
+    module = import_module(f"wavespark.cli.{verb}{'_' if iskeyword(verb) else ''}")
+    if hasattr(module, "app"):
+        for command in module.app.registered_commands:
+            command.cls = VerbCommand
+        app.add_typer(module.app, name=verb)
+    else:
+        app.command(verb, cls=VerbCommand, no_args_is_help=getattr(module, "NO_ARGS_IS_HELP", False))(module.command)
+
+
 for _verb in VERBS:
-    # A verb that is a word of the language has an underscore behind its module's name.
-    _module = import_module(f"wavespark.cli.{_verb}{'_' if iskeyword(_verb) else ''}")
-    app.command(_verb, no_args_is_help=getattr(_module, "NO_ARGS_IS_HELP", False))(_module.command)
+    _register(_verb)
 
 
 _UsageError: Any = typer.BadParameter.__base__
-"""What typer raises for a wrong command line; its own name has moved between versions."""
+"""Exception of typer for a wrong command line; its own name has moved between versions."""
 
 
 def _refuse(error: Any) -> NoReturn:
-    """A wrong command line in one line, with where the right ones are told."""
+    """Say in one line what is wrong with the command line, and which help explains it."""
     context = error.ctx
     path = context.command_path if context is not None else "wavespark"
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -86,10 +98,10 @@ def _refuse(error: Any) -> NoReturn:
 
 
 def run(arguments: list[str] | None = None) -> None:
-    """Runs one command line and exits with its code (see CONTRACT: 0, 1, 2, 4, 5 or 75)."""
+    """Run one command line and exit with its code (see CONTRACT: 0, 1, 2, 4, 5 or 75)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    # Threads that spin while they wait take the cores from everybody on a busy machine; it is read when torch is loaded.
+    # Read when torch is loaded: threads that spin while they wait take the cores from everybody on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         # Not standalone: typer would print a wrong option in several lines with its usage.

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from wavespark.cli.checks import require_fine_tuned, require_paths
 from wavespark.cli.console import emit_json, note, printable, progress, say
 from wavespark.cli.signals import stop_requests
 from wavespark.errors import SettingsError
@@ -36,12 +37,7 @@ def command(
     with stop_requests() as stop:
         from dataclasses import asdict, replace
 
-        from wavespark.downstream import load_model
-        from wavespark.downstream.dicom_seg import require_highdicom, write_dicom_segmentations
-        from wavespark.downstream.prediction import predict_store
-        from wavespark.downstream.segment import Segment
-        from wavespark.engine.machine.device import cores
-        from wavespark.prepare import open_store, prepare
+        from wavespark.prepare import open_store
 
         if device not in ("auto", "cpu", "cuda"):
             raise SettingsError(f"--device {printable(device)} is not possible: use auto, cpu or cuda")
@@ -49,7 +45,19 @@ def command(
             raise SettingsError("give either SOURCE (files or folders) or --store (prepared already)")
         if dicom_seg and not source:
             raise SettingsError("--dicom-seg needs SOURCE: a store holds nothing of the DICOM files it was made from")
-        found = load_model(model, device)
+        require_fine_tuned(model)
+        require_paths(source)
+        if store is not None:
+            open_store(store)
+        with progress("predict", "loading PyTorch"):
+            from wavespark.downstream import load_model
+            from wavespark.downstream.dicom_seg import require_highdicom, write_dicom_segmentations
+            from wavespark.downstream.prediction import predict_store
+            from wavespark.downstream.segment import Segment
+            from wavespark.engine.machine.device import cores
+            from wavespark.prepare import prepare
+
+            found = load_model(model, device)
         if dicom_seg and not isinstance(found.task, Segment):
             raise SettingsError(f"--dicom-seg is for a model that segments, {printable(model)} does not")
         if dicom_seg:

@@ -1,12 +1,15 @@
-"""`wavespark pretrain RECIPE --store STORE --output RUN`: trains, and continues by itself."""
+"""`wavespark pretrain CONFIG --store STORE --output RUN`: train, or continue a run."""
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from wavespark.cli.checks import require_settings
 from wavespark.cli.console import emit_json, note, printable, progress, say
+from wavespark.cli.list import config_names
+from wavespark.cli.list import names_for_help as more_help  # noqa: F401  (shown by `pretrain --help`)
 from wavespark.cli.signals import stop_requests
 from wavespark.errors import TrainingStopped
 
@@ -15,42 +18,58 @@ STOPPED_BY_SIGNAL = 75
 
 
 def command(
-    recipe: Annotated[
+    config: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help="A TOML file, or a recipe that comes with the package, e.g. tiny-cpu."),
+        typer.Argument(
+            metavar="CONFIG",
+            help="A training config that comes with the package, e.g. tiny-cpu, or a TOML file.",
+            autocompletion=config_names,
+        ),
     ],
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Changes, e.g. run.steps=1000 data.batch=8.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE ...]", help="Settings to change, e.g. run.steps=1000 data.batch=8."),
     ] = None,
-    store: Annotated[Path, typer.Option(help="A prepared store.")] = Path("store"),
-    output: Annotated[
-        Path, typer.Option(help="The run's folder; with a checkpoint in it, the run goes on from there.")
-    ] = Path("run"),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start again; what is there is moved aside.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    store: Annotated[Path, typer.Option(help="A store that `wavespark prepare` wrote.")] = Path("store"),
+    output: Annotated[Path, typer.Option(help="Folder of the run. A run that is already there is continued.")] = Path(
+        "run"
+    ),
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start again; the run that is already there is moved aside.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Pre-train an encoder on a store. Killed at any moment, the same command goes on from the last checkpoint.
+    """Pre-train an encoder on a store. Kill it at any time; the same command resumes from the last checkpoint.
 
-    On several devices: torchrun --nproc-per-node N -m wavespark pretrain ... (see docs/how-to/slurm.md for several machines).
+    On several devices: torchrun --nproc-per-node N -m wavespark pretrain ...
+    (docs/how-to/slurm.md describes several machines).
     """
-    with stop_requests() as stop:  # before the slow imports, so that no moment is left in which a signal just kills
+    with stop_requests() as should_stop:  # before the slow imports: a signal must not kill while they last
         from dataclasses import asdict
 
         from wavespark.config import load_pretraining
-        from wavespark.engine import begin_fresh, preflight, pretrain, ranks_of
         from wavespark.prepare import open_store
 
-        first = ranks_of().writes
-        chosen = load_pretraining(recipe, settings or [])
-        opened = open_store(store)
-        if first:
-            for line in preflight(chosen, opened, output, fresh=fresh):
-                note(printable(line))
-            if fresh and _is_first_attempt():
-                begin_fresh(output)
+        require_settings(settings, "run.steps=1000")
+        selected, opened = load_pretraining(config, settings or []), open_store(store)
+        first = "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
         try:
-            with progress("pretrain", quiet=not first) as tell:
-                summary = pretrain(chosen, opened, output, tell=tell, say=lambda text: note(printable(text)), stop=stop)
+            with progress("pretrain", "loading PyTorch", quiet=not first) as on_progress:
+                from wavespark.engine import begin_fresh, preflight, pretrain
+
+                if first:
+                    for line in preflight(selected, opened, output, fresh=fresh):
+                        note(printable(line))
+                    if fresh and _is_first_attempt():
+                        begin_fresh(output)
+                summary = pretrain(
+                    selected,
+                    opened,
+                    output,
+                    tell=on_progress,
+                    say=lambda text: note(printable(text)),
+                    stop=should_stop,
+                )
         except TrainingStopped as stopped:
             if stopped.exit_code != STOPPED_BY_SIGNAL or first:
                 raise
@@ -68,29 +87,36 @@ def command(
 
 
 def _is_first_attempt() -> bool:
-    """Not one that torchrun makes after a failure: it goes on where the last one was, also with --fresh."""
+    """Return False where torchrun starts again after a failure: it resumes the last attempt, also with --fresh."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
 
 
-def say_learning(first: dict, last: dict) -> None:
-    """From where to where the held-out measure went, beside inpainting."""
-
-    def figure(measure: dict, key: str) -> str:
-        return f"{measure[key]:.3f}" if measure.get(key) is not None else "not measured"
-
+def say_learning(first: dict[str, Any], last: dict[str, Any]) -> None:
+    """Print the held-out loss before and after training, beside inpainting."""
+    if not any(measure.get("normalised_loss") is not None for measure in (first, last)):
+        say(
+            "Held-out loss: not measured, because the store has no patient to hold out. "
+            "Prepare volumes of at least two patients to see whether the run learns."
+        )
+        return
     say(
-        f"Held-out normalised loss (1 = predicting the mean): from {figure(first, 'normalised_loss')} to {figure(last, 'normalised_loss')}."
+        "Held-out normalised loss (1 = predicting the mean): "
+        f"from {_figure(first, 'normalised_loss')} to {_figure(last, 'normalised_loss')}."
     )
     scans = last.get("per_contrast", {})
     if len(scans) > 1:
-        say(
-            "  "
-            + "; ".join(
-                f"{kind}: {figure(m, 'normalised_loss')} (trilinear {figure(m, 'inpainting')}, harmonic {figure(m, 'harmonic_own_mean')})"
-                for kind, m in scans.items()
-            )
-        )
+        say("  " + "; ".join(_one_contrast(kind, measure) for kind, measure in scans.items()))
     say(
-        f"In the same units trilinear inpainting scores {figure(last, 'inpainting')}; told the true mean of every cell, "
-        f"trilinear {figure(last, 'inpainting_own_mean')} and harmonic inpainting {figure(last, 'harmonic_own_mean')}."
+        f"In the same units trilinear inpainting scores {_figure(last, 'inpainting')}. Given the true mean of every "
+        f"hidden cell, trilinear inpainting scores {_figure(last, 'inpainting_own_mean')} and harmonic inpainting "
+        f"{_figure(last, 'harmonic_own_mean')}."
     )
+
+
+def _one_contrast(kind: str, measure: dict[str, Any]) -> str:
+    trilinear, harmonic = _figure(measure, "inpainting"), _figure(measure, "harmonic_own_mean")
+    return f"{kind}: {_figure(measure, 'normalised_loss')} (trilinear {trilinear}, harmonic {harmonic})"
+
+
+def _figure(measure: dict[str, Any], key: str) -> str:
+    return f"{measure[key]:.3f}" if measure.get(key) is not None else "not measured"

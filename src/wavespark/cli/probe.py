@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from wavespark.cli.checks import require_encoder
 from wavespark.cli.console import emit_json, note, printable, progress, say
 from wavespark.errors import SettingsError
 
@@ -27,26 +28,32 @@ def command(
         list[int] | None, typer.Option(help="Level: 0 is the finest, -1 all side by side; may be repeated.  [all]")
     ] = None,
     tile: Annotated[int, typer.Option(min=8, help="Voxels along each edge of a piece that is encoded at once.")] = 64,
-    seed: Annotated[int, typer.Option(help="Of the folds and of the control's weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     no_control: Annotated[bool, typer.Option("--no-control", help="Leave the scratch control out.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Probe frozen features with k nearest neighbours and a linear model: cross-validated by patient, with 95 % intervals and the scratch control."""
-    import torch
-
-    from wavespark.downstream import probe_column, read_labels
-    from wavespark.engine import load_encoder
+    from wavespark.downstream import read_labels
     from wavespark.prepare import open_store
 
-    network, opened = load_encoder(encoder), open_store(store)
-    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    require_encoder(encoder)
+    opened = open_store(store)
     table = read_labels(labels, opened)
-    remarks(table, network, opened)
     columns = column or [c for c in table.columns if c not in ("split", "x", "y", "z", "diameter", "label")]
     if not column and len(columns) != 1:
         raise SettingsError(
             f"say which column to predict with --column: {printable(table.name)} has {', '.join(map(printable, table.columns))}"
         )
+    table.require(*columns)
+    with progress("probe", "loading PyTorch"):
+        import torch
+
+        from wavespark.downstream import probe_column
+        from wavespark.engine import load_encoder
+
+        network = load_encoder(encoder)
+        network.to("cuda" if torch.cuda.is_available() else "cpu")
+    remarks(table, network, opened)
     reports = []
     for name in columns:
         with progress(f"probe {printable(name)}") as tell:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wavespark.cli.console import emit_json, printable, say
+from wavespark.cli.console import emit_json, printable, progress, say
 
 NO_ARGS_IS_HELP = True
 
@@ -17,17 +17,20 @@ def command(
             metavar="RUN", help="The folder that `wavespark pretrain --output` wrote; the run may still be going."
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the path and the headline numbers as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document: the path and the headline numbers.")
+    ] = False,
 ) -> None:
-    """Write RUN/report.html: did it learn, reconstructions, curves, refusals, settings. One file, works offline."""
-    from wavespark.report import headline, read_run, write_report
+    """Write RUN/report.html: did it learn, reconstructions, curves, refusals, settings. One file that works offline."""
+    with progress("report", "reading the run"):
+        from wavespark.report import headline, read_run, write_report
 
-    path = write_report(run)
-    told = headline(read_run(run))
+        path = write_report(run)
+        summary = headline(read_run(run))
     if as_json:
-        emit_json({"report": str(path), **told})
+        emit_json({"report": str(path), **summary})
         return
-    say(f"{told['verdict']}")
-    for sentence in (*told["warnings"], *told["missing"]):
+    say(f"{summary['verdict']}")
+    for sentence in (*summary["warnings"], *summary["missing"]):
         say(printable(sentence))
     say(f"report: {printable(path)}")

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGUSR1 as a request that the loop sees after its step."""
+"""SIGTERM, SIGINT and SIGUSR1 as a request that training sees after its current step."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -7,17 +7,19 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], str | None]]:
-    """Gives a function that names the signal that asked to stop, or None. A second signal changes nothing: saving is under way.
+    """Yield a function that returns the name of the signal that asked to stop, or None.
+
+    A second signal changes nothing: saving is under way.
 
     Example:
-        with stop_requests() as stop:
-            pretrain(..., stop=stop)
+        with stop_requests() as should_stop:
+            pretrain(..., stop=should_stop)
     """
-    asked: list[str] = []
+    received: list[str] = []
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = {s: signal.signal(s, lambda number, frame: asked.append(signal.Signals(number).name)) for s in signals}
+    before = {s: signal.signal(s, lambda number, frame: received.append(signal.Signals(number).name)) for s in signals}
     try:
-        yield lambda: asked[0] if asked else None
+        yield lambda: received[0] if received else None
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wavespark.checkpoints import Export, write_export
+from wavespark.checkpoints import FORMATS, Export, write_export
 from wavespark.checkpoints.export import card
 from wavespark.checkpoints.huggingface import write_huggingface
 from wavespark.checkpoints.monai_bundle import write_bundle
@@ -18,15 +18,6 @@ from wavespark.errors import CheckpointError, SettingsError
 from wavespark.models import Encoder
 from wavespark.models.resenc import ResEnc
 from wavespark.shapes import Triple
-
-FORMATS = {
-    "wavespark": "a folder that `ws.load_encoder` reads",
-    "safetensors": "one file of weights, the settings in its header",
-    "huggingface": "a folder for `AutoModel.from_pretrained(..., trust_remote_code=True)`",
-    "nnunet": "ResEnc: a .pth that nnU-Net fine-tunes; others: a folder with a trainer plug-in",
-    "monai": "a bundle folder; its network gives the features of every level",
-    "onnx": "one file, for crops of one size",
-}
 
 
 def export_as(

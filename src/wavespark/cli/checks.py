@@ -1,0 +1,101 @@
+"""Checks of arguments that need neither torch nor a reader of volumes, so that a mistake is answered at once."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from wavespark.cli.console import printable
+from wavespark.errors import CheckpointError, InputError, SettingsError
+
+
+def require_settings(words: Sequence[str] | None, example: str) -> None:
+    """Check that every extra word is a setting `KEY=VALUE`.
+
+    Raises:
+        SettingsError: naming the first that is none, and the option that takes a folder.
+    """
+    for word in words or ():
+        if "=" not in word:
+            raise SettingsError(
+                f"{printable(word)!r} is not a setting: write KEY=VALUE, for example {example}. "
+                f"A store is named with --store {printable(word)}"
+            )
+
+
+def require_choice(value: str, known: Iterable[str], option: str) -> None:
+    """Check that an option has one of its known values.
+
+    Raises:
+        SettingsError: naming the known values.
+    """
+    known = list(known)
+    if value not in known:
+        raise SettingsError(f"{option} {printable(value)} is not possible: use one of {', '.join(known)}")
+
+
+def require_file(path: Path, option: str) -> None:
+    """Check that a file exists.
+
+    Raises:
+        SettingsError: naming the path.
+    """
+    if not path.is_file():
+        raise SettingsError(f"{option}: there is no file {printable(path)}")
+
+
+def require_folder_of(path: Path | None, option: str) -> None:
+    """Check that the folder in which a file will be written exists.
+
+    Raises:
+        SettingsError: naming the folder.
+    """
+    if path is not None and not path.absolute().parent.is_dir():
+        raise SettingsError(
+            f"{option} {printable(path)}: there is no folder {printable(path.absolute().parent)}. Make it first"
+        )
+
+
+def require_encoder(path: Path) -> None:
+    """Check that a path may hold an encoder: an export, a run with an export, or a safetensors file.
+
+    Raises:
+        CheckpointError: saying what is there instead.
+    """
+    if path.is_file() or (path / "exports" / "encoder").is_dir() or (path / "config.json").is_file():
+        return
+    what = "there is nothing there" if not path.exists() else "it holds no export"
+    raise CheckpointError(
+        f"no encoder in {printable(path)}: {what}. Give a run that `wavespark pretrain` finished, or an export of it"
+    )
+
+
+def require_run(path: Path) -> None:
+    """Check that a path may hold a run with a checkpoint.
+
+    Raises:
+        CheckpointError: if it does not.
+    """
+    if not any((path / "checkpoints").glob("step_*")):
+        raise CheckpointError(f"{printable(path)} has no checkpoint: give a folder that `wavespark pretrain` wrote")
+
+
+def require_fine_tuned(path: Path) -> None:
+    """Check that a path may hold a fine-tuned model.
+
+    Raises:
+        CheckpointError: if it does not.
+    """
+    if not any((folder / "config.json").is_file() for folder in (path / "model", path)):
+        raise CheckpointError(
+            f"{printable(path)} holds no fine-tuned model: give the folder that `wavespark finetune` wrote"
+        )
+
+
+def require_paths(paths: Sequence[str | Path] | None) -> None:
+    """Check that each path exists.
+
+    Raises:
+        InputError: naming the first that does not.
+    """
+    for path in paths or ():
+        if not Path(path).exists():
+            raise InputError("not_found", f"there is nothing at {printable(path)}: check its spelling")

@@ -1,0 +1,60 @@
+"""`wavespark list`: names of models, training configs and preparation recipes."""
+
+from importlib.resources import files
+from typing import Annotated
+
+import typer
+
+from wavespark.cli.console import emit_json, say
+
+
+def command(
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """List the models, training configs and preparation recipes that come with the package."""
+    from wavespark.config import pretraining_recipes
+    from wavespark.models import list_models
+    from wavespark.prepare import recipe_names
+
+    configs = {name: _first_comment(name) for name in pretraining_recipes()}
+    recipes = {name: _first_comment(name) for name in recipe_names()}
+    if json:
+        emit_json({"models": list_models(), "configs": configs, "recipes": recipes})
+        return
+    say("Models (setting model.name; ws.create_model):")
+    for name in list_models():
+        say(f"  {name}")
+    for title, documents in (
+        ("Training configs (wavespark pretrain CONFIG):", configs),
+        ("Preparation recipes (wavespark prepare --recipe RECIPE):", recipes),
+    ):
+        say()
+        say(title)
+        for name, text in documents.items():
+            say(f"  {name:<15} {text}")
+
+
+def _first_comment(name: str) -> str:
+    """Return the first sentence of the comment that opens a packaged TOML file."""
+    lines = files("wavespark").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8").splitlines()
+    text = " ".join(line.lstrip("# ").strip() for line in lines[:3] if line.startswith("#"))
+    return text.split(". ")[0].split(": ")[0].rstrip(".")
+
+
+def config_names(incomplete: str = "") -> list[str]:
+    """Return names of training configs for the completion of shells."""
+    from wavespark.config import pretraining_recipes
+
+    return [name for name in pretraining_recipes() if name.startswith(incomplete)]
+
+
+def model_names(incomplete: str = "") -> list[str]:
+    """Return names of models for the completion of shells."""
+    from wavespark.models import list_models
+
+    return [name for name in list_models() if name.startswith(incomplete)]
+
+
+def names_for_help() -> list[tuple[str, str]]:
+    """Return (title, names) for the help of verbs that take a training config."""
+    return [("Configs", ", ".join(config_names())), ("Models (model.name=...)", ", ".join(model_names()))]
