@@ -99,3 +99,15 @@ def require_paths(paths: Sequence[str | Path] | None) -> None:
     for path in paths or ():
         if not Path(path).exists():
             raise InputError("not_found", f"there is nothing at {printable(path)}: check its spelling")
+
+
+def require_folder(path: Path, argument: str, writer: str) -> None:
+    """Check that a folder exists.
+
+    Raises:
+        InputError: naming the path and the command that writes such a folder.
+    """
+    if not path.is_dir():
+        raise InputError(
+            "not_found", f"{printable(path)}: there is no such folder. Give the {argument} that {writer} wrote"
+        )

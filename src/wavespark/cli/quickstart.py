@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from wavespark.cli.checks import require_paths
 from wavespark.cli.console import note, printable, progress, say
 from wavespark.cli.pretrain import say_learning
 from wavespark.cli.signals import stop_requests
@@ -24,6 +25,7 @@ def command(
     ] = None,
 ) -> None:
     """Prepare, pre-train, report, export: on the MNI152 brain of the `samples` extra, on synthetic heads, and on your own volumes with --data."""
+    require_paths(data)
     started = time.monotonic()
     from wavespark.engine import load_encoder, pretrain
     from wavespark.prepare import load_recipe, open_store, prepare

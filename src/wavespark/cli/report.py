@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from wavespark.cli.checks import require_folder
 from wavespark.cli.console import emit_json, printable, progress, say
 
 NO_ARGS_IS_HELP = True
@@ -22,6 +23,7 @@ def command(
     ] = False,
 ) -> None:
     """Write RUN/report.html: did it learn, reconstructions, curves, refusals, settings. One file that works offline."""
+    require_folder(run, "folder", "`wavespark pretrain --output`")
     with progress("report", "reading the run"):
         from wavespark.report import headline, read_run, write_report
 

@@ -1,0 +1,73 @@
+"""A mistake on the command line is answered in one line, with the next command, before torch is imported."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "scipy", "nibabel", "pydicom", "blosc2", "transformers", "monai")
+CHILD = f"""
+import json, resource, sys
+before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+from wavespark.cli.main import run
+try:
+    run(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+spent = resource.getrusage(resource.RUSAGE_SELF).ru_utime - before
+print(json.dumps([code, spent, [m for m in {HEAVY} if m in sys.modules]]))
+"""
+
+REFUSALS = [
+    (["pretrain", "tiny-cpu", "--store", "nowhere"], "there is no store in nowhere"),
+    (["pretrain", "tiny-cpu", "nowhere"], "--store nowhere"),
+    (["pretrain", "tiny-cpuu"], "tiny-cpu"),
+    (["pretrain", "tiny-cpu", "run.stepss=10"], "did you mean 'run.steps'"),
+    (["pretrain", "tiny-cpu", "data.crop=[8, 8, 8]"], "Use smaller cells or a larger crop"),
+    (["pretrain", "tiny-cpu", "model.name=waveformr"], "did you mean 'waveformer_tiny'? Known models: "),
+    (["estimate", "tiny-cpu", "data.batch=0"], "data.batch"),
+    (["report", "nowhere"], "nowhere: there is no such folder"),
+    (["export", "nowhere", "--output", "x"], "nowhere has no checkpoint"),
+    (["export", "nowhere", "--output", "x", "--format", "tensorflow"], "use one of wavespark, safetensors"),
+    (["import", "nowhere.pt", "--output", "x"], "there is no file nowhere.pt"),
+    (["probe", "nowhere", "--labels", "x.csv"], "no encoder in nowhere"),
+    (["predict", "nowhere", "scans", "--output", "x"], "nowhere holds no fine-tuned model"),
+    (["bench", "step", "--model", "resenc"], "there is no model 'resenc'"),
+    (["bench", "transfer", "--task", "bones"], "vessels, tissue, aneurysm"),
+    (["quickstart", "--data", "nowhere"], "there is nothing at nowhere"),
+]
+
+
+def refuse(words: list[str], folder: Path) -> tuple[str, int, float, list[str]]:
+    """Return (standard error, exit code, user CPU seconds, heavy modules) of one command line."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        cwd=folder,
+        env=os.environ,
+    )
+    code, seconds, heavy = json.loads(done.stdout)
+    return done.stderr, code, seconds, heavy
+
+
+@pytest.mark.parametrize(("words", "sentence"), REFUSALS, ids=lambda value: " ".join(value)[:40])
+def test_a_wrong_argument_is_refused_within_a_second_without_torch(
+    words: list[str], sentence: str, tmp_path: Path
+) -> None:
+    for _ in range(3):  # a busy machine adds to the CPU time, too
+        error, code, seconds, heavy = refuse(words, tmp_path)
+        assert sentence in error
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert code in (1, 2)
+        assert heavy == []
+        assert list(tmp_path.iterdir()) == []
+        if seconds < 1:
+            return
+    pytest.fail(f"took {seconds:.1f} s of CPU time")
