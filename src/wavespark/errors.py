@@ -17,11 +17,27 @@
 quote file contents, tag values or another library's exception text, because those can identify a patient.
 """
 
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    """Usage or settings."""
+    DIVERGED = 4
+    """Stopped on a non-finite loss or a collapse; the last good checkpoint is kept."""
+    OUT_OF_MEMORY = 5
+    INTERRUPTED = 75
+    """Stopped by a signal after saving (EX_TEMPFAIL): schedulers requeue on it."""
+
 
 class WavesparkError(Exception):
     """Anything that wavespark refuses, with a sentence for the person who must act."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class InputError(WavesparkError, ValueError):
@@ -42,13 +58,13 @@ class VolumeError(InputError):
 class SettingsError(WavesparkError, ValueError):
     """A setting that is unknown, of the wrong kind or impossible."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class MaskError(WavesparkError, ValueError):
     """A mask that would hide everything or nothing."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class SitesError(WavesparkError, ValueError):
@@ -62,7 +78,7 @@ class ShapeError(WavesparkError, ValueError):
 class ModelError(WavesparkError, ValueError):
     """A model name or argument that is not known."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class StoreError(WavesparkError, RuntimeError):
@@ -76,7 +92,7 @@ class CheckpointError(WavesparkError, RuntimeError):
 class TrainingStopped(WavesparkError, RuntimeError):
     """A run that ended before its last step; the last good checkpoint is kept."""
 
-    def __init__(self, sentence: str, exit_code: int) -> None:
+    def __init__(self, sentence: str, exit_code: ExitCode) -> None:
         super().__init__(sentence)
         self.exit_code = exit_code
 

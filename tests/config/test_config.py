@@ -16,7 +16,7 @@ from wavespark.config import PretrainSettings, load_pretraining, pretraining_rec
 from wavespark.config.downstream import FinetuneSettings
 from wavespark.errors import SettingsError
 from wavespark.prepare import Recipe
-from wavespark.prepare.settings import Settings, known_keys
+from wavespark.settings import Settings, known_keys
 
 SOURCE = Path(wavespark.__file__).parent
 
@@ -52,7 +52,11 @@ def test_every_setting_says_what_it_is(kind):
 
 @pytest.mark.parametrize(
     ("key", "nearest"),
-    [("run.step", "run.steps"), ("data.batchsize", "data.batch"), ("optimiser.learning_rate", "optimizer.learning_rate")],
+    [
+        ("run.step", "run.steps"),
+        ("data.batchsize", "data.batch"),
+        ("optimiser.learning_rate", "optimizer.learning_rate"),
+    ],
 )
 def test_an_unknown_key_is_an_error_that_names_the_nearest_known_one(tmp_path, key, nearest):
     table, name = key.split(".")
@@ -73,7 +77,16 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     with pytest.raises(SettingsError) as caught:
         load_pretraining(written(tmp_path, text))
     told = str(caught.value)
-    for part in ("recipe.toml", "run.steps", "run.precision", "run.sedd", "run.seed", "mask.ratio", "optimizer.betas", "optimizer.clip"):
+    for part in (
+        "recipe.toml",
+        "run.steps",
+        "run.precision",
+        "run.sedd",
+        "run.seed",
+        "mask.ratio",
+        "optimizer.betas",
+        "optimizer.clip",
+    ):
         assert part in told
     assert "\n" not in told
 
@@ -113,7 +126,9 @@ def test_a_decoder_of_more_scales_than_the_encoder_has_is_refused():
 
 
 def test_words_are_laid_over_the_recipe():
-    loaded = load_pretraining("tiny-cpu", ["run.steps=7", "optimizer.learning_rate=1e-4", "run.device=cpu", "mask.block=adaptive"])
+    loaded = load_pretraining(
+        "tiny-cpu", ["run.steps=7", "optimizer.learning_rate=1e-4", "run.device=cpu", "mask.block=adaptive"]
+    )
     assert (loaded.run.steps, loaded.optimizer.learning_rate, loaded.run.device) == (7, 1e-4, "cpu")
     assert loaded.mask.block == "adaptive"
 

@@ -8,7 +8,7 @@ import torch
 from engine.small import make_store
 from wavespark.config import load_pretraining, pretraining_recipes, to_toml
 from wavespark.engine import load_encoder, pretrain
-from wavespark.engine.watching.telemetry import read_lines
+from wavespark.files import read_lines
 
 TINY = {
     "tiny-cpu": (),
@@ -70,7 +70,7 @@ def test_a_recipe_does_two_steps_on_a_tiny_crop(name, store, tmp_path):
     settings = load_pretraining(name, [*WORDS, *TINY.get(name, ("data.batch=2",))])
     summary = pretrain(settings, store, tmp_path / "run")
     assert (summary.steps, summary.model) == (2, settings.model.name)
-    losses = [line["loss"] for line in read_lines(tmp_path / "run" / "metrics.jsonl")]
+    losses = [line["loss"] for line in read_lines(tmp_path / "run" / "metrics.jsonl", strict=False)]
     # In so small a crop of the seed's large cells there may be nothing to predict: a loss of 0. One that is no number is null.
     assert len(losses) == 2 and all(loss is not None and 0 <= loss < 100 for loss in losses)
     encoder = load_encoder(tmp_path / "run")

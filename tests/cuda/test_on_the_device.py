@@ -147,11 +147,11 @@ def batch_of(training, number):
 def test_a_run_goes_on_where_it_was_bit_for_bit(store, tmp_path, words):
     said = []
     settings = settings_of(*words, "run.deterministic=true")
-    pretrain(settings, store, tmp_path / "whole", say=said.append)
+    pretrain(settings, store, tmp_path / "whole", log=said.append)
     assert not any("goes on without" in text for text in said), said
     stops = iter([None, None, None, "a test"])
     with pytest.raises(TrainingStopped):
-        pretrain(settings, store, tmp_path / "cut", stop=lambda: next(stops, None))
+        pretrain(settings, store, tmp_path / "cut", should_stop=lambda: next(stops, None))
     pretrain(settings, store, tmp_path / "cut")
     first, second = (
         read_checkpoint(checkpoint_folders(tmp_path / f)[0]) for f in ("whole/checkpoints", "cut/checkpoints")

@@ -57,7 +57,7 @@ def test_a_pretrained_encoder_waits_for_its_head_and_one_from_scratch_does_not(i
                 items,
                 seed=0,
                 pretrained=pretrained,
-                stop=_after(3),
+                should_stop=_after(3),
             )
         assert all(torch.equal(before[n], t) for n, t in encoder.state_dict().items()) is pretrained
 
@@ -214,7 +214,7 @@ def test_a_study_compares_pairs_and_goes_on_where_it_was_stopped(
         return "SIGTERM" if calls == 5 else None
 
     with pytest.raises(TrainingStopped) as stopped:
-        run_study(task, encoder, train, test, plan, tmp_path / "run", stop=stop)
+        run_study(task, encoder, train, test, plan, tmp_path / "run", should_stop=stop)
     assert stopped.value.exit_code == 75
     kept = {p.name: p.read_bytes() for p in (tmp_path / "run" / "parts").iterdir()}
     assert sorted(kept) == ["pre-trained-1-0.json", "scratch-1-0.json"]

@@ -11,8 +11,8 @@ import torch
 from engine.small import make_store, small_settings
 from wavespark.checkpoints import checkpoint_folders, read_checkpoint
 from wavespark.engine import begin_fresh, export_checkpoint, load_encoder, pretrain
-from wavespark.engine.watching.telemetry import read_lines
 from wavespark.errors import CheckpointError, MaskError, SettingsError, StoreError, TrainingStopped, WavesparkError
+from wavespark.files import read_lines
 from wavespark.masking import BlockMasking
 
 WITHOUT_TIME = ("seconds", "load_seconds")
@@ -26,7 +26,7 @@ def at_step(step):
 
 def stopped(settings, store, run, step, **more):
     with pytest.raises(TrainingStopped, match="run the same command again") as caught:
-        pretrain(settings, store, run, stop=at_step(step), **more)
+        pretrain(settings, store, run, should_stop=at_step(step), **more)
     assert caught.value.exit_code == 75
 
 
@@ -35,7 +35,10 @@ def weights(run, step=6):
 
 
 def lines(run, name="metrics"):
-    return [{k: v for k, v in line.items() if k not in WITHOUT_TIME} for line in read_lines(run / f"{name}.jsonl")]
+    return [
+        {k: v for k, v in line.items() if k not in WITHOUT_TIME}
+        for line in read_lines(run / f"{name}.jsonl", strict=False)
+    ]
 
 
 def assert_same_run(a, b):
@@ -60,7 +63,7 @@ def whole(mixed_store, tmp_path_factory):
 def test_a_stopped_and_resumed_run_is_bitwise_the_run_that_never_stopped(whole, mixed_store, tmp_path, step):
     said = []
     stopped(small_settings(), mixed_store, tmp_path / "run", step)
-    summary = pretrain(small_settings(), mixed_store, tmp_path / "run", say=said.append)
+    summary = pretrain(small_settings(), mixed_store, tmp_path / "run", log=said.append)
     assert said == [f"resumed from step {step}"]
     assert (summary.resumed_from, summary.steps) == ([step], 6)
     assert_same_run(whole, tmp_path / "run")
@@ -115,7 +118,7 @@ def test_a_run_with_stochastic_depth_resumes_to_the_bit(mr_store, tmp_path):
 def test_training_draws_nothing_from_the_global_generator(mr_store, tmp_path):
     states = []
     settings = small_settings("model.drop_path=0.5", "run.steps=3")
-    pretrain(settings, mr_store, tmp_path / "run", tell=lambda *_: states.append(torch.get_rng_state()))
+    pretrain(settings, mr_store, tmp_path / "run", on_progress=lambda *_: states.append(torch.get_rng_state()))
     assert len(states) == 4
     assert all(torch.equal(state, states[0]) for state in states)
 
@@ -161,7 +164,7 @@ def test_a_finished_run_does_nothing_again_and_says_so(whole, mixed_store, tmp_p
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     said = []
-    assert pretrain(small_settings(), mixed_store, run, say=said.append).steps == 6
+    assert pretrain(small_settings(), mixed_store, run, log=said.append).steps == 6
     assert said == ["resumed from step 6"]
     assert_same_run(whole, run)
 
@@ -178,7 +181,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_gives_the_same_
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    pretrain(small_settings(), mixed_store, run, say=said.append)
+    pretrain(small_settings(), mixed_store, run, log=said.append)
     assert any("step_00000006/optimizer.safetensors" in text for text in said)
     assert "resumed from step 4" in said
     assert_same_run(whole, run)
@@ -279,7 +282,7 @@ def test_five_non_finite_losses_in_a_row_stop_with_exit_code_4_and_the_last_good
     poison({1, *range(3, 20)})
     settings = small_settings("run.steps=9", "data.crop=[16, 16, 16]", f"run.precision={precision}")
     with pytest.raises(TrainingStopped, match="5 steps in a row, up to step 7") as caught:
-        pretrain(settings, mr_store, run, say=said.append)
+        pretrain(settings, mr_store, run, log=said.append)
     assert caught.value.exit_code == 4
     assert len([text for text in said if "not finite" in text]) == 6
     assert [line["skipped"] for line in lines(run)][:6] == [True, False, True, True, True, True]
@@ -333,7 +336,7 @@ def test_an_export_of_a_damaged_newest_checkpoint_says_that_it_took_the_one_befo
     run, said = tmp_path / "run", []
     shutil.copytree(whole, run)
     (run / "checkpoints/step_00000006/model.safetensors").write_bytes(b"")
-    assert export_checkpoint(run, tmp_path / "out", "wavespark", say=said.append) == 4
+    assert export_checkpoint(run, tmp_path / "out", "wavespark", log=said.append) == 4
     assert any("step_00000006/model.safetensors" in text for text in said)
 
 

@@ -12,14 +12,14 @@ from wavespark.engine.encoders.initialise import initialise
 from wavespark.engine.learning.optimizer import layers_of, make_optimizer, restore_optimizer
 from wavespark.engine.machine.faults import Faults
 from wavespark.engine.run.building import build_model, stems_of
-from wavespark.engine.watching.telemetry import read_lines
 from wavespark.errors import CheckpointError, SettingsError, TrainingStopped
+from wavespark.files import read_lines
 
 CROP = "data.crop=[16, 16, 16]"
 
 
 def losses(run):
-    return [line["loss"] for line in read_lines(run / "metrics.jsonl")]
+    return [line["loss"] for line in read_lines(run / "metrics.jsonl", strict=False)]
 
 
 def weights(run):
@@ -93,12 +93,12 @@ def test_an_optimiser_that_skips_on_the_device_makes_the_same_run(mr_store, tmp_
             return optimizer
 
         monkeypatch.setattr("wavespark.engine.run.training.make_optimizer", made)
-        summary = pretrain(settings, mr_store, tmp_path / name, say=said.append)
+        summary = pretrain(settings, mr_store, tmp_path / name, log=said.append)
         assert summary.skipped_steps == 1
     plain, late = losses(tmp_path / "plain"), losses(tmp_path / "fused")
     assert plain[2] is None and late[2] is None
     assert plain[:2] + plain[3:] == pytest.approx(late[:2] + late[3:], rel=1e-4)
-    lines = read_lines(tmp_path / "fused" / "metrics.jsonl")
+    lines = read_lines(tmp_path / "fused" / "metrics.jsonl", strict=False)
     assert [(line["step"], line["skipped"]) for line in lines] == [
         (1, False),
         (2, False),
@@ -173,7 +173,7 @@ def test_a_run_begins_with_the_weights_of_another_and_every_key_is_accounted_for
     said = []
     init = f"model.init={tmp_path / 'first'}"
     pretrain(
-        small_settings(*words, init, "optimizer.learning_rate=1e-12"), mr_store, tmp_path / "second", say=said.append
+        small_settings(*words, init, "optimizer.learning_rate=1e-12"), mr_store, tmp_path / "second", log=said.append
     )
     assert said[0].startswith(f"begins with {len(start)} of {len(start)} weights")
     after = load_encoder(tmp_path / "second").state_dict()
@@ -182,7 +182,7 @@ def test_a_run_begins_with_the_weights_of_another_and_every_key_is_accounted_for
     assert str(tmp_path) not in json.dumps(state), "a path of this machine travels"
     with pytest.raises(CheckpointError, match=r"stems\.CT\.weight"):
         pretrain(small_settings(*words, init), mixed_store, tmp_path / "third")
-    pretrain(small_settings(*words, init, "model.init_partial=true"), mixed_store, tmp_path / "third", say=said.append)
+    pretrain(small_settings(*words, init, "model.init_partial=true"), mixed_store, tmp_path / "third", log=said.append)
     assert "2 not in the file: stems.CT.weight, stems.CT.bias" in said[-1]
     with pytest.raises(CheckpointError, match="no export"):
         pretrain(small_settings(*words, f"model.init={tmp_path}"), mr_store, tmp_path / "fourth")

@@ -9,8 +9,8 @@ from wavespark.engine import load_encoder, pretrain
 from wavespark.engine.learning.objective import Objective
 from wavespark.engine.run.building import build_model, stems_of
 from wavespark.engine.run.preflight import checkpoint_bytes, preflight
-from wavespark.engine.watching.telemetry import read_lines
 from wavespark.errors import SettingsError, TrainingStopped
+from wavespark.files import read_lines
 from wavespark.prepare import open_store, prepare
 
 VIEW = ("objective.second_view=1.0", "objective.second_view_cells=[1, 1, 1]")
@@ -32,7 +32,10 @@ def store(tmp_path_factory):
 
 
 def timeless(run, name):
-    return [{k: v for k, v in line.items() if "seconds" not in k} for line in read_lines(run / f"{name}.jsonl")]
+    return [
+        {k: v for k, v in line.items() if "seconds" not in k}
+        for line in read_lines(run / f"{name}.jsonl", strict=False)
+    ]
 
 
 @pytest.mark.parametrize("words", list(RUNS.values()), ids=list(RUNS))
@@ -41,9 +44,9 @@ def test_a_stopped_run_resumes_to_the_bit(store, tmp_path, words):
     pretrain(settings, store, tmp_path / "whole")
     asked = iter(["SIGTERM" if i == 3 else None for i in range(100)])
     with pytest.raises(TrainingStopped):
-        pretrain(settings, store, tmp_path / "run", stop=lambda: next(asked))
+        pretrain(settings, store, tmp_path / "run", should_stop=lambda: next(asked))
     said = []
-    pretrain(settings, store, tmp_path / "run", say=said.append)
+    pretrain(settings, store, tmp_path / "run", log=said.append)
     assert said == ["resumed from step 3"]
     one, other = (read_checkpoint(tmp_path / name / "checkpoints" / "step_00000004") for name in ("whole", "run"))
     for left, right in ((one.model, other.model), (one.optimizer, other.optimizer)):
@@ -61,7 +64,7 @@ def test_a_stopped_run_resumes_to_the_bit(store, tmp_path, words):
 
 def test_every_measure_has_the_health_of_each_level_and_the_probe(store, tmp_path):
     pretrain(small_settings("run.steps=2"), store, tmp_path / "run")
-    last = read_lines(tmp_path / "run" / "validation.jsonl")[-1]
+    last = read_lines(tmp_path / "run" / "validation.jsonl", strict=False)[-1]
     assert [level["stride"] for level in last["levels"]] == [2, 4, 8]
     for level in last["levels"]:
         assert level["feature_std"] > 0 and level["effective_rank"] > 1 and 0 < level["alignment"] < 4
@@ -74,7 +77,7 @@ def test_every_measure_has_the_health_of_each_level_and_the_probe(store, tmp_pat
 
 def test_a_probe_can_be_left_out_and_an_unknown_label_is_refused(store, tmp_path):
     pretrain(small_settings("run.steps=1", "health.probe=''"), store, tmp_path / "run")
-    assert "probe" not in read_lines(tmp_path / "run" / "validation.jsonl")[-1]
+    assert "probe" not in read_lines(tmp_path / "run" / "validation.jsonl", strict=False)[-1]
     with pytest.raises(SettingsError, match="no label of the manifest"):
         pretrain(small_settings("health.probe=colour"), store, tmp_path / "other")
 
@@ -93,7 +96,7 @@ def test_a_run_that_an_alarm_stopped_goes_on_with_another_alarm(store, tmp_path)
     settings = small_settings("run.steps=3", "run.checkpoint_every=2", "health.probe=''")
     asked = iter(["SIGTERM" if i == 2 else None for i in range(100)])
     with pytest.raises(TrainingStopped):
-        pretrain(settings, store, tmp_path / "run", stop=lambda: next(asked))
+        pretrain(settings, store, tmp_path / "run", should_stop=lambda: next(asked))
     again = small_settings("run.steps=3", "health.collapse=warn", "health.patience=7", "health.probe=modality")
     assert pretrain(again, store, tmp_path / "run").steps == 3
 

@@ -94,9 +94,9 @@ def test_the_examples_of_the_docstrings_hold(module):
 
 
 def test_numbers_for_people_never_show_a_value_that_is_not_one():
-    for tell in (numbers.number, numbers.count, numbers.share, numbers.duration, numbers.parameters):
+    for on_progress in (numbers.number, numbers.count, numbers.share, numbers.duration, numbers.parameters):
         for value in (None, math.nan, math.inf, -math.inf):
-            assert tell(value) in {"not recorded", "not finite"}
+            assert on_progress(value) in {"not recorded", "not finite"}
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import pytest
 
 from prepare.heads import head_array, write_head
 from wavespark.errors import InputError
+from wavespark.files import read_lines
 from wavespark.prepare import open_store, prepare
 from wavespark.prepare.beside import Attached, without_hidden
 from wavespark.prepare.labels import resample_labels
-from wavespark.prepare.manifest import read_lines
 from wavespark.volumes import read_label_map
 
 AFFINE = np.array([[-4.0, 0, 0, 50], [0, 4, 0, -60], [0, 0, 4, -40], [0, 0, 0, 1]])
@@ -114,7 +114,7 @@ def test_a_bad_label_map_is_named_and_its_volume_is_kept(tmp_path, kind):
     assert (report.prepared, [r.reason for r in report.refused]) == (1, [reason])
     assert open_store(store)[0].labels() == ()
     assert "label map" in report.refused[0].sentence and "PLANTED" not in report.refused[0].sentence
-    revealed = {r["id"]: r["path"] for r in read_lines(store / "private" / "sources.jsonl")}
+    revealed = {r["id"]: r["path"] for r in read_lines(store / "private" / "sources.jsonl", strict=True)}
     assert revealed[report.refused[0].source_id] == str(path)
 
 

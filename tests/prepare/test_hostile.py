@@ -15,8 +15,8 @@ import pytest
 from prepare.heads import write_head
 from volumes.bad import BAD
 from wavespark.cli.inspect import _reveal
+from wavespark.files import read_lines
 from wavespark.prepare import open_store, prepare
-from wavespark.prepare.manifest import read_lines
 
 CHILD = """
 import json, resource, sys
@@ -51,7 +51,7 @@ def test_the_whole_corpus_of_bad_inputs_is_refused_and_revealed_within_one_and_a
     for name, (_, reason) in BAD.items():
         prepared, reasons = told[name]
         assert prepared == 0 and reason in reasons, name
-        for line in read_lines(tmp_path / "stores" / name / "quarantine.jsonl"):
+        for line in read_lines(tmp_path / "stores" / name / "quarantine.jsonl", strict=True):
             assert _reveal(tmp_path / "stores" / name, (line["source_id"],))[line["source_id"]], name
     assert megabytes < 1536
 

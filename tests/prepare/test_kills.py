@@ -10,8 +10,8 @@ import time
 import pytest
 
 from prepare.heads import same_files, write_head
+from wavespark.files import UNFINISHED
 from wavespark.prepare import open_store, prepare
-from wavespark.prepare.publish import UNFINISHED
 
 INPUTS, KILLS = 60, 8
 

@@ -2,7 +2,8 @@ import pytest
 
 from wavespark.errors import SettingsError
 from wavespark.prepare import Recipe, load_recipe, recipe_names
-from wavespark.prepare.settings import known_keys, reading_settings
+from wavespark.prepare.recipe import reading_settings
+from wavespark.settings import known_keys
 
 
 @pytest.mark.parametrize("name", ["head-1mm", "head-05mm", "native"])

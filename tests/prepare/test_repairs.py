@@ -5,8 +5,8 @@ import pytest
 
 from prepare.heads import head_array
 from volumes.written import Series
+from wavespark.files import read_lines
 from wavespark.prepare import load_recipe, open_store, prepare
-from wavespark.prepare.manifest import read_lines
 
 GEOMETRY = "reading.assume_geometry={spacing=[4.0,4.0,4.0],axes='LPS'}"
 
@@ -29,5 +29,5 @@ def test_each_opt_in_repair_is_in_the_manifest_of_the_volume_that_needed_it(tmp_
     Series(**settings | {"uid": "1.2.826.0.1.1"}).write(tmp_path / "data" / "whole")
     Series(**settings | {"uid": "1.2.826.0.1.2"} | series).write(tmp_path / "data" / "odd")
     prepare(tmp_path / "data", tmp_path / "store", load_recipe("head-1mm", ["spacing_mm=4.0", repair]), workers=0)
-    notes = sorted(tuple(r["notes"]) for r in read_lines(tmp_path / "store" / "manifest.jsonl"))
+    notes = sorted(tuple(r["notes"]) for r in read_lines(tmp_path / "store" / "manifest.jsonl", strict=True))
     assert notes == [(), (note,)] and sorted(v.notes for v in open_store(tmp_path / "store")) == notes

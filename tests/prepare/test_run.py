@@ -8,9 +8,8 @@ import pytest
 
 from prepare.heads import same_files, write_head
 from wavespark.errors import InputError, SettingsError, StoreError
+from wavespark.files import UNFINISHED, read_lines
 from wavespark.prepare import Limits, load_recipe, open_store, prepare
-from wavespark.prepare.manifest import read_lines
-from wavespark.prepare.publish import UNFINISHED
 
 
 def made(store):
@@ -22,9 +21,11 @@ def test_good_inputs_are_stored_and_a_damaged_one_is_named_and_left_out(folder, 
     report = prepare(folder, tmp_path / "store")
     assert (report.prepared, report.already_there, report.volumes, report.inputs) == (5, 0, 5, 6)
     assert len(report.refused) == 1
-    lines = read_lines(tmp_path / "store" / "quarantine.jsonl")
+    lines = read_lines(tmp_path / "store" / "quarantine.jsonl", strict=True)
     assert lines == [{k: getattr(report.refused[0], k) for k in ("source_id", "reason", "sentence")}]
-    assert len(read_lines(tmp_path / "store" / "manifest.jsonl")) == len(open_store(tmp_path / "store")) == 5
+    assert (
+        len(read_lines(tmp_path / "store" / "manifest.jsonl", strict=True)) == len(open_store(tmp_path / "store")) == 5
+    )
     assert open_store(tmp_path / "store").refused == report.refused
 
 
@@ -89,7 +90,9 @@ def test_lists_that_were_damaged_are_made_anew(folder, tmp_path):
     store = tmp_path / "store"
     prepare(folder, store)
     good = {n: (store / n).read_bytes() for n in ("manifest.jsonl", "quarantine.jsonl")}
-    (store / "manifest.jsonl").write_bytes(b"\x00\n{}\n" + b'{"id":"a","foreground":1e999}\n' + good["manifest.jsonl"][:50])
+    (store / "manifest.jsonl").write_bytes(
+        b"\x00\n{}\n" + b'{"id":"a","foreground":1e999}\n' + good["manifest.jsonl"][:50]
+    )
     (store / "quarantine.jsonl").write_bytes(b"{]\n" + good["quarantine.jsonl"][:-9])
     assert prepare(folder, store).prepared == 0
     assert {n: (store / n).read_bytes() for n in good} == good
@@ -170,7 +173,7 @@ def test_private_files_are_for_the_owner_only_and_paths_are_nowhere_else(folder,
     for name in ("secret", "sources.jsonl", "lock", "lists.lock"):
         assert stat.S_IMODE((store / "private" / name).stat().st_mode) == 0o600
     assert stat.S_IMODE((store / "private").stat().st_mode) == 0o700
-    known = {r["id"]: r["path"] for r in read_lines(store / "private" / "sources.jsonl")}
+    known = {r["id"]: r["path"] for r in read_lines(store / "private" / "sources.jsonl", strict=True)}
     assert str(secret_name) in known.values()
     assert {r.source_id for r in open_store(store).refused} <= set(known)
     for path in store.rglob("*"):
@@ -185,7 +188,7 @@ def test_private_files_are_for_the_owner_only_and_paths_are_nowhere_else(folder,
 
 def test_progress_goes_from_nothing_to_all(folder, tmp_path):
     told = []
-    prepare(folder, tmp_path / "store", tell=lambda done, total, text: told.append((done / total, text)))
+    prepare(folder, tmp_path / "store", on_progress=lambda done, total, text: told.append((done / total, text)))
     shares = [share for share, _ in told]
     assert shares[0] == 0 and shares[-1] == pytest.approx(1) and shares == sorted(shares)
 

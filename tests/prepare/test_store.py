@@ -9,8 +9,8 @@ import pytest
 from prepare.children import total
 from prepare.heads import write_head
 from wavespark.errors import ShapeError, StoreError
+from wavespark.files import read_lines
 from wavespark.prepare import load_recipe, open_store, prepare
-from wavespark.prepare.manifest import read_lines
 from wavespark.volumes import read_volumes
 
 
@@ -88,7 +88,7 @@ def test_the_affine_leads_from_the_stored_grid_to_the_place_in_the_source(folder
 def test_the_recipe_travels_with_the_store(store):
     assert store.recipe.fingerprint == load_recipe("head-1mm").fingerprint
     assert store.recipe.name == "head-1mm"
-    assert all(r["recipe"] == store.recipe.fingerprint for r in read_lines(store.path / "manifest.jsonl"))
+    assert all(r["recipe"] == store.recipe.fingerprint for r in read_lines(store.path / "manifest.jsonl", strict=True))
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
@@ -164,7 +164,7 @@ def test_no_store_a_newer_one_and_damaged_lists_are_refused(store, tmp_path):
 
 def test_a_manifest_that_lies_about_a_shape_is_refused_when_read(store):
     manifest = store.path / "manifest.jsonl"
-    records = read_lines(manifest)
+    records = read_lines(manifest, strict=True)
     records[0]["shape"] = [1, 10**6, 10**6, 10**6]
     manifest.write_text("".join(json.dumps(r) + "\n" for r in records))
     with pytest.raises(StoreError, match="damaged"):

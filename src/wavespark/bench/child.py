@@ -66,11 +66,11 @@ def main() -> None:
 
     verb, settings, measure = _BENCHES[sys.argv[1]]
 
-    def tell(done: int, total: int) -> None:
-        sys.stderr.write(f"bench {verb}: round {done} of {total}\n")
+    def on_progress(done: float, total: float, message: str) -> None:
+        sys.stderr.write(f"bench {verb}: round {done:.0f} of {total:.0f}\n")
 
     try:
-        found = measure(settings(**json.load(sys.stdin)), tell)
+        found = measure(settings(**json.load(sys.stdin)), on_progress)
     except WavesparkError as error:
         found = {"refused": str(error)}
     json.dump(found, sys.stdout)

@@ -5,7 +5,7 @@ import shlex
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from wavespark.config import load_pretraining
 from wavespark.engine.run.timing import seconds_per_step
 from wavespark.errors import SettingsError
 from wavespark.prepare import Store, open_store, prepare
+from wavespark.progress import OnProgress, ignore_progress
 from wavespark.samples import synthetic_head, write_nifti
 from wavespark.sampling import STRONG, Augmentation, CropDataset, Region, batches, collate
 
@@ -62,9 +63,7 @@ class LoaderBench:
         return shlex.join(words)
 
 
-def measure_loader(
-    bench: LoaderBench, tell: Callable[[float, float, str], None] = lambda d, t, s: None
-) -> dict[str, Any]:
+def measure_loader(bench: LoaderBench, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
     """The measurement as plain values, ready for JSON.
 
     Raises:
@@ -72,16 +71,16 @@ def measure_loader(
     """
     settings = load_pretraining(bench.recipe)
     with tempfile.TemporaryDirectory() as folder:
-        store = _store(Path(folder), bench.seed, tell)
+        store = _store(Path(folder), bench.seed, on_progress)
         rates: dict[str, list[float]] = {form: [] for form in FORMS}
         costs: dict[str, list[float]] = {form: [] for form in FORMS}
         _processor_seconds(bench, store, FORMS["as stored"], 2 * BATCH)  # warms the page cache
         for number in range(bench.rounds):
             for form, augmentation in FORMS.items():
-                tell(1 + number, 2 + bench.rounds, f"round {number + 1} of {bench.rounds}, {form}")
+                on_progress(1 + number, 2 + bench.rounds, f"round {number + 1} of {bench.rounds}, {form}")
                 rates[form].append(_crops_a_second(bench, store, augmentation))
                 costs[form].append(_processor_seconds(bench, store, augmentation, 24))
-        tell(1 + bench.rounds, 2 + bench.rounds, f"a step of {bench.recipe}")
+        on_progress(1 + bench.rounds, 2 + bench.rounds, f"a step of {bench.recipe}")
         step = seconds_per_step(settings, store)
     edge = settings.data.crop
     voxels = edge[0] * edge[1] * edge[2] / bench.size**3
@@ -124,9 +123,9 @@ def describe_loader(document: dict[str, Any]) -> Iterator[str]:
     yield f"again: {document['command']}"
 
 
-def _store(folder: Path, seed: int, tell: Callable[[float, float, str], None]) -> Store:
+def _store(folder: Path, seed: int, on_progress: OnProgress) -> Store:
     for n in range(HEADS):
-        tell(n / HEADS, 1.0, f"synthetic head {n + 1} of {HEADS}")
+        on_progress(n / HEADS, 1.0, f"synthetic head {n + 1} of {HEADS}")
         write_nifti(synthetic_head(seed + n, "T1", shape=SHAPE), folder / "heads" / f"sub-{n}_T1w.nii.gz")
     prepare(folder / "heads", folder / "store")
     return open_store(folder / "store")

@@ -26,6 +26,7 @@ from wavespark.errors import SettingsError
 from wavespark.prepare import load_recipe, open_store, prepare
 from wavespark.prepare.item import make_item
 from wavespark.prepare.item_files import FOREGROUND, VOXELS
+from wavespark.progress import OnProgress, ignore_progress
 from wavespark.shapes import Triple
 from wavespark.volumes import find_sources, new_secret, read_source
 
@@ -63,14 +64,12 @@ class PrepareBench:
         return shlex.join(["wavespark", "bench", "prepare", "--series", str(self.series), "--rounds", str(self.rounds)])
 
 
-def measure_prepare(
-    bench: PrepareBench, tell: Callable[[float, float, str], None] = lambda d, t, s: None
-) -> dict[str, Any]:
+def measure_prepare(bench: PrepareBench, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
     """The measurement as plain values, ready for JSON."""
     steps = 4.0 + 2 * bench.rounds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tell(0, steps, f"{bench.series} series to write")
+        on_progress(0, steps, f"{bench.series} series to write")
         series = [write_ct(folder / "data" / f"s{n:02d}", *SERIES, seed=n) for n in range(bench.series)]
         costs: dict[str, list[tuple[float, float]]] = {form: [] for form in (*OURS, SCRIPT)}
         program = dcm2niix()
@@ -81,12 +80,12 @@ def measure_prepare(
             forms[SCRIPT] = partial(prepare_with_script, program, series)
         for number in range(bench.rounds):
             for form, work in forms.items():
-                tell(1 + 2 * number, steps, f"round {number + 1} of {bench.rounds}, {form}")
+                on_progress(1 + 2 * number, steps, f"round {number + 1} of {bench.rounds}, {form}")
                 costs[form].append(_wall_and_user(work, folder / f"{form.replace(' ', '-')}-{number}"))
         sizes = _store_of_nii_gz(folder / "one-worker-0")
-        tell(steps - 3, steps, "reading 300 slices of 512 x 512")
+        on_progress(steps - 3, steps, "reading 300 slices of 512 x 512")
         reads = _read_seconds(write_ct(folder / "raw", *RAW, seed=1000), bench.rounds)
-        tell(steps - 2, steps, "memory for 600 slices of 512 x 512")
+        on_progress(steps - 2, steps, "memory for 600 slices of 512 x 512")
         megabytes = _in_child(_peak_megabytes, write_ct(folder / "large", *LARGE, seed=1001))
     wall, user = ({f: [c[kind] for c in kept] for f, kept in costs.items()} for kind in (0, 1))
     figures = {

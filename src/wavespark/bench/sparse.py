@@ -26,6 +26,7 @@ from wavespark.bench.sparse_forms import (
 )
 from wavespark.bench.sparse_memory import compare_memory
 from wavespark.errors import SettingsError, WavesparkError
+from wavespark.progress import OnProgress, ignore_progress
 from wavespark.sparse import CellLayout, engines, set_engine
 from wavespark.sparse.cells.forms.borders import borders
 
@@ -94,12 +95,12 @@ class _Form:
         return not self.cell
 
 
-def measure_sparse(bench: SparseBench, tell: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Any]:
+def measure_sparse(bench: SparseBench, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
     """The measurement as plain values, ready for JSON.
 
     Args:
         bench: what to measure.
-        tell: called with (rounds done, rounds in all).
+        on_progress: called with (done, total, message).
     """
     torch.set_num_threads(bench.threads)
     torch.manual_seed(bench.seed)
@@ -109,7 +110,7 @@ def measure_sparse(bench: SparseBench, tell: Callable[[int, int], None] = lambda
     costs: dict[int, list[Cost]] = {i: [] for i in range(len(forms))}
     site_costs: dict[int, list[Cost]] = {count: [] for count in sites}
     for number in range(bench.rounds + 1):
-        tell(number, bench.rounds)
+        on_progress(number, bench.rounds, f"round {number} of {bench.rounds}")
         turn = number % len(forms)
         for i in [*range(turn, len(forms)), *range(turn)]:  # nobody is always the first
             cost = Cost.of(forms[i].work)

@@ -27,6 +27,7 @@ from wavespark.errors import SettingsError
 from wavespark.masking import BlockMasking
 from wavespark.models import Encoder, ResEnc, WaveFormer, create_model
 from wavespark.prepare import open_store, prepare
+from wavespark.progress import OnProgress, ignore_progress
 from wavespark.samples import synthetic_head, write_nifti
 from wavespark.shapes import as_triple, ceil_div
 
@@ -77,12 +78,12 @@ class StepBench:
         return shlex.join(words)
 
 
-def measure_step(bench: StepBench, tell: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Any]:
+def measure_step(bench: StepBench, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
     """The measurement as plain values, ready for JSON.
 
     Args:
         bench: what to measure.
-        tell: called with (rounds done, rounds in all).
+        on_progress: called with (done, total, message).
 
     Raises:
         SettingsError: if the crop is not made of whole cells of the model.
@@ -119,7 +120,7 @@ def measure_step(bench: StepBench, tell: Callable[[int, int], None] = lambda don
     }
     for whole in wholes:
         forms |= whole.forms(crop, visible)
-    costs = _take_turns(forms, bench.rounds, nn.ModuleList([encoder, *(whole.model for whole in wholes)]), tell)
+    costs = _take_turns(forms, bench.rounds, nn.ModuleList([encoder, *(whole.model for whole in wholes)]), on_progress)
     shares = {form: 1 - masking.num_hidden / masking.num_cells for form, masking in maskings.items()}
     target = TARGET_RESENC if isinstance(encoder, ResEnc) else TARGET
     results = [_compare(costs, form, share, target) for form, share in shares.items()]
@@ -168,13 +169,13 @@ def dense_copy(encoder: Encoder) -> nn.Module | None:
 
 
 def _take_turns(
-    forms: dict[str, Callable[[int], None]], rounds: int, model: nn.Module, tell: Callable[[int, int], None]
+    forms: dict[str, Callable[[int], None]], rounds: int, model: nn.Module, on_progress: OnProgress
 ) -> dict[str, list[Cost]]:
     """The cost of each form in each round that counts."""
     costs: dict[str, list[Cost]] = {form: [] for form in forms}
     names = list(forms)
     for number in range(rounds + 1):
-        tell(number, rounds)
+        on_progress(number, rounds, f"round {number} of {rounds}")
         for form in names[number % len(names) :] + names[: number % len(names)]:  # nobody is always the first
             for p in model.parameters():
                 p.grad = None

@@ -29,14 +29,13 @@ from wavespark.downstream.segment import Segment
 from wavespark.downstream.study import Plan, run_study
 from wavespark.engine import load_encoder, pretrain, seconds_per_step
 from wavespark.errors import SettingsError
+from wavespark.files import read_secret, write_file
 from wavespark.models import Encoder
 from wavespark.prepare import Recipe, Store, open_store, prepare
-from wavespark.prepare.publish import write_file
-from wavespark.prepare.run import read_secret
+from wavespark.progress import OnProgress, ignore_progress
 from wavespark.samples import SyntheticHead, mni152_brain, synthetic_head, write_nifti
 from wavespark.volumes import source_id
 
-Tell = Callable[[float, float, str], None]
 TASKS = ("vessels", "tissue", "aneurysm")
 MODES = ("frozen", "fine-tuned")
 
@@ -97,13 +96,13 @@ class TransferBench:
         return " ".join(words)
 
 
-def measure_transfer(bench: TransferBench, folder: Path, tell: Tell = lambda done, total, text: None) -> dict[str, Any]:
+def measure_transfer(bench: TransferBench, folder: Path, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
     """Everything, into a folder that keeps what is done: stopped, the same command goes on.
 
     Args:
         bench: what to compare.
         folder: for heads, stores, the run and all comparisons.
-        tell: how far it is, in minutes.
+        on_progress: called with (done, total, message).
 
     Returns:
         Plain values: `results` (a row a task, mode and number of labels, with the paired interval), `pretraining`, `environment`.
@@ -111,7 +110,7 @@ def measure_transfer(bench: TransferBench, folder: Path, tell: Tell = lambda don
     started = time.monotonic()
 
     def passed(text: str) -> None:
-        tell(min((time.monotonic() - started) / 60, 0.999 * bench.minutes), bench.minutes, text)
+        on_progress(min((time.monotonic() - started) / 60, 0.999 * bench.minutes), bench.minutes, text)
 
     passed("synthetic heads")
     sets = {task: _data(bench, task, folder / "data" / task, passed) for task in bench.tasks}
@@ -144,7 +143,7 @@ def measure_transfer(bench: TransferBench, folder: Path, tell: Tell = lambda don
     }
     write_file(folder / "transfer.json", json.dumps(document, indent=1, allow_nan=False).encode())
     write_file(folder / "transfer.html", transfer_page(document, curves).encode())
-    tell(bench.minutes, bench.minutes, "done")
+    on_progress(bench.minutes, bench.minutes, "done")
     return document
 
 
@@ -277,10 +276,10 @@ def _pretrained(
             "tiny-cpu", [*words, f"run.steps={steps}", f"run.validate_every={max(5, steps // 4)}"]
         )
 
-    def tell(done: float, total: float, text: str) -> None:
+    def on_progress(done: float, total: float, text: str) -> None:
         passed(f"pre-training, {text}")
 
-    found = pretrain(settings, store, run, tell=tell)
+    found = pretrain(settings, store, run, on_progress=on_progress)
     summary = {
         "steps": found.steps,
         "seconds_per_step": found.seconds_per_step,
@@ -324,11 +323,11 @@ def _compared(
         output.mkdir(parents=True, exist_ok=True)
         write_file(steps_file, json.dumps({"steps": steps, "seconds_per_step": round(each, 4)}).encode())
 
-    def tell(done: float, total: float, text: str) -> None:
+    def on_progress(done: float, total: float, text: str) -> None:
         passed(f"{task_name}, {mode}, {text}")
 
     plan = Plan(labels=bench.labels, seeds=bench.seeds)
-    return run_study(make(steps), encoder, train, test, plan, output, tell=tell)
+    return run_study(make(steps), encoder, train, test, plan, output, on_progress=on_progress)
 
 
 def _settings(bench: TransferBench, mode: str, steps: int) -> FinetuneSettings:

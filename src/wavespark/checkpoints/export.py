@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wavespark.checkpoints.format import MANIFEST, manifest, read_checked
 from wavespark.errors import CheckpointError
-from wavespark.prepare.publish import write_folder, writing
+from wavespark.files import write_folder, writing
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _NAMES = {WEIGHTS, CONFIG, CARD, MANIFEST}

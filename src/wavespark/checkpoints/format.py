@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from wavespark.errors import CheckpointError
-from wavespark.prepare.publish import UNFINISHED, remove_unfinished, sync_folder, write_folder, writing
+from wavespark.files import UNFINISHED, remove_unfinished, sync_folder, write_folder, writing
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"

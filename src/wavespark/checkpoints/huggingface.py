@@ -8,7 +8,7 @@ from safetensors.torch import save
 from wavespark.checkpoints.export import CARD, CONFIG, WEIGHTS, Export, card
 from wavespark.checkpoints.format import MANIFEST, manifest
 from wavespark.errors import CheckpointError
-from wavespark.prepare.publish import write_folder, writing
+from wavespark.files import write_folder, writing
 
 CODE = "modeling_wavespark.py"
 _NAMES = {WEIGHTS, CONFIG, CARD, CODE, MANIFEST}

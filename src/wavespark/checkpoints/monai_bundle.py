@@ -10,7 +10,7 @@ from torch import Tensor
 from wavespark import __version__
 from wavespark.checkpoints.pickled import write_tensors
 from wavespark.errors import CheckpointError
-from wavespark.prepare.publish import write_file, writing
+from wavespark.files import write_file, writing
 
 _NAMES = {"configs", "models", "docs"}
 

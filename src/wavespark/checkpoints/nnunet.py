@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from wavespark.checkpoints.pickled import write_tensors
-from wavespark.prepare.publish import write_file
+from wavespark.files import write_file
 
 CITATION = "wavespark: visible-only masked pre-training of encoders on unlabelled 3D head CT and MR"
 

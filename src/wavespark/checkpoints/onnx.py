@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wavespark.errors import CheckpointError, DependencyError
-from wavespark.prepare.publish import write_file, writing
+from wavespark.files import write_file, writing
 
 
 def write_onnx(path: Path, network: nn.Module, example_BCDHW: Tensor, outputs: list[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from wavespark.prepare.publish import write_file, writing
+from wavespark.files import write_file, writing
 
 
 def write_tensors(path: Path, document: Mapping[str, Any]) -> None:

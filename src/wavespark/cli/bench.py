@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from wavespark.cli.checks import require_choice, require_folder_of
-from wavespark.cli.console import emit_json, printable, progress, say
+from wavespark.cli.console import emit_json, progress, say
 from wavespark.cli.list import config_names, model_names
+from wavespark.text import printable
 
 app = typer.Typer(
     no_args_is_help=True,

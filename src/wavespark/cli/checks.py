@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from wavespark.cli.console import printable
 from wavespark.errors import CheckpointError, InputError, SettingsError
+from wavespark.text import printable
 
 
 def require_settings(words: Sequence[str] | None, example: str) -> None:

@@ -8,21 +8,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import typer
 
+from wavespark.errors import ExitCode
+from wavespark.progress import OnProgress, ignore_progress
+from wavespark.text import printable
+
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*=")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-def printable(text: object) -> str:
-    r"""Escape control characters and undecodable bytes, so that a name cannot move the cursor or forge a line.
-
-    >>> printable("a\nb")
-    'a\\nb'
-    """
-    return _CONTROL.sub(lambda m: m.group().encode("unicode_escape").decode(), str(text))
 
 
 def say(text: str = "") -> None:
@@ -40,7 +34,7 @@ def emit_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2, allow_nan=False))
 
 
-def fail(sentence: str, exit_code: int) -> NoReturn:
+def fail(sentence: str, exit_code: ExitCode | int) -> NoReturn:
     """Write `error: ...` on standard error, in one line, and exit."""
     note("error: " + printable(sentence))
     sys.exit(exit_code)
@@ -50,12 +44,6 @@ def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split words into (others, `key=value` settings); the name of an existing file is never a setting."""
     settings = [w for w in words if _SETTING.match(w) and not Path(w).exists()]
     return [w for w in words if w not in settings], settings
-
-
-class Progress(Protocol):
-    """Callback that long work calls with (done, total, text)."""
-
-    def __call__(self, done: float, total: float, text: str = "") -> None: ...
 
 
 QUIET_SECONDS = 4.0
@@ -96,11 +84,11 @@ class ProgressLines:
         self.calls = 0
         self.lock = threading.Lock()
 
-    def __call__(self, done: float, total: float, text: str = "") -> None:
+    def __call__(self, done: float, total: float, message: str) -> None:
         with self.lock:
             first, ended = self.calls == 0, done >= total
-            changed_at_start = self.done <= 0 and done <= 0 and text != self.text
-            self.done, self.total, self.text = done, max(total, 1e-9), text
+            changed_at_start = self.done <= 0 and done <= 0 and message != self.text
+            self.done, self.total, self.text = done, max(total, 1e-9), message
             self.calls += 1
             if first or ended or changed_at_start or self._is_due():
                 self._line()
@@ -131,7 +119,7 @@ class ProgressLines:
 
 
 @contextmanager
-def progress(title: str, text: str = "", quiet: bool = False) -> Iterator[Progress]:
+def progress(title: str, text: str = "", quiet: bool = False) -> Iterator[OnProgress]:
     """Show that work goes on, on standard error: a bar with the time left on a terminal, else lines (`ProgressLines`).
 
     Enter it before slow imports: it shows life while the work itself cannot.
@@ -146,7 +134,7 @@ def progress(title: str, text: str = "", quiet: bool = False) -> Iterator[Progre
             on_progress(3, 10, "3 of 10 volumes")
     """
     if quiet:
-        yield lambda done, total, text="": None
+        yield ignore_progress
     elif sys.stderr.isatty():
         with _bar(title, text) as on_progress:
             yield on_progress
@@ -170,7 +158,7 @@ def _keep_beating(lines: ProgressLines, ended: threading.Event) -> None:
 
 
 @contextmanager
-def _bar(title: str, text: str) -> Iterator[Progress]:
+def _bar(title: str, text: str) -> Iterator[OnProgress]:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -186,6 +174,6 @@ def _bar(title: str, text: str) -> Iterator[Progress]:
     )
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=1, text=printable(text))
-        yield lambda done, total, text="": bar.update(
-            task, completed=done, total=max(total, 1e-9), text=printable(text)
+        yield lambda done, total, message: bar.update(
+            task, completed=done, total=max(total, 1e-9), text=printable(message)
         )

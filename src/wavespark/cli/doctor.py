@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wavespark.cli.console import emit_json, note, printable, say
+from wavespark.cli.console import emit_json, note, say
+from wavespark.errors import ExitCode
+from wavespark.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -61,7 +63,7 @@ def command(
         _what_to_do(checks)
         say("Everything that is needed works." if not failed else f"{len(failed)} check(s) failed.")
     if failed:
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
 
 
 def _section(title: str, run: "Callable[[], Iterable[Check]]", *, quiet: bool) -> "list[Check]":
@@ -98,4 +100,4 @@ def _explain(message: str, json: bool) -> None:
     else:
         say(f"{meaning.cause}.\nWhat to do: {meaning.remedy}")
     if meaning is None:
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)

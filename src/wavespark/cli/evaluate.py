@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from wavespark.cli.console import emit_json, note, printable, progress, say
+from wavespark.cli.console import emit_json, note, progress, say
 from wavespark.cli.finetune import figure
+from wavespark.text import printable
 
 NO_ARGS_IS_HELP = True
 
@@ -28,10 +29,10 @@ def command(
     table = read_labels(labels, opened)
     if table.remark:
         note(printable(table.remark))
-    with progress("evaluate", "loading") as tell:
+    with progress("evaluate", "loading") as on_progress:
         from wavespark.downstream.evaluation import evaluate
 
-        found = evaluate(predictions, opened, table, column, tell=tell)
+        found = evaluate(predictions, opened, table, column, on_progress=on_progress)
     if json:
         emit_json(found)
         return

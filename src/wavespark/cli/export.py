@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from wavespark.cli.checks import require_choice, require_run
-from wavespark.cli.console import emit_json, note, printable, progress, say
+from wavespark.cli.console import emit_json, note, progress, say
 from wavespark.errors import SettingsError
+from wavespark.text import printable
 
 NO_ARGS_IS_HELP = True
 
@@ -58,7 +59,7 @@ def command(
         from wavespark.engine import load_encoder
         from wavespark.engine.encoders.formats import export_as
 
-        step = export_as(run, output, format, modality=modality, crop=size, say=note)
+        step = export_as(run, output, format, modality=modality, crop=size, log=note)
     if json:
         emit_json({"output": str(output), "format": format, "step": step})
         return

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from wavespark.cli.console import emit_json, note, printable, progress, say
+from wavespark.cli.console import emit_json, note, progress, say
 from wavespark.cli.probe import remarks
 from wavespark.cli.signals import stop_requests
 from wavespark.errors import SettingsError
+from wavespark.text import printable
 
 NO_ARGS_IS_HELP = True
 
@@ -64,15 +65,15 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Fine-tune a pre-trained encoder, and the same network from scratch with the same steps, windows and head; test both on other patients."""
-    with stop_requests() as stop:
+    with stop_requests() as should_stop:
         from wavespark.config.downstream import finetune_settings
         from wavespark.downstream import Plan, read_labels, run_study
         from wavespark.downstream.items import split_labelled
         from wavespark.downstream.page import study_page, verdict
         from wavespark.downstream.study import labels_per_run as numbers
         from wavespark.engine import load_encoder
+        from wavespark.files import write_file
         from wavespark.prepare import open_store
-        from wavespark.prepare.publish import write_file
 
         defaults: dict[str, Any] = {"frozen": True, "decoder": "linear"} if frozen else {}
         chosen = finetune_settings(settings or [], **defaults)
@@ -87,8 +88,10 @@ def command(
         note(
             f"{len(train)} labelled volume(s) to train on, {len(test)} of other patients to test on; {trainings} training(s)"
         )
-        with progress(f"finetune {what.value}") as tell:
-            results = run_study(task, network, train, test, plan, output, tell=tell, stop=stop)
+        with progress(f"finetune {what.value}") as on_progress:
+            results = run_study(
+                task, network, train, test, plan, output, on_progress=on_progress, should_stop=should_stop
+            )
         write_file(output / "report.html", study_page(results).encode())
     if json:
         emit_json(results | {"run": str(output)})

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from wavespark.cli.checks import require_file
-from wavespark.cli.console import emit_json, printable, progress, say
+from wavespark.cli.console import emit_json, progress, say
+from wavespark.text import printable
 
 NO_ARGS_IS_HELP = True
 _SHOWN = 12

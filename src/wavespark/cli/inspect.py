@@ -11,10 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from wavespark.cli.console import emit_json, fail, printable, progress, say
+from wavespark.cli.console import emit_json, fail, progress, say
 from wavespark.cli.inspect_run import describe_export, describe_run, is_export, is_run, say_export, say_run
 from wavespark.cli.prepare import say_refusals
 from wavespark.errors import InputError
+from wavespark.text import printable
 
 NO_ARGS_IS_HELP = True
 
@@ -42,10 +43,10 @@ class Kind:
 
 
 def _describe_store(path: Path, options: Options) -> Document:
+    from wavespark.files import write_file
     from wavespark.pages.png import png
     from wavespark.prepare import open_store
     from wavespark.prepare.overview import mosaic, mosaic_page
-    from wavespark.prepare.publish import write_file
 
     store = open_store(path)
     groups: Counter[tuple[str, str, str, int]] = Counter()
@@ -81,8 +82,8 @@ def _describe_store(path: Path, options: Options) -> Document:
     if options.reveal:
         document["revealed"] = _reveal(path, options.reveal)
     if options.verify:
-        with progress("verify") as tell:
-            damaged = store.verify(tell)
+        with progress("verify") as on_progress:
+            damaged = store.verify(on_progress)
         document["damaged"] = [{"id": d.id, "file": d.file, "sentence": d.sentence} for d in damaged]
         if damaged:
             document["failed"] = f"{len(damaged)} file(s) of {path} are damaged: delete these items and prepare again"
@@ -108,11 +109,12 @@ def _values(store: Any) -> dict[str, Document]:
 
 def _reveal(path: Path, ids: tuple[str, ...]) -> dict[str, str | None]:
     """Which files ids mean: read from the private list, which stays on the machine."""
-    from wavespark.prepare.manifest import MANIFEST, SOURCES, read_lines
+    from wavespark.files import read_lines
+    from wavespark.prepare.manifest import MANIFEST, SOURCES
 
-    source_of = {r["id"]: r["source_id"] for r in read_lines(path / MANIFEST)}
+    source_of = {r["id"]: r["source_id"] for r in read_lines(path / MANIFEST, strict=True)}
     try:
-        paths = {r["id"]: r["path"] for r in read_lines(path / SOURCES)}
+        paths = {r["id"]: r["path"] for r in read_lines(path / SOURCES, strict=True)}
     except PermissionError:
         raise InputError("permission_denied", f"only the owner of {path} may see which files its ids mean") from None
     return {name: paths.get(source_of.get(name, name)) for name in ids}

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wavespark.cli.console import printable, say
+from wavespark.cli.console import say
 from wavespark.errors import CheckpointError
+from wavespark.text import printable
 
 Document = dict[str, Any]
 
@@ -20,9 +21,9 @@ def describe_run(path: Path, verify: bool) -> Document:
     import tomllib
 
     from wavespark.checkpoints import checkpoint_folders, read_checkpoint
-    from wavespark.engine.watching.telemetry import read_lines
+    from wavespark.files import read_lines
 
-    steps, measures = read_lines(path / "metrics.jsonl"), read_lines(path / "validation.jsonl")
+    steps, measures = (read_lines(path / f"{name}.jsonl", strict=False) for name in ("metrics", "validation"))
     damaged = []
     for folder in checkpoint_folders(path / "checkpoints") if verify else []:
         try:

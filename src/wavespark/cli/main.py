@@ -16,7 +16,7 @@ import typer
 from wavespark import __version__
 from wavespark.cli.console import fail
 from wavespark.cli.help import VerbCommand
-from wavespark.errors import WavesparkError
+from wavespark.errors import ExitCode, WavesparkError
 
 VERBS = (
     "quickstart",
@@ -92,9 +92,9 @@ def _refuse(error: Any) -> NoReturn:
     path = context.command_path if context is not None else "wavespark"
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(context.get_help(), err=True)
-        sys.exit(2)
+        sys.exit(ExitCode.USAGE)
     sentence = " ".join(error.format_message().split()).rstrip(".")
-    fail(f"{sentence}. See: {path} --help", 2)
+    fail(f"{sentence}. See: {path} --help", ExitCode.USAGE)
 
 
 def run(arguments: list[str] | None = None) -> None:
@@ -106,12 +106,12 @@ def run(arguments: list[str] | None = None) -> None:
     try:
         # Not standalone: typer would print a wrong option in several lines with its usage.
         code = app(args=[w for w in words if w != "--debug"], prog_name="wavespark", standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(code if isinstance(code, int) else ExitCode.DONE)
     except _UsageError as error:
         _refuse(error)
     except BrokenPipeError:  # the reader has gone (`| head`): nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
     except typer.Abort:
         fail("stopped from the keyboard", 130)
     except WavesparkError as error:
@@ -123,12 +123,12 @@ def run(arguments: list[str] | None = None) -> None:
     except MemoryError:
         if debug:
             raise
-        fail("out of memory: use a smaller crop or batch, or fewer workers", 5)
+        fail("out of memory: use a smaller crop or batch, or fewer workers", ExitCode.OUT_OF_MEMORY)
     except Exception as error:
         if debug:
             raise
         # The text of a library's exception can quote file contents, so only its kind is shown.
         fail(
             f"an unexpected {type(error).__name__} happened, which is a bug of wavespark. Run again with --debug to see where, and report it",
-            1,
+            ExitCode.FAILED,
         )

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wavespark.cli.console import emit_json, note, printable, say
+from wavespark.cli.console import emit_json, note, say
 from wavespark.errors import DependencyError, SettingsError
 from wavespark.shapes import Triple, product
+from wavespark.text import printable
 
 if TYPE_CHECKING:
     from wavespark.masking import LegacyRule, NestedMasking, NestedMasks

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from wavespark.cli.checks import require_fine_tuned, require_paths
-from wavespark.cli.console import emit_json, note, printable, progress, say
+from wavespark.cli.console import emit_json, note, progress, say
 from wavespark.cli.signals import stop_requests
 from wavespark.errors import SettingsError
+from wavespark.text import printable
 
 NO_ARGS_IS_HELP = True
 
@@ -34,7 +35,7 @@ def command(
 
     `wavespark inspect OUTPUT/store --reveal ID` tells which file an id is.
     """
-    with stop_requests() as stop:
+    with stop_requests() as should_stop:
         from dataclasses import asdict, replace
 
         from wavespark.prepare import open_store
@@ -64,12 +65,14 @@ def command(
             require_highdicom()
         if store is None:
             store = output / "store"
-            with progress("prepare") as tell:
-                report = prepare([str(s) for s in source or ()], store, found.recipe, workers=cores(), tell=tell)
+            with progress("prepare") as on_progress:
+                report = prepare(
+                    [str(s) for s in source or ()], store, found.recipe, workers=cores(), on_progress=on_progress
+                )
             for refusal in report.refused:
                 note(f"left out, {refusal.reason}: {printable(refusal.sentence)} (id {refusal.source_id})")
-        with progress("predict") as tell:
-            done = predict_store(found, open_store(store), output, tell=tell, stop=stop)
+        with progress("predict") as on_progress:
+            done = predict_store(found, open_store(store), output, on_progress=on_progress, should_stop=should_stop)
         if dicom_seg and isinstance(found.task, Segment):
             made = write_dicom_segmentations(open_store(store), source or (), output, found.task.classes, note)
             done = replace(done, files=(*done.files, *made))

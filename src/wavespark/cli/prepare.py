@@ -11,8 +11,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from wavespark.cli.console import emit_json, fail, note, printable, progress, say, split_settings
-from wavespark.errors import SettingsError, TrainingStopped
+from wavespark.cli.console import emit_json, fail, note, progress, say, split_settings
+from wavespark.errors import ExitCode, SettingsError, TrainingStopped
+from wavespark.text import printable
 
 NO_ARGS_IS_HELP = True
 
@@ -68,7 +69,7 @@ def command(
         raise SettingsError("give at least one SOURCE, a folder or a file")
     part = _shard(shard)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with _stoppable(), progress("prepare") as tell:
+    with _stoppable(), progress("prepare") as on_progress:
         report = prepare(
             roots,
             output,
@@ -78,7 +79,7 @@ def command(
             scheduler=scheduler,
             shard=part,
             limits=Limits(seconds=time_limit, megabytes=memory_mb),
-            tell=tell,
+            on_progress=on_progress,
         )
     verdict = report.verdict(strict=strict, max_bad_fraction=max_bad_fraction, part=part[1] > 1)
     if json:
@@ -97,7 +98,9 @@ def _stoppable() -> Iterator[None]:
     def stop(number: int, frame: object) -> NoReturn:
         for s in signals:  # a second one must not disturb the way out
             signal.signal(s, signal.SIG_IGN)
-        raise TrainingStopped(f"stopped by {signal.Signals(number).name}: run the same command again to go on", 75)
+        raise TrainingStopped(
+            f"stopped by {signal.Signals(number).name}: run the same command again to go on", ExitCode.INTERRUPTED
+        )
 
     before = {s: signal.signal(s, stop) for s in signals}
     try:

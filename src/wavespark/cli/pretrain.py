@@ -7,14 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from wavespark.cli.checks import require_settings
-from wavespark.cli.console import emit_json, note, printable, progress, say
+from wavespark.cli.console import emit_json, note, progress, say
 from wavespark.cli.list import config_names
 from wavespark.cli.list import names_for_help as more_help  # noqa: F401  (shown by `pretrain --help`)
 from wavespark.cli.signals import stop_requests
-from wavespark.errors import TrainingStopped
+from wavespark.errors import ExitCode, TrainingStopped
+from wavespark.text import printable
 
 NO_ARGS_IS_HELP = True
-STOPPED_BY_SIGNAL = 75
 
 
 def command(
@@ -66,14 +66,14 @@ def command(
                     selected,
                     opened,
                     output,
-                    tell=on_progress,
-                    say=lambda text: note(printable(text)),
-                    stop=should_stop,
+                    on_progress=on_progress,
+                    log=lambda text: note(printable(text)),
+                    should_stop=should_stop,
                 )
         except TrainingStopped as stopped:
-            if stopped.exit_code != STOPPED_BY_SIGNAL or first:
+            if stopped.exit_code != ExitCode.INTERRUPTED or first:
                 raise
-            raise typer.Exit(STOPPED_BY_SIGNAL) from None  # the first process says it
+            raise typer.Exit(ExitCode.INTERRUPTED) from None  # the first process says it
     if not first:
         return
     if json:

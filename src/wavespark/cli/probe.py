@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from wavespark.cli.checks import require_encoder
-from wavespark.cli.console import emit_json, note, printable, progress, say
+from wavespark.cli.console import emit_json, note, progress, say
 from wavespark.errors import SettingsError
+from wavespark.text import printable
 
 NO_ARGS_IS_HELP = True
 
@@ -56,10 +57,18 @@ def command(
     remarks(table, network, opened)
     reports = []
     for name in columns:
-        with progress(f"probe {printable(name)}") as tell:
+        with progress(f"probe {printable(name)}") as on_progress:
             reports.append(
                 probe_column(
-                    network, opened, table, name, levels=level, tile=tile, seed=seed, control=not no_control, tell=tell
+                    network,
+                    opened,
+                    table,
+                    name,
+                    levels=level,
+                    tile=tile,
+                    seed=seed,
+                    control=not no_control,
+                    on_progress=on_progress,
                 )
             )
     if json:

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from wavespark.cli.checks import require_paths
-from wavespark.cli.console import note, printable, progress, say
+from wavespark.cli.console import note, progress, say
 from wavespark.cli.pretrain import say_learning
 from wavespark.cli.signals import stop_requests
+from wavespark.text import printable
 
 RESERVE_SECONDS = 25.0
 """For the held-out measures, the report and the export."""
@@ -39,14 +40,14 @@ def command(
     say(
         f"1/5  samples: the MNI152 brain, and {2 * patients} synthetic CTA and MRA heads as NIfTI and DICOM -> {printable(output / 'heads')}"
     )
-    with progress("samples") as tell:
-        heads = write_collection(output / "heads", patients, tell)
+    with progress("samples") as on_progress:
+        heads = write_collection(output / "heads", patients, on_progress)
     for sentence in DAMAGED:
         say(f"     {sentence}")
     sources = [str(mni152_brain()), str(heads), *map(str, data or [])]
     say(f"2/5  prepare: {len(sources)} source(s) -> {printable(store_path)}")
-    with progress("prepare") as tell:
-        prepared = prepare(sources, store_path, load_recipe("head-1mm"), workers=2, tell=tell)
+    with progress("prepare") as on_progress:
+        prepared = prepare(sources, store_path, load_recipe("head-1mm"), workers=2, on_progress=on_progress)
     store = open_store(store_path)
     for refusal in store.refused:
         say(f"     left out, {refusal.reason}: {printable(refusal.sentence)} (id {refusal.source_id})")
@@ -56,8 +57,8 @@ def command(
         f"3/5  pre-train: {settings.model.name}, {settings.run.steps} steps of {settings.data.batch} crops of {_box(settings.data.crop)} voxels, "
         f"{settings.mask.ratio:.0%} of the cells hidden -> {printable(run)}"
     )
-    with stop_requests() as stop, progress("pre-train") as tell:
-        summary = pretrain(settings, store, run, tell=tell, say=note, stop=stop)
+    with stop_requests() as should_stop, progress("pre-train") as on_progress:
+        summary = pretrain(settings, store, run, on_progress=on_progress, log=note, should_stop=should_stop)
     say("4/5  report")
     report = write_report(run)
     say("5/5  export, and load it again")

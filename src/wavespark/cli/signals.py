@@ -1,19 +1,21 @@
 """SIGTERM, SIGINT and SIGUSR1 as a request that training sees after its current step."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+
+from wavespark.progress import ShouldStop
 
 
 @contextmanager
-def stop_requests() -> Iterator[Callable[[], str | None]]:
+def stop_requests() -> Iterator[ShouldStop]:
     """Yield a function that returns the name of the signal that asked to stop, or None.
 
     A second signal changes nothing: saving is under way.
 
     Example:
         with stop_requests() as should_stop:
-            pretrain(..., stop=should_stop)
+            pretrain(..., should_stop=should_stop)
     """
     received: list[str] = []
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from wavespark.prepare.settings import Settings, build, override
+from wavespark.settings import Settings, build, override
 from wavespark.shapes import Triple
 
 if TYPE_CHECKING:

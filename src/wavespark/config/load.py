@@ -9,7 +9,7 @@ from typing import Any
 
 from wavespark.config.pretrain import PretrainSettings
 from wavespark.errors import SettingsError
-from wavespark.prepare.settings import build, override
+from wavespark.settings import build, override
 
 
 def pretraining_recipes() -> list[str]:

@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 
 from wavespark.masking.grid import check_masking, hidden_count
 from wavespark.masking.schedule import RatioSchedule
-from wavespark.prepare.settings import Settings
 from wavespark.randomness import stream
+from wavespark.settings import Settings
 from wavespark.shapes import Triple, ceil_div, product
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from wavespark.config.objective import HealthSettings, MaskSettings, ObjectiveSettings
 from wavespark.masking.grid import check_masking
 from wavespark.models.settings import DecoderSettings, model_settings
-from wavespark.prepare.settings import Settings
+from wavespark.settings import Settings
 from wavespark.shapes import Triple, as_triple, ceil_div
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ does, and only where it was asked for.
 
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ import pydicom
 
 from wavespark import __version__
 from wavespark.errors import DependencyError, SettingsError
+from wavespark.files import write_file
 from wavespark.prepare import Store
 from wavespark.prepare.origins import dicom_files
-from wavespark.prepare.publish import write_file
+from wavespark.progress import Log
 
 _ATTRIBUTE = re.compile(r"\b([A-Z][A-Za-z]+)'?$")
 
@@ -38,7 +39,7 @@ _MAY_BE_EMPTY = (
 
 
 def write_dicom_segmentations(
-    store: Store, roots: Iterable[str | Path], folder: Path, classes: int, say: Callable[[str], None]
+    store: Store, roots: Iterable[str | Path], folder: Path, classes: int, log: Log
 ) -> tuple[str, ...]:
     """`ID.seg.dcm` beside each `ID.nii.gz` whose volume a DICOM series alone gave.
 
@@ -47,7 +48,7 @@ def write_dicom_segmentations(
         roots: the files and folders that the store was prepared from.
         folder: with the segmentations.
         classes: of the model, background included.
-        say: is told which volume has none, and why.
+        log: called with which volume has none, and why.
 
     Returns:
         The names of the files.
@@ -62,13 +63,13 @@ def write_dicom_segmentations(
         if not source.is_file():
             continue
         if volume.id not in files:
-            say(f"{volume.id}: no DICOM Segmentation, because its source is not a DICOM series with this volume alone")
+            log(f"{volume.id}: no DICOM Segmentation, because its source is not a DICOM series with this volume alone")
             continue
         image: Any = nib.load(source)
         try:
             found = dicom_segmentation(np.asarray(image.dataobj), image.affine, files[volume.id], classes)
         except SettingsError as error:
-            say(f"{volume.id}: {error}")
+            log(f"{volume.id}: {error}")
             continue
         content = io.BytesIO()
         found.save_as(content)

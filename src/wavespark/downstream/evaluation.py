@@ -10,7 +10,7 @@ from wavespark.config.downstream import FinetuneSettings
 from wavespark.downstream.classify import Classify, with_targets
 from wavespark.downstream.detect import Detect, Finds
 from wavespark.downstream.figures import Row, figures, intervals, make_row
-from wavespark.downstream.fitting import Task, Tell
+from wavespark.downstream.fitting import Task
 from wavespark.downstream.items import LabelFiles, Labelled, read_labels_of, with_points
 from wavespark.downstream.labels import LabelTable, quoted
 from wavespark.downstream.prediction import INDEX
@@ -19,6 +19,7 @@ from wavespark.downstream.segment import Segment, map_scores
 from wavespark.errors import SettingsError
 from wavespark.prepare import Store, StoredVolume
 from wavespark.prepare.labels import resample_labels
+from wavespark.progress import OnProgress, ignore_progress
 from wavespark.volumes import spacing_of
 
 
@@ -28,7 +29,7 @@ def evaluate(
     table: LabelTable,
     column: str = "label",
     *,
-    tell: Tell = lambda done, total, text: None,
+    on_progress: OnProgress = ignore_progress,
 ) -> dict[str, Any]:
     """Figures with intervals, and the row of every volume.
 
@@ -37,7 +38,7 @@ def evaluate(
         store: the store that was predicted.
         table: labels of its volumes.
         column: of the table with the segmentation files (segmentation only).
-        tell: how far it is.
+        on_progress: called with (done, total, message).
 
     Raises:
         SettingsError: if the folder holds no predictions, or none of them is labelled.
@@ -51,7 +52,7 @@ def evaluate(
     if not both:
         raise SettingsError(f"none of the {len(set(named))} labelled volume(s) was predicted in {predictions}")
     for number, name in enumerate(both):
-        tell(number, len(both), f"{number} of {len(both)} volumes")
+        on_progress(number, len(both), f"{number} of {len(both)} volumes")
         if isinstance(task, Segment):
             rows += _segmentation_row(task, found[name], store[name], table, name, column)
         elif name in truths:
@@ -59,7 +60,7 @@ def evaluate(
             rows.append(make_row(task, on_grid, truths[name]))
     if not rows:
         raise SettingsError(f"{table.name} holds no label for the {len(both)} volume(s) that were predicted")
-    tell(len(both), len(both), f"{len(both)} volumes")
+    on_progress(len(both), len(both), f"{len(both)} volumes")
     each = intervals(figures(task, rows), [row["patient"] for row in rows])
     return {
         "task": task.describe(),

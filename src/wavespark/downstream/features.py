@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from wavespark.downstream.classify import tiles, visible_cells
-from wavespark.downstream.fitting import Tell
 from wavespark.models import Encoder
 from wavespark.prepare import StoredVolume
+from wavespark.progress import OnProgress, ignore_progress
 from wavespark.shapes import Triple
 
 
@@ -49,12 +49,12 @@ def store_features(
     encoder: Encoder,
     volumes: Sequence[StoredVolume],
     tile: Triple = (64, 64, 64),
-    tell: Tell = lambda done, total, text: None,
+    on_progress: OnProgress = ignore_progress,
 ) -> list[np.ndarray]:
     """For each level: float64 [N, 2 C], a row a volume."""
     encoder.eval()
     rows = []
     for number, volume in enumerate(volumes, 1):
         rows.append(volume_features(encoder, volume, tile))
-        tell(number, len(volumes), f"{number} of {len(volumes)} volumes")
+        on_progress(number, len(volumes), f"{number} of {len(volumes)} volumes")
     return [np.stack(level) for level in zip(*rows, strict=True)]

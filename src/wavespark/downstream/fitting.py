@@ -7,7 +7,7 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,12 +20,12 @@ from wavespark.downstream.heads import encoder_of
 from wavespark.downstream.items import Labelled, place_window, widened, window
 from wavespark.downstream.memory import Readable
 from wavespark.engine.machine.device import cores
-from wavespark.errors import ModelError, SettingsError, TrainingStopped
+from wavespark.errors import ExitCode, ModelError, SettingsError, TrainingStopped
 from wavespark.models import Encoder
+from wavespark.progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from wavespark.randomness import sample_stream, stream
 from wavespark.sampling.scene import Scene
 
-Tell = Callable[[float, float, str], None]
 _STAGE = re.compile(r"(?:^|\.)(?:stages|merges|norms)\.(\d+)")
 _AHEAD = 4
 
@@ -69,8 +69,8 @@ def fit(
     *,
     seed: int,
     pretrained: bool,
-    tell: Tell = lambda done, total, text: None,
-    stop: Callable[[], str | None] = lambda: None,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
 ) -> Fit:
     """Trains for `run.steps` steps.
 
@@ -80,11 +80,11 @@ def fit(
         items: labelled volumes.
         seed: of the head and of the windows.
         pretrained: the encoder waits for the head and moves more slowly towards its stem; one from scratch gets neither.
-        tell: how far it is.
-        stop: a name (of a signal) ends it.
+        on_progress: called with (done, total, message).
+        should_stop: a name (of a signal) ends it.
 
     Raises:
-        TrainingStopped: if `stop` asked for it (75), or the loss is not finite (4).
+        TrainingStopped: if `should_stop` asked for it (75), or the loss is not finite (4).
         SettingsError: if there is nothing to train on, or no stem for a modality.
     """
     started = time.monotonic()
@@ -110,17 +110,19 @@ def fit(
             loss = task.loss(model, scenes, batch, modality)
         if not math.isfinite(value := float(loss.detach())):
             raise TrainingStopped(
-                f"the loss is not finite in step {step} of fine-tuning: try a smaller optimizer.learning_rate", 4
+                f"the loss is not finite in step {step} of fine-tuning: try a smaller optimizer.learning_rate",
+                ExitCode.DIVERGED,
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], settings.optimizer.clip)
         optimizer.step()
         losses.append(value)
-        tell(step, total, f"step {step} of {total}, loss {sum(losses[-20:]) / len(losses[-20:]):.3f}")
-        if asked := stop():
+        on_progress(step, total, f"step {step} of {total}, loss {sum(losses[-20:]) / len(losses[-20:]):.3f}")
+        if asked := should_stop():
             raise TrainingStopped(
-                f"stopped by {asked}: run the same command again, trainings that are done are kept", 75
+                f"stopped by {asked}: run the same command again, trainings that are done are kept",
+                ExitCode.INTERRUPTED,
             )
     return Fit(model=model.eval(), losses=losses, seconds=time.monotonic() - started)
 

@@ -13,15 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wavespark.errors import SettingsError, StoreError
+from wavespark.errors import SettingsError
+from wavespark.files import read_lines, read_secret
 from wavespark.prepare import Store
-from wavespark.prepare.manifest import MANIFEST, SOURCES, read_lines
+from wavespark.prepare.manifest import MANIFEST, SOURCES
 from wavespark.volumes import source_id
 
 KEYS = ("source", "SeriesInstanceUID", "id")
 """Columns that name a scan: its path or SeriesInstanceUID, or the id that the store shows."""
 
 _MAX_BYTES = 1 << 28
+_WITHOUT_SECRET = "give the labels a column `id` with the store's ids"
 _SEPARATORS = (",", ";", "\t")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
 _DECIMAL_POINT = re.compile(r"[+-]?\d+\.\d+(?:[eE][+-]?\d+)?")
@@ -155,14 +157,14 @@ class _Scans:
     """Volumes of a store by the path or SeriesInstanceUID of their scan."""
 
     def __init__(self, store: Store) -> None:
-        self._secret = _secret(store)
+        self._secret = read_secret(store.path, _WITHOUT_SECRET)
         self._volumes: dict[str, list[str]] = defaultdict(list)
-        for record in read_lines(store.path / MANIFEST):
+        for record in read_lines(store.path / MANIFEST, strict=True):
             scan = str(record.get("source_id"))
             if record.get("id") in store and record["id"] not in self._volumes[scan]:
                 self._volumes[scan].append(record["id"])
         self._by_last: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
-        for record in read_lines(store.path / SOURCES):
+        for record in read_lines(store.path / SOURCES, strict=True):
             parts = _parts(str(record.get("path", "")))
             if parts and self._volumes.get(str(record.get("id"))):
                 self._by_last[parts[-1]].append((parts, str(record["id"])))
@@ -196,16 +198,6 @@ def _parts(path: str) -> tuple[str, ...]:
     ('a', 'b', 'c.nii')
     """
     return tuple(part for part in re.split(r"[\\/]+", path) if part not in ("", "."))
-
-
-def _secret(store: Store) -> bytes:
-    try:
-        return bytes.fromhex((store.path / "private" / "secret").read_text())
-    except (OSError, ValueError):
-        raise StoreError(
-            f"{store.path} came without its folder `private`, so paths and UIDs cannot be told: "
-            "give the labels a column `id` with the store's ids"
-        ) from None
 
 
 def _listed(columns: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ import numpy as np
 
 from wavespark.downstream.classify import Classify
 from wavespark.downstream.detect import Detect, Finds
-from wavespark.downstream.fitting import Tell
 from wavespark.downstream.heads import encoder_of
 from wavespark.downstream.saving import TaskModel
-from wavespark.errors import SettingsError, TrainingStopped
+from wavespark.errors import ExitCode, SettingsError, TrainingStopped
+from wavespark.files import write_file, writing
 from wavespark.prepare import Store, StoredVolume
 from wavespark.prepare.labels import resample_labels
-from wavespark.prepare.publish import write_file, writing
+from wavespark.progress import OnProgress, ShouldStop, ignore_progress, never_stop
 
 INDEX, POINTS, PROBABILITIES = "predictions.json", "points.csv", "probabilities.csv"
 
@@ -45,8 +44,8 @@ def predict_store(
     store: Store,
     output: Path,
     *,
-    tell: Tell = lambda done, total, text: None,
-    stop: Callable[[], str | None] = lambda: None,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
 ) -> Predicted:
     """Predicts every volume of the store that the model can take.
 
@@ -54,12 +53,12 @@ def predict_store(
         found: from `load_model`.
         store: prepared with `found.recipe`.
         output: folder for everything.
-        tell: how far it is.
-        stop: a name (of a signal) ends it.
+        on_progress: called with (done, total, message).
+        should_stop: a name (of a signal) ends it.
 
     Raises:
         SettingsError: if the store was prepared in another way, or holds nothing that the model takes.
-        TrainingStopped: if `stop` asked for it.
+        TrainingStopped: if `should_stop` asked for it.
     """
     if differences := store.recipe.differences(found.recipe):
         raise SettingsError(
@@ -75,14 +74,14 @@ def predict_store(
         output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for number, volume in enumerate(volumes):
-        tell(number, len(volumes), f"{number} of {len(volumes)} volumes")
+        on_progress(number, len(volumes), f"{number} of {len(volumes)} volumes")
         rows.append({"id": volume.id, **_one(found, volume, output)})
-        if asked := stop():
-            raise TrainingStopped(f"stopped by {asked}: run the same command again", 75)
+        if asked := should_stop():
+            raise TrainingStopped(f"stopped by {asked}: run the same command again", ExitCode.INTERRUPTED)
     files = _tables(found, rows, output)
     document = {"task": found.task.describe(), "volumes": rows, "preparation": found.recipe.fingerprint}
     write_file(output / INDEX, json.dumps(document, indent=1, allow_nan=False).encode())
-    tell(len(volumes), len(volumes), f"{len(volumes)} volumes")
+    on_progress(len(volumes), len(volumes), f"{len(volumes)} volumes")
     return Predicted(volumes=len(rows), left_out=len(store) - len(rows), files=(INDEX, *files))
 
 

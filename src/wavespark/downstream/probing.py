@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from wavespark.downstream.features import store_features
-from wavespark.downstream.fitting import Tell
 from wavespark.downstream.heads import untrained
 from wavespark.downstream.labels import LabelTable
 from wavespark.errors import SettingsError
@@ -17,6 +16,7 @@ from wavespark.metrics.intervals import Interval, bootstrap
 from wavespark.metrics.probes import Fit, Probe, knn, linear, probe
 from wavespark.models import Encoder
 from wavespark.prepare import Store, StoredVolume
+from wavespark.progress import OnProgress, ignore_progress
 
 _FEW = 25
 """Rows below which one neighbour is asked: five would be most of a class."""
@@ -93,7 +93,7 @@ def probe_column(
     tile: int = 64,
     seed: int = 0,
     control: bool = True,
-    tell: Tell = lambda done, total, text: None,
+    on_progress: OnProgress = ignore_progress,
 ) -> ProbeReport:
     """Every probe of every level, cross-validated by patient, with 95 % intervals over patients.
 
@@ -106,7 +106,7 @@ def probe_column(
         tile: voxels along each edge of a piece that is encoded at once.
         seed: of the folds, the control's weights and the intervals.
         control: also probe the same network with random weights.
-        tell: how far it is.
+        on_progress: called with (done, total, message).
 
     Raises:
         SettingsError: if the column is missing, or has fewer than two classes or patients.
@@ -125,7 +125,7 @@ def probe_column(
     for number, (arm, network) in enumerate(arms.items()):
 
         def say(done: float, of: float, text: str, base: int = number * len(volumes), arm: str = arm) -> None:
-            tell(base + done, total, f"{arm}: {text}")
+            on_progress(base + done, total, f"{arm}: {text}")
 
         features = store_features(network, volumes, (tile, tile, tile), say)
         for level in chosen:

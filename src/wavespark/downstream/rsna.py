@@ -17,7 +17,7 @@ from wavespark.downstream.memory import MemoryVolume
 from wavespark.downstream.saving import TaskModel, load_model
 from wavespark.errors import InputError, SettingsError
 from wavespark.prepare.item import make_item
-from wavespark.prepare.settings import reading_settings
+from wavespark.prepare.recipe import reading_settings
 from wavespark.rsna_labels import LABELS
 from wavespark.sampling.lateral import Sides
 from wavespark.volumes import ReadingSettings, Volume, read_volumes

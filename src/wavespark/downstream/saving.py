@@ -18,9 +18,9 @@ from wavespark.downstream.fitting import Task, choose_device
 from wavespark.downstream.heads import encoder_of
 from wavespark.downstream.segment import Segment
 from wavespark.errors import CheckpointError
+from wavespark.files import write_folder, writing
 from wavespark.models import describe, from_description
 from wavespark.prepare import Recipe
-from wavespark.prepare.publish import write_folder, writing
 
 FORMAT = "wavespark task 1"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"

@@ -6,20 +6,21 @@ pre-trained arm with all labels), `results.json`, `report.html`.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wavespark.downstream.figures import Row, gain, intervals, make_row, over_seeds
-from wavespark.downstream.fitting import Task, Tell, fit
+from wavespark.downstream.fitting import Task, fit
 from wavespark.downstream.heads import copied, untrained
 from wavespark.downstream.items import Labelled
 from wavespark.downstream.saving import CONFIG, save_model
 from wavespark.errors import SettingsError
+from wavespark.files import write_file, writing
 from wavespark.metrics.intervals import Interval
 from wavespark.models import Encoder
-from wavespark.prepare.publish import write_file, writing
+from wavespark.progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from wavespark.randomness import stream
 
 OURS, THEIRS = "pre-trained", "scratch"
@@ -73,8 +74,8 @@ def run_study(
     plan: Plan,
     run: Path,
     *,
-    tell: Tell = lambda done, total, text: None,
-    stop: Callable[[], str | None] = lambda: None,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
 ) -> dict[str, Any]:
     """Trains and tests every arm, and returns (and writes) the results.
 
@@ -85,12 +86,12 @@ def run_study(
         test: volumes of other patients.
         plan: what is compared.
         run: folder for everything.
-        tell: how far it is.
-        stop: a name (of a signal) ends it; what is trained is kept.
+        on_progress: called with (done, total, message).
+        should_stop: a name (of a signal) ends it; what is trained is kept.
 
     Raises:
         SettingsError: if the folder holds another comparison.
-        TrainingStopped: if `stop` asked for it, or a loss is not finite.
+        TrainingStopped: if `should_stop` asked for it, or a loss is not finite.
     """
     with writing(run):
         (run / "parts").mkdir(parents=True, exist_ok=True)
@@ -107,12 +108,14 @@ def run_study(
         if not path.exists() or (keep and not (run / "model" / CONFIG).exists()):
 
             def say(done: float, of: float, text: str, base: int = number * steps, what: str = what) -> None:
-                tell(base + done, total, f"{what}: {text}")
+                on_progress(base + done, total, f"{what}: {text}")
 
-            part = _train_and_test(task, encoder, train, test, arm, n, seed, run / "model" if keep else None, say, stop)
+            part = _train_and_test(
+                task, encoder, train, test, arm, n, seed, run / "model" if keep else None, say, should_stop
+            )
             write_file(path, json.dumps(part, allow_nan=False).encode())
         parts[arm, n, seed] = json.loads(path.read_bytes())
-        tell((number + 1) * steps, total, what)
+        on_progress((number + 1) * steps, total, what)
     results = summarise(task, parts, counts, plan, len(train), task.settings.run.seed)
     write_file(run / "results.json", json.dumps(results, indent=1, allow_nan=False).encode())
     return results
@@ -127,18 +130,18 @@ def _train_and_test(
     n: int,
     seed: int,
     keep: Path | None,
-    tell: Tell,
-    stop: Callable[[], str | None],
+    on_progress: OnProgress,
+    should_stop: ShouldStop,
 ) -> dict[str, Any]:
     settings = task.settings
     own = settings.run.seed * 1000 + seed
     order = stream(own, purpose="which are labelled").permutation(len(train))
     chosen = [train[k] for k in order[:n]]
     start = copied(encoder) if arm == OURS else untrained(encoder, own)
-    done = fit(task, start, chosen, seed=own, pretrained=arm == OURS, tell=tell, stop=stop)
+    done = fit(task, start, chosen, seed=own, pretrained=arm == OURS, on_progress=on_progress, should_stop=should_stop)
     rows: list[Row] = []
     for item in test:
-        tell(settings.run.steps, settings.run.steps, f"testing on volume {len(rows) + 1} of {len(test)}")
+        on_progress(settings.run.steps, settings.run.steps, f"testing on volume {len(rows) + 1} of {len(test)}")
         rows.append(make_row(task, task.predict(done.model, item.volume), item))
     if keep:
         provenance = {

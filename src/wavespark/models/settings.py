@@ -3,7 +3,6 @@
 The command line and the run's settings check model names, strides and cells here, before torch is imported.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
@@ -11,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any, get_type_hints
 
 from wavespark.errors import DependencyError, ModelError
+from wavespark.text import did_you_mean
 
 
 def check_heads(channels: tuple[int, ...], heads: tuple[int, ...]) -> None:
@@ -271,13 +271,3 @@ def checked_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 def is_whole(value: object, least: int) -> bool:
     """Return whether a value is an integer between `least` and the largest number that a description may name."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST
-
-
-def did_you_mean(word: str, known: list[str]) -> str:
-    """Return `: did you mean 'x'?` for the nearest known word, or an empty string.
-
-    >>> did_you_mean("waveformer_tny", ["waveformer_tiny"])
-    ": did you mean 'waveformer_tiny'?"
-    """
-    near = difflib.get_close_matches(word, known, 1)
-    return f": did you mean {near[0]!r}?" if near else ""

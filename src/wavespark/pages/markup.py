@@ -4,10 +4,10 @@ Only `tag` and `join` create markup; every other text is escaped, so a hostile n
 """
 
 import html
-import re
 from collections.abc import Iterable, Sequence
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+from wavespark.text import printable
+
 _VOID = frozenset({"br", "img", "meta"})
 
 
@@ -17,8 +17,8 @@ class Html(str):
     __slots__ = ()
 
 
-def _visible(text: object) -> str:
-    return _CONTROL.sub(lambda m: m.group().encode("unicode_escape").decode(), str(text))
+def _escaped(text: object) -> str:
+    return html.escape(printable(text, keep="\t\n"), quote=True)
 
 
 def escape(text: object) -> Html:
@@ -29,7 +29,7 @@ def escape(text: object) -> Html:
     """
     if isinstance(text, Html):
         return text
-    return Html(html.escape(_visible(text), quote=True))
+    return Html(_escaped(text))
 
 
 def join(*children: object) -> Html:
@@ -48,7 +48,7 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
         if value is None or value is False:
             continue
         spelled = key.rstrip("_").replace("_", "-") if key != "viewBox" else key
-        parts.append(spelled if value is True else f'{spelled}="{html.escape(_visible(value), quote=True)}"')
+        parts.append(spelled if value is True else f'{spelled}="{_escaped(value)}"')
     opening = f"<{' '.join(parts)}>"
     return Html(opening) if name in _VOID else Html(f"{opening}{join(*children)}</{name}>")
 

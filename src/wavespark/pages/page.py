@@ -1,11 +1,9 @@
 """Complete HTML documents: one style sheet, nothing loaded from elsewhere, written to disk in one piece."""
 
-import os
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 
-from wavespark.errors import WavesparkError
+from wavespark.files import write_file
 from wavespark.pages.markup import Html, join, tag
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -36,40 +34,18 @@ def page(title: str, *body: object, policy: str = POLICY) -> Html:
     return join(Html("<!doctype html>\n"), tag("html", head, tag("body", *body), lang="en"), "\n")
 
 
-def write_page(path: Path, document: Html, again: str) -> Path:
+def write_page(path: Path, document: Html) -> Path:
     """Write a document; readers see the old page or the new one, never half of one.
 
     Args:
         path: the file; an existing one is replaced.
         document: from `page`.
-        again: command to repeat after making room, for the message of a failure.
 
     Returns:
         `path`.
 
     Raises:
-        WavesparkError: if the page cannot be written.
+        StoreError: if the page cannot be written.
     """
-    path = Path(path)
-    try:
-        _publish(path, document.encode("utf-8"))
-    except OSError as error:
-        way_out = f"Make room or change the permissions, and run `{again}` again"
-        raise WavesparkError(f"{path}: cannot be written ({error.strerror}). {way_out}") from None
+    write_file(path, document.encode("utf-8"))
     return path
-
-
-def _publish(target: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".report-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from wavespark.errors import SettingsError
+from wavespark.files import Record, read_lines
 from wavespark.prepare.datasets import find_in_dataset
-from wavespark.prepare.manifest import SOURCES, Record, read_items, read_lines
+from wavespark.prepare.manifest import SOURCES, read_items
 from wavespark.prepare.recipe import DatasetName
 from wavespark.volumes import ReadingSettings, Refusal, Source
 
@@ -68,7 +69,7 @@ def split_done(store: Path, found: Sequence[Source]) -> tuple[list[Source], list
         name = str(record.get("source_id"))
         volumes[name] += 1
         wanted[name] = int(record.get("of", 1))
-    before = {str(r.get("id")): r for r in read_lines(store / SOURCES)}
+    before = {str(r.get("id")): r for r in read_lines(store / SOURCES, strict=True)}
     todo: list[Source] = []
     done: list[Source] = []
     for source in found:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wavespark.errors import StoreError
-from wavespark.prepare.manifest import RECORD, Record, encode_line
+from wavespark.files import Record, encode_line
+from wavespark.prepare.manifest import RECORD
 from wavespark.prepare.recipe import Recipe
 from wavespark.volumes import LABEL_NAME, Volume
 

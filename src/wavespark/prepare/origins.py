@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from wavespark.files import read_lines, read_secret
 from wavespark.prepare.inputs import find_inputs
-from wavespark.prepare.manifest import MANIFEST, read_lines
-from wavespark.prepare.run import read_secret
-from wavespark.prepare.settings import reading_settings
+from wavespark.prepare.manifest import MANIFEST
+from wavespark.prepare.recipe import reading_settings
 from wavespark.prepare.store import Store
 
 
@@ -25,6 +25,6 @@ def dicom_files(store: Store, roots: Iterable[str | Path]) -> dict[str, tuple[st
     reading = reading_settings(store.recipe.reading)
     found, _, _ = find_inputs(roots, read_secret(store.path), reading, store.recipe.dataset, lambda name: True)
     of_source = {s.id: tuple(map(os.fsdecode, s.paths)) for s in found if s.kind == "dicom"}
-    records = read_lines(store.path / MANIFEST)
+    records = read_lines(store.path / MANIFEST, strict=True)
     alone = {r["id"]: str(r["source_id"]) for r in records if int(r.get("of", 1)) == 1}
     return {name: of_source[source] for name, source in alone.items() if source in of_source}

@@ -4,6 +4,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from wavespark.errors import SettingsError
-from wavespark.prepare.settings import Settings, build, override
+from wavespark.settings import Settings, build, override
+from wavespark.text import did_you_mean
+from wavespark.volumes import AssumedGeometry, ReadingSettings
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -198,3 +201,26 @@ def load_recipe(name_or_path: str | Path = "head-1mm", overrides: Sequence[str] 
             )
         document = {"name": str(name_or_path)} | _packaged()[str(name_or_path)]
     return Recipe.from_settings(override(document, overrides), str(name_or_path))
+
+
+def reading_settings(document: Mapping[str, Any]) -> ReadingSettings:
+    """The reader's settings that a recipe's `reading` table gives.
+
+    Raises:
+        SettingsError: if a key is unknown or a value impossible.
+    """
+    known = [f.name for f in fields(ReadingSettings)]
+    values = dict(document)
+    for key in values:
+        if key not in known:
+            near = did_you_mean(f"reading.{key}", [f"reading.{name}" for name in known], cutoff=0.0)
+            raise SettingsError(f"unknown setting 'reading.{key}'{near}")
+    if isinstance(values.get("assume_geometry"), Mapping):
+        try:
+            values["assume_geometry"] = AssumedGeometry(**values["assume_geometry"])
+        except TypeError:
+            raise SettingsError("reading.assume_geometry needs spacing = [mm, mm, mm] and axes = 'LPS'") from None
+    try:
+        return ReadingSettings(**values)
+    except TypeError:
+        raise SettingsError(f"reading: a value has the wrong kind; known settings are {', '.join(known)}") from None

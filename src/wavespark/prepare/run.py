@@ -2,36 +2,43 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from wavespark.errors import SettingsError, StoreError
+from wavespark.files import (
+    SECRET,
+    WHOLE,
+    Record,
+    encode_line,
+    hold,
+    read_lines,
+    read_secret,
+    remove_unfinished,
+    write_new,
+    writing,
+)
 from wavespark.prepare.dask_workers import work_on_cluster
 from wavespark.prepare.inputs import find_inputs, identity_of, split_done
-from wavespark.prepare.lock import PARTS, hold
 from wavespark.prepare.manifest import (
     MANIFEST,
     QUARANTINE,
     SOURCES,
-    Record,
     add_lines,
-    encode_line,
-    read_lines,
     rewrite,
     rewrite_manifest,
 )
-from wavespark.prepare.publish import remove_unfinished, write_new, writing
-from wavespark.prepare.recipe import Recipe, load_recipe
+from wavespark.prepare.recipe import Recipe, load_recipe, reading_settings
 from wavespark.prepare.report import PrepareReport
-from wavespark.prepare.settings import reading_settings
 from wavespark.prepare.store import FORMAT, STORE_FILE, read_recipe
 from wavespark.prepare.work import Outcome, Work
 from wavespark.prepare.workers import Limits, Lost, work_through
+from wavespark.progress import OnProgress, ignore_progress
 from wavespark.volumes import Refusal, Source, new_secret, source_id
 
-Tell = Callable[[float, float, str], None]
 Shard = tuple[int, int]
 Engine = Literal["local", "dask"]
 
@@ -52,7 +59,7 @@ def prepare(
     scheduler: str | None = None,
     shard: Shard = (1, 1),
     limits: Limits | None = None,
-    tell: Tell = lambda done, total, text: None,
+    on_progress: OnProgress = ignore_progress,
 ) -> PrepareReport:
     """Makes a store from files and folders, or completes one.
 
@@ -69,7 +76,7 @@ def prepare(
         scheduler: of dask: its address or scheduler file; None starts a cluster of `workers` processes here.
         shard: (i, n) works on the i-th of n parts of the inputs, i from 1; n jobs may share one store.
         limits: what one input may cost; only with workers.
-        tell: is told (done, total, text) as it goes.
+        on_progress: called with (done, total, message).
 
     Raises:
         InputError: if a source itself cannot be used.
@@ -89,9 +96,9 @@ def prepare(
         raise SettingsError("--scheduler is for --engine dask")
     reading = reading_settings(recipe.reading)
     store = Path(output)
-    start, stop = (PARTS * (shard[0] - 1)) // shard[1], (PARTS * shard[0]) // shard[1]
+    start, stop = (WHOLE * (shard[0] - 1)) // shard[1], (WHOLE * shard[0]) // shard[1]
     secret = _make_store(store, recipe)
-    with hold(store / "private", start, stop):
+    with hold(store / "private" / "lock", partial(_held, store), start=start, stop=stop):
         # What another shard is writing now must stay; what is a day old is nobody's.
         remove_unfinished(store / "items", 0.0 if shard == (1, 1) else 86400.0)
         found, refused, paths = find_inputs(
@@ -109,7 +116,7 @@ def prepare(
                 outcomes = work_through(todo, work, min(workers, len(todo)), limits)
             else:
                 outcomes = ((source, work(source)) for source in todo)
-            for source, outcome in _told(todo, outcomes, tell):
+            for source, outcome in _told(todo, outcomes, on_progress):
                 journal.note(source, outcome, limits)
         finally:
             journal.flush()
@@ -120,12 +127,9 @@ def prepare(
         prepared=journal.prepared,
         already_there=len(done),
         refused=tuple(sorted(journal.refused.values(), key=lambda r: r.source_id)),
-        volumes=len(read_lines(store / MANIFEST)),
+        volumes=len(read_lines(store / MANIFEST, strict=True)),
         seconds=time.monotonic() - began,
     )
-
-
-_SECRET = Path("private") / "secret"
 
 
 def _make_store(store: Path, recipe: Recipe) -> bytes:
@@ -148,36 +152,25 @@ def _make_store(store: Path, recipe: Recipe) -> bytes:
         raise StoreError(
             f"{store} was made with another recipe: {changed}. Use the same recipe, or a new folder as --output"
         )
-    write_new(store / _SECRET, new_secret().hex().encode(), 0o600)
+    write_new(store / SECRET, new_secret().hex().encode(), 0o600)
     return read_secret(store)
 
 
-def read_secret(store: Path) -> bytes:
-    """The key of a store's ids.
-
-    Raises:
-        StoreError: if it cannot be read.
-    """
-    key = store / _SECRET
-    try:
-        return bytes.fromhex(key.read_text())
-    except (OSError, ValueError):
-        raise StoreError(
-            f"{key} cannot be read: it is needed to know what is done. Restore it, or prepare into a new folder"
-        ) from None
+def _held(store: Path, holder: str) -> StoreError:
+    return StoreError(f"{store} is being prepared by {holder}: wait, or use another --output")
 
 
 def _told(
-    todo: Sequence[Source], outcomes: Iterator[tuple[Source, Outcome | Lost]], tell: Tell
+    todo: Sequence[Source], outcomes: Iterator[tuple[Source, Outcome | Lost]], on_progress: OnProgress
 ) -> Iterator[tuple[Source, Outcome | Lost]]:
     """The same outcomes, counted aloud."""
     total = sum(_cost(s) for s in todo) or 1.0
     done = 0.0
-    tell(done, total, f"{len(todo)} input(s) to prepare, {sum(s.size for s in todo) / 1e6:.0f} MB to read")
+    on_progress(done, total, f"{len(todo)} input(s) to prepare, {sum(s.size for s in todo) / 1e6:.0f} MB to read")
     for count, (source, outcome) in enumerate(outcomes if todo else (), 1):
         yield source, outcome
         done += _cost(source)
-        tell(done, total, f"{count} of {len(todo)} inputs")
+        on_progress(done, total, f"{count} of {len(todo)} inputs")
 
 
 def _cost(source: Source) -> float:

@@ -9,7 +9,7 @@ STORE/private/              the secret of the ids, and id -> path; stays on the 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from wavespark.errors import SettingsError, StoreError
+from wavespark.files import encode_line, read_lines
 from wavespark.prepare.intensity import Encoding
 from wavespark.prepare.item_files import ARRAY_FILE, ITEM_ID
-from wavespark.prepare.manifest import MANIFEST, QUARANTINE, RECORD, encode_line, read_lines
+from wavespark.prepare.manifest import MANIFEST, QUARANTINE, RECORD
 from wavespark.prepare.recipe import Recipe
 from wavespark.prepare.stored import Items, StoredVolume
+from wavespark.progress import OnProgress, ignore_progress
 from wavespark.volumes import Refusal
 
 FORMAT = 1
@@ -111,7 +113,7 @@ class Store(Sequence[StoredVolume]):
         try:
             return tuple(
                 Refusal(**{k: str(r[k]) for k in ("source_id", "reason", "sentence")})
-                for r in read_lines(self.path / QUARANTINE)
+                for r in read_lines(self.path / QUARANTINE, strict=True)
             )
         except KeyError:
             raise StoreError(f"{self.path / QUARANTINE} is damaged: run the same preparation again") from None
@@ -121,7 +123,7 @@ class Store(Sequence[StoredVolume]):
         """Size of all items on disk."""
         return sum(int(f["bytes"]) for line in self._lines for f in json.loads(line)["files"].values())
 
-    def verify(self, tell: Callable[[float, float, str], None] | None = None) -> tuple[Damage, ...]:
+    def verify(self, on_progress: OnProgress = ignore_progress) -> tuple[Damage, ...]:
         """Everything that is not as it was written: each item's files by their SHA-256, its record by the manifest."""
         found: list[Damage] = []
         for number, line in enumerate(self._lines, 1):
@@ -144,8 +146,7 @@ class Store(Sequence[StoredVolume]):
                                 "its SHA-256 is not the one of the manifest: its content has changed",
                             )
                         )
-            if tell:
-                tell(number, len(self), f"{number} of {len(self)} items")
+            on_progress(number, len(self), f"{number} of {len(self)} items")
         return tuple(found)
 
     def __repr__(self) -> str:
@@ -190,7 +191,7 @@ def open_store(path: str | Path) -> Store:
         raise StoreError(f"there is no store in {path}: make one with `wavespark prepare SOURCE --output {path}`")
     lines: list[bytes] = []
     ids: dict[str, int] = {}
-    for record in sorted(read_lines(path / MANIFEST), key=lambda r: str(r.get("id"))):
+    for record in sorted(read_lines(path / MANIFEST, strict=True), key=lambda r: str(r.get("id"))):
         name = record.get("id")
         if not isinstance(name, str) or not ITEM_ID.fullmatch(name) or not isinstance(record.get("files"), dict):
             raise StoreError(f"{path / MANIFEST} is damaged: run the same preparation again, it makes the lists anew")

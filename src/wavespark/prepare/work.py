@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wavespark.errors import StoreError, VolumeError
+from wavespark.files import Record, write_folder
 from wavespark.prepare.beside import LeftOut, labels_on, read_beside, without_hidden
 from wavespark.prepare.item import make_item
 from wavespark.prepare.item_files import Known, item_files
-from wavespark.prepare.manifest import Record
-from wavespark.prepare.publish import write_folder
 from wavespark.prepare.recipe import Recipe
 from wavespark.volumes import ReadingSettings, Source, Volume, read_source
 

@@ -20,10 +20,10 @@ def write_report(run: Path) -> Path:
 
     Raises:
         InputError: if `run` is not the folder of a run.
-        WavesparkError: if the page cannot be written.
+        StoreError: if the page cannot be written.
     """
     run = Path(run)
-    return write_page(run / "report.html", render(read_run(run)), "wavespark report")
+    return write_page(run / "report.html", render(read_run(run)))
 
 
 def _policy(record: RunRecord) -> str:

@@ -1,11 +1,11 @@
 """A small folder of synthetic heads as a hospital would hand it over: NIfTI and DICOM mixed, and two files damaged on purpose."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pydicom
 
+from wavespark.progress import OnProgress, ignore_progress
 from wavespark.samples.files import write_dicom, write_nifti
 from wavespark.samples.heads import synthetic_head
 from wavespark.samples.truth import Truth
@@ -16,9 +16,7 @@ DAMAGED = (
 )
 
 
-def write_collection(
-    folder: Path, patients: int = 6, tell: Callable[[float, float, str], None] = lambda done, total, text: None
-) -> Path:
+def write_collection(folder: Path, patients: int = 6, on_progress: OnProgress = ignore_progress) -> Path:
     """Writes a CTA and a TOF-MRA of each patient, and two damaged inputs; does nothing where it has been done.
 
     Every second CTA is a classic DICOM series, every third TOF-MRA an enhanced one; the others are NIfTI. Anatomy seeds are
@@ -27,7 +25,7 @@ def write_collection(
     Args:
         folder: made if it is not there.
         patients: anatomy seeds 0 to `patients` - 1.
-        tell: told how far it is.
+        on_progress: called with (done, total, message).
 
     Returns:
         The folder.
@@ -39,7 +37,7 @@ def write_collection(
     truth = Truth(labels_of(folder))
     for seed in range(patients):
         name = f"sub-{seed:03d}"
-        tell(2 * seed, total, f"head {2 * seed + 1} of {2 * patients}")
+        on_progress(2 * seed, total, f"head {2 * seed + 1} of {2 * patients}")
         head = synthetic_head(
             seed, "CTA", shape=(96, 112, 80), spacing=(1.5, 1.5, 1.75), aneurysm="random" if seed % 2 else None
         )
@@ -48,7 +46,7 @@ def write_collection(
         else:
             written = write_nifti(head, folder / name / "anat" / f"{name}_cta.nii.gz")
         truth.add(head, f"{name}_cta", written, folder)
-        tell(2 * seed + 1, total, f"head {2 * seed + 2} of {2 * patients}")
+        on_progress(2 * seed + 1, total, f"head {2 * seed + 2} of {2 * patients}")
         head = synthetic_head(
             seed, "TOF-MRA", shape=(112, 128, 72), spacing=(1.25, 1.25, 1.75), aneurysm="random" if seed % 2 else None
         )
@@ -59,7 +57,7 @@ def write_collection(
         truth.add(head, f"{name}_tof", written, folder)
     truth.write()
     _damage(folder, patients)
-    tell(total, total, "")
+    on_progress(total, total, "")
     done.touch()
     return folder
 

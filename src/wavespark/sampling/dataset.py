@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from wavespark.errors import SettingsError, StoreError, TrainingStopped
+from wavespark.errors import ExitCode, SettingsError, StoreError, TrainingStopped
 from wavespark.prepare import Store
 from wavespark.randomness import sample_stream, stream
 from wavespark.sampling.augment import Augmentation
@@ -260,5 +260,5 @@ def _lost(dataset: CropDataset, draws: Sequence[int], loader: Any) -> TrainingSt
     return TrainingStopped(
         f"a loader process ({pids}) died while it read volume(s) {', '.join(sorted(volumes))}: it was killed, or memory ran out. "
         "Run the same command again to go on from the last checkpoint; fewer data.workers need less memory",
-        1,
+        ExitCode.FAILED,
     )

@@ -13,8 +13,8 @@ from wavespark.checkpoints import Export, write_export
 from wavespark.checkpoints.foreign import read_foreign
 from wavespark.engine.encoders.load import describe_encoder
 from wavespark.errors import CheckpointError, ModelError
+from wavespark.files import write_folder, writing
 from wavespark.models import Encoder, create_model, list_models
-from wavespark.prepare.publish import write_folder, writing
 
 _CHANNELS = (3, 4, 2)
 _COPIES = (".all_modules.", "decoder.encoder.")

@@ -1,6 +1,5 @@
 """The encoder of a run in the forms that other programs read."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from wavespark.engine.encoders.load import export_checkpoint, newest_encoder
 from wavespark.errors import CheckpointError, SettingsError
 from wavespark.models import Encoder
 from wavespark.models.resenc import ResEnc
+from wavespark.progress import Log, ignore_log
 from wavespark.shapes import Triple
 
 
@@ -27,7 +27,7 @@ def export_as(
     *,
     modality: str | None = None,
     crop: Triple | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    log: Log = ignore_log,
 ) -> int:
     """Writes the encoder of a run's newest checkpoint and returns its step.
 
@@ -37,7 +37,7 @@ def export_as(
         format: one of `FORMATS`.
         modality: which stem, for the forms that have one input (nnunet, monai, onnx).
         crop: voxels along D, H, W of the input of an ONNX file and the window of a bundle; that of pre-training if None.
-        say: is told of damaged checkpoints that were passed over.
+        log: called with of damaged checkpoints that were passed over.
 
     Raises:
         SettingsError: if there is no such format, or a modality must be given.
@@ -46,8 +46,8 @@ def export_as(
     if format not in FORMATS:
         raise SettingsError(f"there is no format {format!r}: use one of {', '.join(FORMATS)}")
     if format in ("wavespark", "safetensors"):
-        return export_checkpoint(run, output, format, say)
-    encoder, export, step = newest_encoder(run, say)
+        return export_checkpoint(run, output, format, log)
+    encoder, export, step = newest_encoder(run, log)
     if format == "huggingface":
         write_huggingface(output, export)
         return step

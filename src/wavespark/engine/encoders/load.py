@@ -1,7 +1,7 @@
 """An encoder out of a run, and back from its export."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from torch import Tensor
 from wavespark.checkpoints import Export, newest_checkpoint, read_export, write_export
 from wavespark.config import PretrainSettings
 from wavespark.errors import CheckpointError, ModelError
+from wavespark.files import write_file, writing
 from wavespark.models import Encoder, describe, from_description
-from wavespark.prepare.publish import write_file, writing
+from wavespark.progress import Log, ignore_log
 
 FORMAT = "wavespark encoder 1"
 DECODER = "decoder."
@@ -63,19 +64,19 @@ def export_run(
     )
 
 
-def export_checkpoint(run: Path, output: Path, format: str, say: Callable[[str], None] = lambda text: None) -> int:
+def export_checkpoint(run: Path, output: Path, format: str, log: Log = ignore_log) -> int:
     """Writes the encoder of a run's newest checkpoint and returns its step.
 
     Args:
         run: the run's folder; it may still be going.
         output: a folder for `wavespark`, a file for `safetensors`.
         format: `wavespark`, or `safetensors` (one file, the description as JSON in its header under `wavespark`).
-        say: is told of damaged checkpoints that were passed over.
+        log: called with of damaged checkpoints that were passed over.
 
     Raises:
         CheckpointError: if there is no checkpoint, or all are damaged.
     """
-    _, export, step = newest_encoder(run, say)
+    _, export, step = newest_encoder(run, log)
     if format == "safetensors":
         with writing(output):
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -86,9 +87,9 @@ def export_checkpoint(run: Path, output: Path, format: str, say: Callable[[str],
     return step
 
 
-def newest_encoder(run: Path, say: Callable[[str], None] = lambda text: None) -> tuple[Encoder, Export, int]:
+def newest_encoder(run: Path, log: Log = ignore_log) -> tuple[Encoder, Export, int]:
     """The encoder of a run's newest checkpoint, what is exported of it, and its step; arguments and errors as `export_checkpoint`."""
-    checkpoint = newest_checkpoint(run / "checkpoints", damaged=lambda text: say(f"passed over: {text}"))
+    checkpoint = newest_checkpoint(run / "checkpoints", damaged=lambda text: log(f"passed over: {text}"))
     if checkpoint is None:
         raise CheckpointError(f"{run} has no checkpoint: give a folder that `wavespark pretrain` wrote")
     try:

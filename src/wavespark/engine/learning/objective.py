@@ -4,7 +4,7 @@ A loss is a weighted sum of terms, each a sum over something (voxels, queries) a
 the batch, minimise exactly what one process would. (Parts one after the other, `run.accumulate`, count alike, however many voxels each scores.)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from wavespark.masking import BlockMasking
 from wavespark.masking.masks import Masks
 from wavespark.models import SparK
 from wavespark.objectives import Contrast, Places, Projector, Score, info_nce, pairs, places_of
+from wavespark.progress import Log, ignore_log
 from wavespark.sampling import Batch
 from wavespark.sampling.views import Views, two_views
 from wavespark.shapes import Triple
@@ -62,7 +63,7 @@ class Objective(nn.Module):
         settings: of the run.
         model: what is trained.
         masking: of the crop's grid.
-        say: is told what a person should know.
+        log: called with what a person should know.
     """
 
     def __init__(
@@ -70,13 +71,13 @@ class Objective(nn.Module):
         settings: PretrainSettings,
         model: SparK,
         masking: BlockMasking,
-        say: Callable[[str], None] = lambda text: None,
+        log: Log = ignore_log,
     ) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
         self.masking = masking
-        self.say = say
+        self.log = log
         self.scoring = Scoring(**settings.objective.scoring)
         chosen = settings.objective
         self.projectors = _projectors(model.encoder.channels, settings) if chosen.contrast else None
@@ -122,7 +123,7 @@ class Objective(nn.Module):
         loss, below = line["normalised_loss"], self.settings.objective.contrast_below
         if self.projectors is not None and not self.contrast_open and loss is not None and loss < below:
             self.contrast_open = True
-            self.say(f"step {line['step']}: held-out normalised loss {loss:.3f} is below {below}, the contrast begins")
+            self.log(f"step {line['step']}: held-out normalised loss {loss:.3f} is below {below}, the contrast begins")
 
     def extra_tensors(self) -> dict[str, Tensor]:
         """What a checkpoint must hold beside the model's and the optimiser's state."""

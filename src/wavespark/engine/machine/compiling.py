@@ -1,28 +1,29 @@
 """torch.compile around a model, which is left out where the compiler fails."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from wavespark.progress import Log
+
 _LEAST = (2, 5)
 """With torch 2.4 the compiler fails within, on values with slots, as if the fault were the program's; 2.5 was not tried."""
 
 
-def compile_model(model: nn.Module, wanted: str, device: torch.device, say: Callable[[str], None]) -> None:
+def compile_model(model: nn.Module, wanted: str, device: torch.device, log: Log) -> None:
     """Compiles the forward pass in place; if the compiler fails the run goes on without, and why is said.
 
     Args:
         model: whose forward pass.
         wanted: `on`, `off`, or `auto`: on an accelerator.
         device: where it computes.
-        say: is told why it is not compiled.
+        log: called with why it is not compiled.
     """
     if wanted == "off" or (wanted == "auto" and device.type == "cpu"):
         return
     if tuple(map(int, torch.__version__.split(".")[:2])) < _LEAST:
-        say(
+        log(
             f"run.compile: goes on without, because the compiler of torch {torch.__version__} cannot trace visible cells"
         )
         return
@@ -30,7 +31,7 @@ def compile_model(model: nn.Module, wanted: str, device: torch.device, say: Call
     try:
         compiled = torch.compile(plain)
     except RuntimeError as error:  # not on this Python or platform
-        say(f"run.compile: goes on without, because torch.compile is not possible here ({type(error).__name__})")
+        log(f"run.compile: goes on without, because torch.compile is not possible here ({type(error).__name__})")
         return
 
     def forward(*arguments: Any, **named: Any) -> Any:
@@ -43,7 +44,7 @@ def compile_model(model: nn.Module, wanted: str, device: torch.device, say: Call
                 raise
             model.forward = plain  # type: ignore[method-assign]
             first = next(iter(str(error).strip().splitlines()), "")
-            say(f"run.compile: goes on without, because the compiler failed ({type(error).__name__}: {first[:200]})")
+            log(f"run.compile: goes on without, because the compiler failed ({type(error).__name__}: {first[:200]})")
             return plain(*arguments, **named)
 
     model.forward = forward  # type: ignore[method-assign]

@@ -6,7 +6,7 @@ The position of a run is one integer and every draw is a function of (seed, draw
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,7 +20,8 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wavespark.engine.machine.synced_norm import sync_batch_norm
-from wavespark.errors import SettingsError, TrainingStopped, WavesparkError
+from wavespark.errors import ExitCode, SettingsError, TrainingStopped, WavesparkError
+from wavespark.progress import ShouldStop
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others."""
@@ -112,10 +113,10 @@ def joined(ranks: Ranks) -> Iterator[None]:
     dist.init_process_group(
         backend, store=PrefixStore(f"attempt_{attempt}/", store), rank=rank, world_size=world, timeout=PATIENCE
     )
-    code = 1
+    code = ExitCode.FAILED
     try:
         yield
-        code = 0
+        code = ExitCode.DONE
     except WavesparkError as error:
         code = error.exit_code
         raise
@@ -125,7 +126,7 @@ def joined(ranks: Ranks) -> Iterator[None]:
         raise TrainingStopped(
             f"process {ranks.rank} of {ranks.world} lost another one, which was killed or failed: torchrun --max-restarts=3 starts all again "
             "by itself, and the same command goes on from the last checkpoint",
-            1,
+            ExitCode.FAILED,
         ) from None
     finally:
         _part(code)
@@ -196,15 +197,15 @@ def like(tensor: Tensor, pattern: Any) -> Tensor:
     return distribute_tensor(tensor.to(pattern.device), pattern.device_mesh, pattern.placements)
 
 
-def leave_when_stuck(stop: Callable[[], str | None], ranks: Ranks) -> None:
+def leave_when_stuck(should_stop: ShouldStop, ranks: Ranks) -> None:
     """Ends this process some time after a request to stop that it could not follow, because it waits for a dead one."""
     if ranks.world == 1:
         return
 
     def watch() -> None:
-        while not stop():
+        while not should_stop():
             time.sleep(0.5)
         time.sleep(GRACE_SECONDS)
-        os._exit(75)
+        os._exit(ExitCode.INTERRUPTED)
 
     threading.Thread(target=watch, daemon=True).start()

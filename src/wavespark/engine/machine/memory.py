@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from wavespark.config import PretrainSettings
-from wavespark.errors import TrainingStopped
+from wavespark.errors import ExitCode, TrainingStopped
 from wavespark.shapes import Triple
 
 _WORDS = (
@@ -39,7 +39,7 @@ def explained(settings: PretrainSettings, device: torch.device, cell: Triple, wo
         raise TrainingStopped(
             f"out of memory on {device.type}: {settings.model.name}, {settings.data.batch // world // settings.run.accumulate} crop(s) of {crop} "
             f"at once used up to {peak_bytes(device) / 2**30:.1f} GiB. {smaller(settings, cell, world)}",
-            5,
+            ExitCode.OUT_OF_MEMORY,
         ) from None
 
 

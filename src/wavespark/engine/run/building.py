@@ -11,7 +11,7 @@ import torch
 
 from wavespark.config import PretrainSettings
 from wavespark.engine.machine.memory import is_out_of_memory
-from wavespark.errors import SettingsError, StoreError, TrainingStopped
+from wavespark.errors import ExitCode, SettingsError, StoreError, TrainingStopped
 from wavespark.models import SparK
 from wavespark.prepare import Store
 from wavespark.sampling import CropDataset, Split, split_store
@@ -55,7 +55,7 @@ def build_model(settings: PretrainSettings, stems: dict[str, int]) -> SparK:
             raise TrainingStopped(
                 f"out of memory: the weights of {settings.model.name} and of its {settings.decoder.kind} decoder alone are too many; use a "
                 "smaller model.name or decoder",
-                5,
+                ExitCode.OUT_OF_MEMORY,
             ) from None
 
 

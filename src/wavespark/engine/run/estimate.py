@@ -26,7 +26,7 @@ from wavespark.engine.machine.precision import Precision
 from wavespark.engine.run.building import build_model, choose_split, stems_of, training_crops
 from wavespark.engine.run.parts import parts_of, watched
 from wavespark.engine.run.preflight import checkpoint_bytes, checkpoints_kept
-from wavespark.errors import SettingsError, TrainingStopped, WavesparkError
+from wavespark.errors import ExitCode, SettingsError, TrainingStopped, WavesparkError
 from wavespark.prepare import Store, open_store
 from wavespark.sampling import Batch, Crop, collate
 
@@ -141,7 +141,7 @@ def _if_it_fits(
     try:
         found = _in_child(settings, store, batch, steps)
     except TrainingStopped as stopped:
-        if stopped.exit_code != 5:
+        if stopped.exit_code != ExitCode.OUT_OF_MEMORY:
             raise
         return None
     return found if found["peak"] <= room else None
@@ -168,12 +168,13 @@ def _in_child(settings: PretrainSettings, store: Store | None, batch: int, steps
         with torch.device("meta"):
             cell = settings.encoder({"MR": 1}).cell
         raise TrainingStopped(
-            f"out of memory (or killed) in a step of {batch} crop(s). {smaller(settings, cell)}", 5
+            f"out of memory (or killed) in a step of {batch} crop(s). {smaller(settings, cell)}",
+            ExitCode.OUT_OF_MEMORY,
         ) from None
     if found.get("code") == SettingsError.exit_code:
         raise SettingsError(found["refused"])
     if "refused" in found:
-        raise TrainingStopped(found["refused"], found["code"])
+        raise TrainingStopped(found["refused"], ExitCode(found["code"]))
     return found
 
 

@@ -1,22 +1,16 @@
 """The folder of a run: one process at a time, and always the same settings."""
 
-import errno
-import fcntl
-import json
-import os
 import secrets
-import socket
-import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from wavespark.checkpoints import checkpoint_folders
 from wavespark.config import PretrainSettings, to_toml
 from wavespark.errors import CheckpointError, SettingsError, StoreError
-from wavespark.prepare.publish import remove_unfinished, write_file, writing
+from wavespark.files import locks, remove_unfinished, write_file, writing
 
 CHECKPOINTS, CONFIG, METRICS, VALIDATION, EXAMPLES = (
     "checkpoints",
@@ -27,38 +21,16 @@ CHECKPOINTS, CONFIG, METRICS, VALIDATION, EXAMPLES = (
 )
 
 
-@contextmanager
-def hold(run: Path) -> Iterator[None]:
+def hold(run: Path) -> AbstractContextManager[None]:
     """Holds the run's folder.
 
     Raises:
         CheckpointError: if another process does, with its process id and host.
     """
-    handle = os.open(run / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            raise CheckpointError(
-                f"{run} is being trained by {_holder(handle)}: wait, or use another --output"
-            ) from None
-        os.ftruncate(handle, 0)
-        os.write(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-        yield
-    finally:
-        os.close(handle)
-
-
-def _holder(handle: int) -> str:
-    for _ in range(20):  # the holder writes its name just after it has the lock
-        try:
-            who = json.loads(os.pread(handle, 4096, 0))
-            return f"process {int(who['pid'])} on {who['host']}"
-        except (ValueError, KeyError, TypeError):
-            time.sleep(0.05)
-    return "another process"
+    return locks.hold(
+        run / ".lock",
+        lambda holder: CheckpointError(f"{run} is being trained by {holder}: wait, or use another --output"),
+    )
 
 
 def make(run: Path) -> None:
@@ -165,7 +137,3 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-Tell = Callable[[float, float, str], None]
-"""Told how far long work is: done, total, text."""

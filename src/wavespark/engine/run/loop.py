@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -11,23 +11,23 @@ from wavespark.engine.learning.update import Measured
 from wavespark.engine.machine.memory import explained, peak_bytes
 from wavespark.engine.run import folder
 from wavespark.engine.run.building import SPLIT, describe_data, training_crops
-from wavespark.engine.run.folder import Tell
 from wavespark.engine.run.training import Training
 from wavespark.engine.watching.examples import write_examples
 from wavespark.engine.watching.telemetry import Telemetry, environment, write_json
-from wavespark.errors import TrainingStopped
+from wavespark.errors import ExitCode, TrainingStopped
+from wavespark.progress import OnProgress, ShouldStop
 from wavespark.sampling import Batch, batches
 
 NON_FINITE_IN_A_ROW = 5
 
 
-def run_to_end(training: Training, tell: Tell, stop: Callable[[], str | None]) -> None:
+def run_to_end(training: Training, on_progress: OnProgress, should_stop: ShouldStop) -> None:
     """Trains until `run.steps`.
 
     Args:
         training: the run, at the step where it is.
-        tell: is told how far it is.
-        stop: asked after every step in every process; a name ends all of them after saving.
+        on_progress: called with (done, total, message).
+        should_stop: asked after every step in every process; a name ends all of them after saving.
 
     Raises:
         TrainingStopped: if it was asked to stop (75), losses stay non-finite (4), or memory ran out (5).
@@ -54,13 +54,15 @@ def run_to_end(training: Training, tell: Tell, stop: Callable[[], str | None]) -
         closing(loader),
         explained(settings, training.device, training.model.encoder.cell, ranks.world),
     ):
-        _Loop(training, telemetry, tell, lambda: ranks.any(stop())).all_steps(loader)
+        _Loop(training, telemetry, on_progress, lambda: ranks.any(should_stop())).all_steps(loader)
         training.saver.wait()
 
 
 class _Loop:
-    def __init__(self, training: Training, telemetry: Telemetry, tell: Tell, stop: Callable[[], str | None]) -> None:
-        self.now, self.telemetry, self.tell, self.stop = training, telemetry, tell, stop
+    def __init__(
+        self, training: Training, telemetry: Telemetry, on_progress: OnProgress, should_stop: ShouldStop
+    ) -> None:
+        self.now, self.telemetry, self.on_progress, self.should_stop = training, telemetry, on_progress, should_stop
         self.pending: Measured | None = None
         self.recent = math.nan
 
@@ -70,8 +72,8 @@ class _Loop:
             self._validate()
         total = now.settings.run.steps
         now.objective.train()
-        self.tell(now.step, total, "")
-        self._stop_if(self.stop() if now.step < total else None)
+        self.on_progress(now.step, total, "")
+        self._stop_if(self.should_stop() if now.step < total else None)
         while now.step < total:
             self._step(loader)
 
@@ -81,7 +83,7 @@ class _Loop:
         try:
             batch = next(loader)
         except TrainingStopped:  # a signal to the whole group can take the loader's processes away
-            self._stop_if(self.stop())
+            self._stop_if(self.should_stop())
             raise
         started = time.perf_counter()
         now.step += 1
@@ -92,7 +94,7 @@ class _Loop:
         validates = last or now.step % run.validate_every == 0
         saves = last or now.step % run.checkpoint_every == 0
         lines = [m.line() for m in (before,) if m is not None]
-        asked = None if last else self.stop()
+        asked = None if last else self.should_stop()
         if not now.update.on_device or validates or saves or asked:
             lines.append(self.pending.line())
             self.pending = None
@@ -100,7 +102,7 @@ class _Loop:
         now.seconds += seconds
         for line in lines:
             self._note(line | {"seconds": round(seconds, 4), "load_seconds": round(started - waiting, 4)})
-        self.tell(now.step, run.steps, self._progress())
+        self.on_progress(now.step, run.steps, self._progress())
         if validates:
             self._validate()
         if saves:
@@ -124,7 +126,8 @@ class _Loop:
         now.saver.wait()
         now.ranks.wait()
         raise TrainingStopped(
-            f"stopped by {asked} after step {now.step}, which is saved: run the same command again to go on", 75
+            f"stopped by {asked} after step {now.step}, which is saved: run the same command again to go on",
+            ExitCode.INTERRUPTED,
         )
 
     def _note(self, line: dict[str, Any]) -> None:
@@ -138,14 +141,14 @@ class _Loop:
         ratio = now.settings.mask.at(now.masking, line["step"], now.settings.run.seed).ratio
         now.alarms.masks(line["step"], line["hidden_share"], now.masking.num_cells, ratio)
         if line["skipped"]:
-            now.say(f"step {line['step']}: loss or gradient is not finite, no update was made")
+            now.log(f"step {line['step']}: loss or gradient is not finite, no update was made")
         stop_after = 1 if now.settings.health.non_finite == "stop" else NON_FINITE_IN_A_ROW
         if now.skipped_in_a_row >= stop_after:
             steps = f"{stop_after} steps in a row, up to step" if stop_after > 1 else "step"
             raise TrainingStopped(
                 f"loss or gradient was not finite in {steps} {line['step']} (modality {line['modality']}). "
                 f"The last good checkpoint is kept in {now.run / folder.CHECKPOINTS}; try a smaller optimizer.learning_rate",
-                4,
+                ExitCode.DIVERGED,
             )
 
     def _validate(self) -> None:

@@ -16,8 +16,8 @@ from wavespark.engine.machine.distributed import ranks_of
 from wavespark.engine.machine.precision import Precision
 from wavespark.engine.run import folder
 from wavespark.engine.run.building import build_model, choose_split, stems_of
-from wavespark.engine.watching.telemetry import read_lines
 from wavespark.errors import StoreError
+from wavespark.files import read_lines
 from wavespark.models import SparK
 from wavespark.prepare import Store
 from wavespark.shapes import Triple, ceil_div, product
@@ -124,7 +124,7 @@ def _room(settings: PretrainSettings, model: SparK, run: Path) -> str:
 
 def _end(settings: PretrainSettings, run: Path) -> str:
     """When the run will be done, from the steps that it has done; nothing is known before it has done any."""
-    lines = read_lines(run / folder.METRICS)[-50:]
+    lines = read_lines(run / folder.METRICS, strict=False)[-50:]
     seconds = [line["seconds"] + line["load_seconds"] for line in lines if {"seconds", "load_seconds"} <= line.keys()]
     if not seconds:
         return f"{settings.run.steps} steps; shown after the first ones (`wavespark estimate` measures before)"

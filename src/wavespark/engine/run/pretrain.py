@@ -4,7 +4,7 @@ No global generator is drawn from, so there is none to save: every draw is a fun
 """
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,11 +18,12 @@ from wavespark.engine.learning.objective import check_processes
 from wavespark.engine.machine.device import set_threads
 from wavespark.engine.machine.distributed import joined, leave_when_stuck, ranks_of
 from wavespark.engine.run import folder
-from wavespark.engine.run.folder import Tell
 from wavespark.engine.run.loop import run_to_end
 from wavespark.engine.run.training import Training
-from wavespark.engine.watching.telemetry import read_lines, write_json
+from wavespark.engine.watching.telemetry import write_json
+from wavespark.files import read_lines
 from wavespark.prepare import Store
+from wavespark.progress import Log, OnProgress, ShouldStop, ignore_log, ignore_progress, never_stop
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,9 +53,9 @@ def pretrain(
     store: Store,
     run: Path,
     *,
-    tell: Tell = lambda done, total, text: None,
-    say: Callable[[str], None] = lambda text: None,
-    stop: Callable[[], str | None] = lambda: None,
+    on_progress: OnProgress = ignore_progress,
+    log: Log = ignore_log,
+    should_stop: ShouldStop = never_stop,
 ) -> RunSummary:
     """Trains until `run.steps`, continuing by itself if the folder has a checkpoint. Started by torchrun, its processes train together.
 
@@ -62,15 +63,15 @@ def pretrain(
         settings: everything that decides the run.
         store: prepared volumes.
         run: the run's folder; made if it is not there.
-        tell: is told how far the run is.
-        say: is told what a person should know, e.g. `resumed from step 50`.
-        stop: asked after every step; a name (of a signal) ends the run after saving.
+        on_progress: called with (done, total, message).
+        log: called with what a person should know, e.g. `resumed from step 50`.
+        should_stop: asked after every step; a name (of a signal) ends the run after saving.
 
     Raises:
         SettingsError: if the folder was begun with other settings.
         StoreError: if there is nothing to train on, or the disk is full.
         CheckpointError: if all checkpoints are damaged, they belong to another store, or another process trains in this folder.
-        TrainingStopped: if `stop` asked for it (exit code 75), losses stay non-finite (4), memory runs out (5), or another process is lost (1).
+        TrainingStopped: if `should_stop` asked for it (exit code 75), losses stay non-finite (4), memory runs out (5), or another process is lost (1).
     """
     ranks = ranks_of()
     check_processes(settings, ranks.world)
@@ -82,11 +83,11 @@ def pretrain(
             folder.make(run)
             held.enter_context(folder.hold(run))
             folder.settle(run, settings)
-        leave_when_stuck(stop, ranks)
+        leave_when_stuck(should_stop, ranks)
         held.enter_context(joined(ranks))
         ranks.wait()
-        training = Training(settings, store, run, (lambda text: None) if quiet else say, ranks)
-        run_to_end(training, (lambda done, total, text: None) if quiet else tell, stop)
+        training = Training(settings, store, run, ignore_log if quiet else log, ranks)
+        run_to_end(training, ignore_progress if quiet else on_progress, should_stop)
         summary = _summary(training)
         if ranks.writes:
             write_json(run / "summary.json", asdict(summary))
@@ -99,7 +100,7 @@ def pretrain(
 
 
 def _summary(training: Training) -> RunSummary:
-    measures = read_lines(training.run / folder.VALIDATION)
+    measures = read_lines(training.run / folder.VALIDATION, strict=False)
     return RunSummary(
         model=training.settings.model.name,
         parameters=training.parameters,

@@ -1,6 +1,5 @@
 """What a run holds between two steps: built from the settings, put into a checkpoint, and taken back out of the newest one."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from wavespark.engine.watching.alarms import Alarms
 from wavespark.engine.watching.validation import HeldOut
 from wavespark.errors import CheckpointError, SettingsError
 from wavespark.prepare import Store
+from wavespark.progress import Log
 
 
 class Training:
@@ -33,7 +33,7 @@ class Training:
         settings: everything that decides the run.
         store: prepared volumes.
         run: its folder.
-        say: is told what a person should know.
+        log: called with what a person should know.
         ranks: the processes of the run.
 
     Raises:
@@ -41,15 +41,13 @@ class Training:
         CheckpointError: if there are checkpoints and none can be used.
     """
 
-    def __init__(
-        self, settings: PretrainSettings, store: Store, run: Path, say: Callable[[str], None], ranks: Ranks
-    ) -> None:
+    def __init__(self, settings: PretrainSettings, store: Store, run: Path, log: Log, ranks: Ranks) -> None:
         if settings.data.batch % (ranks.world * settings.run.accumulate):
             raise SettingsError(
                 f"data.batch {settings.data.batch} cannot be shared by {ranks.world} process(es) in {settings.run.accumulate} part(s) each: "
                 "make it a multiple of both"
             )
-        self.settings, self.store, self.run, self.say, self.ranks = settings, store, run, say, ranks
+        self.settings, self.store, self.run, self.log, self.ranks = settings, store, run, log, ranks
         self.device = choose_device(settings.run.device, ranks.local_rank)
         self.precision = Precision(settings, self.device)
         if settings.run.parallel == "fsdp" and ranks.world > 1 and self.precision.scaler.is_enabled():
@@ -65,10 +63,10 @@ class Training:
         self.contents = contents_of(store)
         self.parameters = sum(p.numel() for p in model.parameters())
         self.model = model
-        self.objective = Objective(settings, model, self.masking, say).to(self.device)
+        self.objective = Objective(settings, model, self.masking, log).to(self.device)
         shard(model, ranks, settings.run.parallel)
         self.optimizer = make_optimizer(self.objective, settings.optimizer)
-        self.alarms = Alarms(settings.health, warmup_steps(settings), say, str(run / folder.CHECKPOINTS))
+        self.alarms = Alarms(settings.health, warmup_steps(settings), log, str(run / folder.CHECKPOINTS))
         self.step = 0
         self.seconds = 0.0
         self.resumed_from: list[int] = []
@@ -80,8 +78,8 @@ class Training:
         self.saver = Saver(run / folder.CHECKPOINTS, settings.run.keep, settings.run.keep_every, background)
         self.saved = -1
         if not self._restore() and settings.model.init:
-            say(initialise(model.encoder, settings.model.init, settings.model.init_partial))
-        compile_model(model, settings.run.compile, self.device, say)
+            log(initialise(model.encoder, settings.model.init, settings.model.init_partial))
+        compile_model(model, settings.run.compile, self.device, log)
         network = across(self.objective, ranks, settings.run.parallel, self.device)
         faults = Faults.asked_for()
         self.update = Updater(settings, self.objective, network, self.optimizer, self.precision, ranks, faults)
@@ -120,7 +118,7 @@ class Training:
         }
 
     def _restore(self) -> bool:
-        found = newest_checkpoint(self.run / folder.CHECKPOINTS, damaged=lambda text: self.say(f"passed over: {text}"))
+        found = newest_checkpoint(self.run / folder.CHECKPOINTS, damaged=lambda text: self.log(f"passed over: {text}"))
         if found is None:
             return False
         try:
@@ -159,9 +157,9 @@ class Training:
             raise CheckpointError(
                 f"the checkpoint of step {found.step} in {self.run} belongs to another model"
             ) from None
-        self.say(f"resumed from step {found.step}")
+        self.log(f"resumed from step {found.step}")
         if before != self.ranks.world:
-            self.say(
+            self.log(
                 f"with {self.ranks.world} process(es) instead of {before}: the same crops in the same order, equal but for rounding"
             )
         return True

@@ -3,12 +3,13 @@
 Gradients that are not finite are counted by the loop, which makes no update with them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from wavespark.config.objective import HealthSettings
-from wavespark.errors import TrainingStopped
+from wavespark.errors import ExitCode, TrainingStopped
 from wavespark.limits import NOTHING_LEARNED, RANK_LEFT, SPREAD_LEFT
+from wavespark.progress import Log
 
 IN_A_ROW = 2
 """Measures in a row that must show a collapse before it counts."""
@@ -21,12 +22,12 @@ class Alarms:
     Args:
         settings: what happens when.
         warmup: steps of the learning rate's warm-up.
-        say: is told warnings, each kind once.
+        log: called with warnings, each kind once.
         kept: where the checkpoints lie, for the message.
     """
 
-    def __init__(self, settings: HealthSettings, warmup: int, say: Callable[[str], None], kept: str) -> None:
-        self.settings, self.warmup, self.say, self.kept = settings, warmup, say, kept
+    def __init__(self, settings: HealthSettings, warmup: int, log: Log, kept: str) -> None:
+        self.settings, self.warmup, self.log, self.kept = settings, warmup, log, kept
         self.start: dict[str, float] = {}
         """Effective rank and spread of the fresh model."""
         self.sound_at = 0
@@ -81,7 +82,7 @@ class Alarms:
             raise TrainingStopped(
                 f"step {step}: masks hide {hidden_share * cells:.2f} of {cells} cells, not {ratio * cells:.2f}: a fault of the masking, please report it. "
                 f"Checkpoints are kept in {self.kept}",
-                4,
+                ExitCode.DIVERGED,
             )
 
     def state(self) -> dict[str, Any]:
@@ -111,7 +112,7 @@ class Alarms:
 
     def _act(self, kind: str, action: Action, sentence: str) -> None:
         if action == "stop":
-            raise TrainingStopped(sentence, 4)
+            raise TrainingStopped(sentence, ExitCode.DIVERGED)
         if action == "warn" and kind not in self.said:
             self.said.append(kind)
-            self.say(sentence)
+            self.log(sentence)

@@ -9,8 +9,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from wavespark.engine.learning.step import StepResult, voxel_mask
+from wavespark.files import write_file
 from wavespark.metrics import inpaint
-from wavespark.prepare.publish import write_file
 from wavespark.sampling import Batch, Crop
 from wavespark.shapes import Triple
 

@@ -13,7 +13,7 @@ import torch
 from wavespark import __version__
 from wavespark.config.pretrain import RunSettings
 from wavespark.engine.watching.boards import open_boards
-from wavespark.prepare.publish import write_file, writing
+from wavespark.files import write_file, writing
 
 _PACKAGES = ("torch", "numpy", "scipy", "pydantic", "nibabel", "pydicom", "blosc2", "safetensors")
 
@@ -113,18 +113,6 @@ def _cut(path: Path, step: int) -> Any:
                 break  # the line that a kill has cut off
     write_file(path, "".join(kept).encode())
     return path.open("a", encoding="utf-8")
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file."""
-    lines = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
-    return lines
 
 
 def write_json(path: Path, document: Any) -> None:

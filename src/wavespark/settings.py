@@ -1,15 +1,13 @@
 """Typed settings from TOML and `a.b=value` words: closed, all mistakes at once, unknown keys with the nearest known."""
 
-import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wavespark.errors import SettingsError
-from wavespark.volumes import AssumedGeometry, ReadingSettings
+from wavespark.text import did_you_mean
 
 
 class Settings(BaseModel):
@@ -47,10 +45,7 @@ def build(model: type[S], document: Mapping[str, Any], origin: str) -> S:
         for problem in error.errors(include_url=False, include_input=False, include_context=False):
             key = ".".join(str(part) for part in problem["loc"])
             if problem["type"] == "extra_forbidden":
-                close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-                sentences.append(
-                    f"unknown setting {key!r}: did you mean {close[0]!r}?" if close else f"unknown setting {key!r}"
-                )
+                sentences.append(f"unknown setting {key!r}{did_you_mean(key, known, cutoff=0.0)}")
             else:
                 sentences.append(f"{key or 'settings'}: {problem['msg'].removeprefix('Value error, ')}")
         raise SettingsError(f"{origin}: {'; '.join(sentences)}") from None
@@ -83,26 +78,3 @@ def override(document: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any
         except (tomllib.TOMLDecodeError, RecursionError):
             place[last] = text
     return result
-
-
-def reading_settings(document: Mapping[str, Any]) -> ReadingSettings:
-    """The reader's settings that a recipe's `reading` table gives.
-
-    Raises:
-        SettingsError: if a key is unknown or a value impossible.
-    """
-    known = [f.name for f in fields(ReadingSettings)]
-    values = dict(document)
-    for key in values:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            raise SettingsError(f"unknown setting 'reading.{key}': did you mean 'reading.{close[0]}'?")
-    if isinstance(values.get("assume_geometry"), Mapping):
-        try:
-            values["assume_geometry"] = AssumedGeometry(**values["assume_geometry"])
-        except TypeError:
-            raise SettingsError("reading.assume_geometry needs spacing = [mm, mm, mm] and axes = 'LPS'") from None
-    try:
-        return ReadingSettings(**values)
-    except TypeError:
-        raise SettingsError(f"reading: a value has the wrong kind; known settings are {', '.join(known)}") from None
