@@ -286,11 +286,11 @@ def test_the_page_is_published_whole_or_not_at_all(run, monkeypatch):
     before = path.read_bytes()
 
     def full(*_):
-        raise OSError(28, "No space left on device")
+        raise OSError(28, "disk is full on device")
 
     monkeypatch.setattr(os, "fsync", full)
     (run / "summary.json").unlink()
-    with pytest.raises(WavesparkError, match="No space left"):
+    with pytest.raises(WavesparkError, match="disk is full"):
         write_report(run)
     assert path.read_bytes() == before
     assert [p.name for p in run.iterdir() if "report" in p.name] == ["report.html"]
