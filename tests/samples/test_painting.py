@@ -1,10 +1,14 @@
 """Painted heads: what a label map becomes."""
 
+from pathlib import Path
+
+import nibabel
 import numpy as np
 import pytest
 
 from wavespark.errors import SettingsError
-from wavespark.samples.painting import CLASSES, UNKNOWN, classes_of, paint
+from wavespark.prepare import load_recipe, open_store, prepare
+from wavespark.samples.painting import CLASSES, UNKNOWN, classes_of, paint, paint_label_maps
 
 MILLIMETRES = np.eye(4)
 
@@ -62,3 +66,37 @@ def test_lesions_are_unknown_and_keep_their_place() -> None:
     painting = paint(head(), MILLIMETRES, seed=0)
     assert painting.classes[9, 9, 9] == UNKNOWN
     assert (painting.classes == UNKNOWN).sum() == 1
+
+
+def test_painted_heads_are_files_that_prepare_takes_with_their_classes(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(head(), MILLIMETRES), tmp_path / "map.nii.gz")
+    heads = paint_label_maps([tmp_path / "map.nii.gz"], tmp_path / "painted", copies=2, seed=1)
+    lines = heads.read_text().splitlines()
+    assert lines[0] == "path,modality,label:anatomy" and len(lines) == 3
+    for line in lines[1:]:
+        image, modality, classes = line.split(",")
+        assert modality == "MR"
+        voxels, numbers = (np.asarray(nibabel.load(heads.parent / n).dataobj) for n in (image, classes))
+        assert voxels.shape == numbers.shape == (24, 24, 24)
+        assert voxels.min() >= 0 and 200 < voxels.max() < 10_000
+        assert set(np.unique(numbers)) <= {*range(13), UNKNOWN}
+    report = prepare([str(heads)], tmp_path / "store", load_recipe("native", []))
+    assert report.prepared == 2 and not report.refused
+    store = open_store(tmp_path / "store")
+    assert all(v.labels() == ("anatomy",) and v.modality == "MR" for v in store)
+    assert len({v.patient for v in store}) == 1  # both paintings are of one head
+
+
+def test_painting_goes_on_where_it_was(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(head(), MILLIMETRES), tmp_path / "map.nii.gz")
+    heads = paint_label_maps([tmp_path / "map.nii.gz"], tmp_path / "painted", copies=2)
+    files = sorted(heads.parent.glob("*.nii.gz"))
+    before = {f.name: f.read_bytes() for f in files}
+    files[0].unlink()
+    paint_label_maps([tmp_path / "map.nii.gz"], tmp_path / "painted", copies=2)
+    assert {f.name: f.read_bytes() for f in files} == before
+
+
+def test_nothing_to_paint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="at least 1"):
+        paint_label_maps([], tmp_path / "painted")

@@ -23,6 +23,7 @@ VERBS = (
     "doctor",
     "list",
     "masks",
+    "paint",
     "prepare",
     "inspect",
     "estimate",

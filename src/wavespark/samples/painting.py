@@ -6,15 +6,22 @@ Label values are those of FreeSurfer; values from 500 on are tissue outside the 
 Axes: i j k as in the label map.
 """
 
+import gzip
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import nibabel
 import numpy as np
 from scipy import ndimage
 
 from wavespark.errors import SettingsError
+from wavespark.files import write_file, writing
+from wavespark.progress import OnProgress, ignore_progress
 from wavespark.randomness import stream
 from wavespark.samples.fields import SmoothField
+from wavespark.volumes import read_label_map
 
 UNKNOWN = 255
 """Class of voxels that no one should learn from, for example lesions."""
@@ -40,9 +47,9 @@ _OUTSIDE_FROM, _OUTSIDE = 500, list(CLASSES).index("outside the brain")
 _FLUID = [1, 2]
 _LESIONS = (25, 57)
 _HIGHEST = 1 << 15
-_T1 = ((0.12, 0.3), (0.12, 0.32), (0.45, 0.62), (0.75, 0.95), (0.58, 0.75), (0.5, 0.66))
-_T1 += ((0.6, 0.8), (0.47, 0.64), (0.45, 0.62), (0.72, 0.92), (0.68, 0.88))
-"""Ranges of the mean of classes 1 to 11 in a T1-like image; white matter is near 0.85."""
+_T1 = ((0.12, 0.35), (0.15, 0.48), (0.5, 0.75), (0.82, 1.0), (0.66, 0.95), (0.55, 0.82))
+_T1 += ((0.7, 0.97), (0.5, 0.78), (0.5, 0.75), (0.78, 0.98), (0.72, 0.95))
+"""Ranges of the mean of classes 1 to 11 in a T1-like image, relative to the brightest white matter."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,9 +81,7 @@ def classes_of(labels: np.ndarray) -> np.ndarray:
     """
     lowest, highest = int(labels.min(initial=0)), int(labels.max(initial=0))
     if lowest < 0 or highest >= _HIGHEST:
-        raise SettingsError(
-            f"labels run from {lowest} to {highest}: FreeSurfer's lie between 0 and {_HIGHEST - 1}"
-        )
+        raise SettingsError(f"labels run from {lowest} to {highest}: FreeSurfer's lie between 0 and {_HIGHEST - 1}")
     table = np.full(_HIGHEST, UNKNOWN, np.uint8)
     table[_OUTSIDE_FROM:] = _OUTSIDE
     for number, values in enumerate(CLASSES.values()):
@@ -165,7 +170,7 @@ def paint_label_maps(
     *,
     copies: int = 4,
     seed: int = 0,
-    on_progress: OnProgress = no_progress,
+    on_progress: OnProgress = ignore_progress,
 ) -> Path:
     """Paint every label map several times into a folder that `prepare` takes.
 

@@ -1,0 +1,49 @@
+"""`wavespark paint`: label maps of heads become images of random contrast, for pre-training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wavespark.cli.console import emit_json, printable, progress, say
+from wavespark.errors import SettingsError
+
+NO_ARGS_IS_HELP = True
+
+
+def command(
+    label_map: Annotated[
+        list[Path], typer.Argument(help="Label maps with FreeSurfer's values, or folders of them.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for the painted heads and their list.")],
+    copies: Annotated[int, typer.Option(min=1, help="Paintings of each head, each with its own contrast.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Paint label maps of heads as MR images of random contrast: extra heads for pre-training.
+
+    Give the list that it writes to `wavespark prepare`. The images are semi-synthetic: say so where
+    you publish what was learned from them. Files that exist are kept, so a stopped call goes on.
+    """
+    paths = _label_maps(label_map)
+    from wavespark.samples.painting import paint_label_maps
+
+    with progress("paint") as on_progress:
+        heads = paint_label_maps(paths, output, copies=copies, seed=seed, on_progress=on_progress)
+    if as_json:
+        emit_json({"list": str(heads), "label_maps": len(paths), "heads": len(paths) * copies})
+    else:
+        say(f"{len(paths)} label map(s) painted {copies} time(s) each.")
+        say(f"Next: wavespark prepare {printable(heads)} --output STORE")
+
+
+def _label_maps(given: list[Path]) -> list[Path]:
+    """Files in the order of their names; a folder stands for the files directly in it."""
+    paths: list[Path] = []
+    for path in given:
+        if not path.exists():
+            raise SettingsError(f"there is nothing at {printable(path)}: check its spelling")
+        paths += sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    if not paths:
+        raise SettingsError(f"there is no file in {', '.join(printable(p) for p in given)}")
+    return paths
