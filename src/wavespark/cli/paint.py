@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from wavespark.cli.console import emit_json, printable, progress, say
+from wavespark.cli.console import emit_json, progress, say
 from wavespark.errors import SettingsError
+from wavespark.text import printable
 
 NO_ARGS_IS_HELP = True
 

@@ -47,7 +47,14 @@ _OUTSIDE_FROM, _OUTSIDE = 500, list(CLASSES).index("outside the brain")
 _FLUID = [1, 2]
 _LESIONS = (25, 57)
 _HIGHEST = 1 << 15
-_T1 = ((0.12, 0.35), (0.15, 0.48), (0.5, 0.75), (0.82, 1.0), (0.66, 0.95), (0.55, 0.82))
+_T1: tuple[tuple[float, float], ...] = (
+    (0.12, 0.35),
+    (0.15, 0.48),
+    (0.5, 0.75),
+    (0.82, 1.0),
+    (0.66, 0.95),
+    (0.55, 0.82),
+)
 _T1 += ((0.7, 0.97), (0.5, 0.78), (0.5, 0.75), (0.78, 0.98), (0.72, 0.95))
 """Ranges of the mean of classes 1 to 11 in a T1-like image, relative to the brightest white matter."""
 
