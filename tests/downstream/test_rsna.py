@@ -15,7 +15,7 @@ import torch
 from downstream.labelled import small_finetuning
 from wavespark.downstream import save_model
 from wavespark.downstream.classify import Classify
-from wavespark.downstream.fitting import build_model
+from wavespark.downstream.fitting import network_for
 from wavespark.errors import SettingsError
 from wavespark.models import create_model
 from wavespark.prepare import load_recipe
@@ -39,7 +39,7 @@ def make_model(folder: Path, names: tuple[str, ...] = LABELS) -> Path:
     )
     encoder = create_model("waveformer_tiny", stems={"CT": 3, "MR": 1}, channels=(12, 24), depths=(1, 1), heads=(1, 2))
     encoder.preparation = {"fingerprint": recipe.fingerprint, "settings": recipe.settings}
-    save_model(folder, task, build_model(task, encoder, 0), {"steps": 0})
+    save_model(folder, task, network_for(task, encoder, 0), {"steps": 0})
     return folder
 
 

@@ -12,11 +12,12 @@ import torch
 from downstream.labelled import CROP, Small, fresh_encoder, small_finetuning
 from wavespark.downstream import Detect, Plan, Segment, fit, load_model, read_labels, run_study, save_model
 from wavespark.downstream.classify import Classify, joined, of_items, visible_cells, with_targets
-from wavespark.downstream.fitting import _batches, build_model, make_groups
+from wavespark.downstream.fitting import batches, network_for, optimizer_for
 from wavespark.downstream.heads import copied, encoder_of, untrained
 from wavespark.downstream.items import Labelled, split_labelled, with_maps, with_points
-from wavespark.downstream.page import study_page, verdict
+from wavespark.downstream.page import study_page
 from wavespark.downstream.study import labels_per_run
+from wavespark.downstream.verdict import verdict
 from wavespark.errors import CheckpointError, ModelError, SettingsError, TrainingStopped
 
 
@@ -74,12 +75,12 @@ def _after(steps: int) -> Callable[[], str | None]:
 
 def test_learning_rates_fall_towards_the_stem_of_a_pretrained_encoder_only() -> None:
     task, encoder = segment("optimizer.layer_decay=0.5"), fresh_encoder()
-    model = build_model(task, encoder, 0)
+    model = network_for(task, encoder, 0)
     names = {id(p): n for n, p in model.named_parameters()}
 
     def shares(pretrained: bool) -> dict[str, float]:
-        groups = make_groups(model, task.settings, pretrained).param_groups
-        return {names[id(p)]: g["share"] for g in groups for p in g["params"]}
+        groups = optimizer_for(model, task.settings, 1e-3, pretrained).param_groups
+        return {names[id(p)]: g["lr_scale"] for g in groups for p in g["params"]}
 
     found = shares(True)
     assert set(found) == set(names.values())
@@ -93,8 +94,7 @@ def test_learning_rates_fall_towards_the_stem_of_a_pretrained_encoder_only() -> 
 def test_both_arms_see_the_same_windows_in_the_same_order_whatever_the_threads(items: list[Labelled]) -> None:
     def windows(workers: int, seed: int) -> list[np.ndarray]:
         task = segment(f"data.workers={workers}", "run.steps=5", "data.augmentation=strong")
-        model = build_model(task, fresh_encoder(workers), 0)
-        return [s.voxels for _, _, scenes in _batches(items, task.settings, seed, model) for s in scenes]
+        return [s.voxels for _, _, scenes in batches(items, task.settings, seed, {"MR": 1}) for s in scenes]
 
     one, three, other = windows(1, 0), windows(3, 0), windows(1, 1)
     assert len(one) == 10
@@ -107,7 +107,7 @@ def test_a_volume_can_be_learned_by_heart(items: list[Labelled]) -> None:
     done = fit(task, fresh_encoder(), items[:1], seed=0, pretrained=False)
     assert np.mean(done.losses[-5:]) < 0.75 * np.mean(done.losses[:5])
     scores = task.scores(task.predict(done.model, items[0].volume), items[0])
-    untaught = task.scores(task.predict(build_model(task, fresh_encoder(), 0), items[0].volume), items[0])
+    untaught = task.scores(task.predict(network_for(task, fresh_encoder(), 0), items[0].volume), items[0])
     assert scores["dice"] > 0.4 > untaught["dice"] + 0.1, (scores, untaught)
 
 
@@ -164,7 +164,7 @@ def test_a_saved_model_predicts_the_same_when_it_is_loaded(
 def test_a_classifier_reads_cells_with_foreground_only(small: Small) -> None:
     labelled, names, exclusive = with_targets(small.table, small.store, ["Left A", "Right A"])
     task = of_items(labelled, names, exclusive, small_finetuning())
-    model = build_model(task, fresh_encoder(), 0).eval()
+    model = network_for(task, fresh_encoder(), 0).eval()
     assert task.prior == (0.5, 0.5)
     crop, foreground = torch.randn(1, 1, *CROP), np.zeros(CROP, bool)
     foreground[2:7, 4:9, 5:11] = True
@@ -178,9 +178,8 @@ def test_a_classifier_reads_cells_with_foreground_only(small: Small) -> None:
 def test_lateral_labels_change_places_when_a_window_is_mirrored(small: Small) -> None:
     labelled, names, exclusive = with_targets(small.table, small.store, ["Left A", "Right A"])
     task = of_items(labelled, names, exclusive, small_finetuning("data.flip=1"))
-    model = build_model(task, fresh_encoder(), 0)
     seen: list[tuple[np.ndarray, np.ndarray]] = []
-    for _, batch, scenes in _batches(labelled, task.settings, 0, model):
+    for _, batch, scenes in batches(labelled, task.settings, 0, {"MR": 1}):
         for item, scene in zip(batch, scenes, strict=True):
             assert scene.mirrored
             seen.append((item.targets, task._targets(scene, item)))  # type: ignore[arg-type]

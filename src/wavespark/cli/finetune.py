@@ -1,161 +1,404 @@
-"""`wavespark finetune segment|classify|detect ENCODER`: on few labels, beside a scratch control."""
+"""`wavespark finetune segment|classify|regress|detect ENCODER`: fine-tuning on few labels, beside a scratch control and a plain U-Net."""
 
-from enum import StrEnum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from wavespark.cli.console import emit_json, note, progress, say
+from wavespark.cli.checks import require_encoder, require_file, require_settings
+from wavespark.cli.console import emit_json, note, printable, progress, say
 from wavespark.cli.probe import remarks
 from wavespark.cli.signals import stop_requests
 from wavespark.errors import SettingsError
-from wavespark.text import printable
 
-NO_ARGS_IS_HELP = True
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    help="Fine-tune a pre-trained encoder on a few labels. The same network from scratch and a plain U-Net are trained beside it, on the same windows and with "
+    "as many steps; all are tested on other patients.",
+)
+
+_SCAN = "CSV with `source` (relative path or SeriesInstanceUID) or `id`"
+_SPLIT = "A column `split` says train or test."
+
+EncoderPath = Annotated[Path, typer.Argument(metavar="ENCODER", help="An export, or the folder of a run.")]
+SettingWords = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Settings, for example run.steps=500 data.crop=[96,96,96]."),
+]
+StorePath = Annotated[Path, typer.Option(help="A prepared store.")]
+OutputPath = Annotated[
+    Path, typer.Option(help="Folder for model, figures and report; a stopped comparison goes on there.")
+]
+Frozen = Annotated[bool, typer.Option("--frozen", help="Train the head only.")]
+LabelsPerRun = Annotated[
+    str, typer.Option(help="Numbers of labelled volumes, for example 1,2,4,8,all: draws the curve.")
+]
+Seeds = Annotated[int, typer.Option(min=1, help="Trainings of every arm and number of labels.")]
+NoControl = Annotated[bool, typer.Option("--no-control", help="Leave the scratch control out.")]
+NoPlain = Annotated[bool, typer.Option("--no-plain", help="Leave the plain U-Net out.")]
+Tune = Annotated[
+    bool,
+    typer.Option(
+        "--tune",
+        help="Choose each learning rate by cross-validation among the labelled volumes: four to seven times the trainings.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+_STORE, _OUTPUT = Path("store"), Path("finetuned")
 
 
-class What(StrEnum):
-    """The tasks that are built."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Request:
+    """Options that all tasks share."""
 
-    SEGMENT = "segment"
-    CLASSIFY = "classify"
-    DETECT = "detect"
+    kind: str
+    encoder: Path
+    words: Sequence[str]
+    labels: Path | None
+    store: Path
+    output: Path
+    frozen: bool
+    labels_per_run: str
+    seeds: int
+    control: bool
+    plain: bool
+    tune: bool
+    json: bool
 
 
-def command(
-    what: Annotated[
-        What,
-        typer.Argument(help="segment: a class for every voxel. classify: labels of a volume. detect: points."),
-    ],
-    encoder: Annotated[Path, typer.Argument(metavar="ENCODER", help="An export, or a run's folder.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE ...]", help="Changes, e.g. run.steps=500 data.crop=[96,96,96]."),
-    ] = None,
+@app.command("segment", no_args_is_help=True)
+def segment(
+    encoder: EncoderPath,
+    settings: SettingWords = None,
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="CSV with `source` (relative path or SeriesInstanceUID) or `id`; and `label` (a segmentation's path), the columns to learn, or x, y, z "
-            "(RAS mm). A column `split` says train or test.  [what the store itself knows, e.g. of RSNA 2025]"
+            help=f"{_SCAN}, and `label`: path of a segmentation. {_SPLIT}  [label maps of the store, for example RSNA 2025]"
         ),
     ] = None,
-    store: Annotated[Path, typer.Option(help="A prepared store.")] = Path("store"),
-    output: Annotated[
-        Path, typer.Option(help="Folder for model, figures and report; a stopped comparison goes on there.")
-    ] = Path("finetuned"),
-    column: Annotated[
-        list[str] | None,
-        typer.Option(help="segment: the column with the segmentations. classify: a column to learn, may be repeated."),
+    store: StorePath = _STORE,
+    output: OutputPath = _OUTPUT,
+    column: Annotated[str | None, typer.Option(help="Column with the paths of the segmentations.  [label]")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help='Names of the classes, for example "1=CSF,2=grey matter".  [column `classes`]')
     ] = None,
-    points: Annotated[
-        Path | None, typer.Option(help="classify: a CSV of points (x, y, z in RAS mm) that helps to learn.")
-    ] = None,
-    vessels: Annotated[
-        Path | None, typer.Option(help="classify: a CSV of segmentations (`label`) that helps to learn.")
-    ] = None,
-    frozen: Annotated[
-        bool, typer.Option("--frozen", help="Train the head only; of segmentation, a linear one.")
-    ] = False,
-    labels_per_run: Annotated[
-        str, typer.Option(help="Numbers of labelled volumes, e.g. 1,2,4,8,all: draws the curve.")
-    ] = "all",
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every arm and number of labels.")] = 1,
-    no_control: Annotated[bool, typer.Option("--no-control", help="Leave the scratch control out.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    frozen: Frozen = False,
+    labels_per_run: LabelsPerRun = "all",
+    seeds: Seeds = 1,
+    no_control: NoControl = False,
+    no_plain: NoPlain = False,
+    tune: Tune = False,
+    json: AsJson = False,
 ) -> None:
-    """Fine-tune a pre-trained encoder, and the same network from scratch with the same steps, windows and head; test both on other patients."""
-    with stop_requests() as should_stop:
-        from wavespark.config.downstream import finetune_settings
-        from wavespark.downstream import Plan, read_labels, run_study
-        from wavespark.downstream.items import split_labelled
-        from wavespark.downstream.page import study_page, verdict
-        from wavespark.downstream.study import labels_per_run as numbers
-        from wavespark.engine import load_encoder
-        from wavespark.files import write_file
-        from wavespark.prepare import open_store
+    """Learn a class for every voxel."""
+    names = class_names(classes) if classes else None
+    request = _Request(
+        kind="segment",
+        encoder=encoder,
+        words=settings or (),
+        labels=labels,
+        store=store,
+        output=output,
+        frozen=frozen,
+        labels_per_run=labels_per_run,
+        seeds=seeds,
+        control=not no_control,
+        plain=not no_plain,
+        tune=tune,
+        json=json,
+    )
 
-        defaults: dict[str, Any] = {"frozen": True, "decoder": "linear"} if frozen else {}
-        chosen = finetune_settings(settings or [], **defaults)
-        network, opened = load_encoder(encoder), open_store(store)
-        table = read_labels(labels, opened) if labels else None
+    def volumes(table: Any, opened: Any, chosen: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+        from wavespark.downstream import Segment
+        from wavespark.downstream.items import with_maps
+        from wavespark.downstream.stored import store_maps
+
+        items = with_maps(table, opened, column or "label") if table else store_maps(opened, column)
+        called = names or names_in(table)
+        return items, lambda train: Segment.of(items, chosen, called)
+
+    _compare(request, volumes)
+
+
+@app.command("classify", no_args_is_help=True)
+def classify(
+    encoder: EncoderPath,
+    settings: SettingWords = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"{_SCAN}, and columns of 0 and 1, or one column of words. {_SPLIT}  [targets of the store, for example RSNA 2025]"
+        ),
+    ] = None,
+    store: StorePath = _STORE,
+    output: OutputPath = _OUTPUT,
+    column: Annotated[list[str] | None, typer.Option(help="A column to learn; may be repeated.  [all columns]")] = None,
+    points: Annotated[Path | None, typer.Option(help="CSV of points (x, y, z in RAS mm) that help to learn.")] = None,
+    vessels: Annotated[Path | None, typer.Option(help="CSV of segmentations (`label`) that help to learn.")] = None,
+    frozen: Frozen = False,
+    labels_per_run: LabelsPerRun = "all",
+    seeds: Seeds = 1,
+    no_control: NoControl = False,
+    no_plain: NoPlain = False,
+    tune: Tune = False,
+    json: AsJson = False,
+) -> None:
+    """Learn labels of a volume: several that may be on together, or classes of which one is right."""
+    request = _Request(
+        kind="classify",
+        encoder=encoder,
+        words=settings or (),
+        labels=labels,
+        store=store,
+        output=output,
+        frozen=frozen,
+        labels_per_run=labels_per_run,
+        seeds=seeds,
+        control=not no_control,
+        plain=not no_plain,
+        tune=tune,
+        json=json,
+    )
+
+    def volumes(table: Any, opened: Any, chosen: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+        from wavespark.downstream import read_labels
+        from wavespark.downstream.classify import joined, of_items, with_targets
+        from wavespark.downstream.items import with_maps, with_points
+        from wavespark.downstream.stored import store_maps, store_points, store_targets, target_names
+        from wavespark.rsna_labels import LABELS
+
+        known = table.columns if table else target_names(opened)
+        columns = list(column or ())
+        if not columns:
+            columns = list(LABELS) if set(LABELS) <= set(known) else [c for c in known if c != "split"]
+        items, names, exclusive = with_targets(table, opened, columns) if table else store_targets(opened, columns)
+        marked, mapped = [], []
+        if points or any(v.marks for v in opened):
+            marked = with_points(read_labels(points, opened), opened) if points else store_points(opened)
+        if vessels:
+            mapped = with_maps(read_labels(vessels, opened), opened, "label")
+        elif any(v.labels() for v in opened):
+            mapped = store_maps(opened, whichever=True)
+        items = joined(items, marked, mapped)
+        return items, lambda train: of_items(train, names, exclusive, chosen)
+
+    _compare(request, volumes)
+
+
+@app.command("regress", no_args_is_help=True)
+def regress(
+    encoder: EncoderPath,
+    labels: Annotated[Path, typer.Option(help=f"{_SCAN}, and a column of numbers. {_SPLIT}")],
+    column: Annotated[str, typer.Option(help="Column with the number to learn, for example age.")],
+    settings: SettingWords = None,
+    store: StorePath = _STORE,
+    output: OutputPath = _OUTPUT,
+    frozen: Frozen = False,
+    labels_per_run: LabelsPerRun = "all",
+    seeds: Seeds = 1,
+    no_control: NoControl = False,
+    no_plain: NoPlain = False,
+    tune: Tune = False,
+    json: AsJson = False,
+) -> None:
+    """Learn one number of a volume, such as an age: mean absolute error and R2, beside the error of always answering the mean."""
+    request = _Request(
+        kind="regress",
+        encoder=encoder,
+        words=settings or (),
+        labels=labels,
+        store=store,
+        output=output,
+        frozen=frozen,
+        labels_per_run=labels_per_run,
+        seeds=seeds,
+        control=not no_control,
+        plain=not no_plain,
+        tune=tune,
+        json=json,
+    )
+
+    def volumes(table: Any, opened: Any, chosen: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+        from wavespark.downstream.regress import regression_of, with_values
+
+        return with_values(table, opened, column), lambda train: regression_of(train, column, chosen)
+
+    _compare(request, volumes)
+
+
+@app.command("detect", no_args_is_help=True)
+def detect(
+    encoder: EncoderPath,
+    settings: SettingWords = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"{_SCAN}, and x, y, z (RAS mm), a row for every point, empty where a scan shows nothing. {_SPLIT}  [marks of the store]"
+        ),
+    ] = None,
+    store: StorePath = _STORE,
+    output: OutputPath = _OUTPUT,
+    frozen: Frozen = False,
+    labels_per_run: LabelsPerRun = "all",
+    seeds: Seeds = 1,
+    no_control: NoControl = False,
+    no_plain: NoPlain = False,
+    tune: Tune = False,
+    json: AsJson = False,
+) -> None:
+    """Learn to find points: sensitivity at 0.5 false positives a scan."""
+    request = _Request(
+        kind="detect",
+        encoder=encoder,
+        words=settings or (),
+        labels=labels,
+        store=store,
+        output=output,
+        frozen=frozen,
+        labels_per_run=labels_per_run,
+        seeds=seeds,
+        control=not no_control,
+        plain=not no_plain,
+        tune=tune,
+        json=json,
+    )
+
+    def volumes(table: Any, opened: Any, chosen: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+        from wavespark.downstream import Detect
+        from wavespark.downstream.items import with_points
+        from wavespark.downstream.stored import store_points
+
+        items = with_points(table, opened) if table else store_points(opened)
+        return items, lambda train: Detect(settings=chosen)
+
+    _compare(request, volumes)
+
+
+Volumes = Callable[[Any, Any, Any], tuple[list[Any], Callable[[list[Any]], Any]]]
+"""(table or None, store, settings) -> labelled volumes, and a function from training volumes to the task."""
+
+
+def _compare(request: _Request, volumes: Volumes) -> None:
+    """Run the comparison of one task and show its results."""
+    from wavespark.config.downstream import finetune_settings
+    from wavespark.prepare import open_store
+
+    require_settings(request.words, "run.steps=500")
+    finetune_settings(request.words)
+    require_encoder(request.encoder)
+    if request.labels:
+        require_file(request.labels, "--labels")
+    opened = open_store(request.store)
+    with stop_requests() as stop:
+        with progress(f"finetune {request.kind}", "loading PyTorch"):
+            from wavespark.downstream import Plan, read_labels, run_study
+            from wavespark.downstream.arms import default_settings
+            from wavespark.downstream.items import split_labelled
+            from wavespark.downstream.page import study_page
+            from wavespark.downstream.study import labels_per_run
+            from wavespark.downstream.verdict import verdict
+            from wavespark.engine import load_encoder
+            from wavespark.engine.machine.device import set_threads
+            from wavespark.files import write_file
+
+            network = load_encoder(request.encoder)
+            chosen = finetune_settings(request.words, **default_settings(network, request.frozen))
+            set_threads(chosen.run.threads)
+            table = read_labels(request.labels, opened) if request.labels else None
+            items, task_of = volumes(table, opened, chosen)
+            train, test = split_labelled(items, table, chosen.data.held_out_fraction, chosen.run.seed)
+            task = task_of(train)
         remarks(table, network, opened)
-        items, task_of = _task(what, table, opened, chosen, column or [], points, vessels)
-        train, test = split_labelled(items, table, chosen.data.held_out_fraction, chosen.run.seed)
-        task = task_of(train)
-        plan = Plan(labels=numbers(labels_per_run, len(train)), seeds=seeds, control=not no_control)
-        trainings = len(plan.counts(len(train))) * seeds * len(plan.arms)
-        note(
-            f"{len(train)} labelled volume(s) to train on, {len(test)} of other patients to test on; {trainings} training(s)"
+        plan = Plan(
+            labels=labels_per_run(request.labels_per_run, len(train)),
+            seeds=request.seeds,
+            control=request.control,
+            plain=request.plain,
+            tune=request.tune,
         )
-        with progress(f"finetune {what.value}") as on_progress:
+        note(
+            f"{len(train)} labelled volume(s) to train on, {len(test)} of other patients to test on; "
+            f"{plan.trainings(len(train))} training(s)"
+        )
+        with progress(f"finetune {request.kind}") as on_progress:
             results = run_study(
-                task, network, train, test, plan, output, on_progress=on_progress, should_stop=should_stop
+                task, network, train, test, plan, request.output, on_progress=on_progress, log=note, should_stop=stop
             )
-        write_file(output / "report.html", study_page(results).encode())
-    if json:
-        emit_json(results | {"run": str(output)})
+        write_file(request.output / "report.html", study_page(results).encode())
+    if request.json:
+        emit_json(results | {"run": str(request.output)})
         return
     say_results(results)
     say(verdict(results))
-    say(f"The model is in {printable(output)}/model, the report in {printable(output)}/report.html.")
-    say(f"Apply it: wavespark predict {printable(output)} FOLDER --output predictions")
+    where = printable(request.output)
+    say(f"The model is in {where}/model, the report in {where}/report.html.")
+    say(f"Apply it: wavespark predict {where} FOLDER --output predictions")
 
 
-def _task(
-    what: What, table: Any, store: Any, settings: Any, columns: list[str], points: Path | None, vessels: Path | None
-) -> tuple[list[Any], Any]:
-    """Labelled volumes, and (training volumes) -> task. Without a table, from what the store knows."""
-    from wavespark.downstream import Detect, Segment, read_labels
-    from wavespark.downstream.classify import joined, of_items, with_targets
-    from wavespark.downstream.items import with_maps, with_points
-    from wavespark.downstream.stored import store_maps, store_points, store_targets, target_names
-    from wavespark.rsna_labels import LABELS
+def class_names(text: str) -> dict[int, str]:
+    """Read the names of classes.
 
-    if what is not What.CLASSIFY and (points or vessels):
-        raise SettingsError("--points and --vessels help `finetune classify` only")
-    if what is What.SEGMENT:
-        if len(columns) > 1:
-            raise SettingsError(f"finetune segment takes one --column, got {len(columns)}")
-        name = columns[0] if columns else None
-        items = with_maps(table, store, name or "label") if table else store_maps(store, name)
-        return items, lambda train: Segment.of(items, settings)
-    if what is What.DETECT:
-        items = with_points(table, store) if table else store_points(store)
-        return items, lambda train: Detect(settings=settings)
-    known = table.columns if table else target_names(store)
-    if not columns:
-        columns = list(LABELS) if set(LABELS) <= set(known) else [c for c in known if c != "split"]
-    items, names, exclusive = with_targets(table, store, columns) if table else store_targets(store, columns)
-    marked, mapped = [], []
-    if points or any(v.marks for v in store):
-        marked = with_points(read_labels(points, store), store) if points else store_points(store)
-    if vessels or any(v.labels() for v in store):
-        mapped = (
-            with_maps(read_labels(vessels, store), store, "label") if vessels else store_maps(store, whichever=True)
-        )
-    items = joined(items, marked, mapped)
-    return items, lambda train: of_items(train, names, exclusive, settings)
+    >>> class_names("1=CSF, 2=grey matter")
+    {1: 'CSF', 2: 'grey matter'}
+
+    Raises:
+        SettingsError: if a part is not NUMBER=NAME, or a number or name stands twice.
+    """
+    names: dict[int, str] = {}
+    for part in text.split(","):
+        number, equals, name = (word.strip() for word in part.partition("="))
+        if not equals or not number.isdecimal() or not 0 < int(number) < 65536 or not name:
+            raise SettingsError(
+                f'--classes {printable(part.strip())!r} is not NUMBER=NAME: write for example "1=CSF,2=grey matter"'
+            )
+        if int(number) in names or name in names.values():
+            raise SettingsError(f"--classes names {printable(part.strip())!r} twice")
+        names[int(number)] = name
+    return names
 
 
-def say_results(results: dict[str, Any]) -> None:
-    """The table of a comparison."""
+def names_in(table: Any) -> dict[int, str] | None:
+    """Names of classes from the column `classes` of the labels, which holds the same text in every row that has one.
+
+    Raises:
+        SettingsError: if two rows disagree.
+    """
+    if table is None or "classes" not in table.columns:
+        return None
+    texts = list(dict.fromkeys(row.values["classes"] for row in table.rows if row.values["classes"]))
+    if len(texts) > 1:
+        raise SettingsError(f"{printable(table.name)}: column 'classes' holds {len(texts)} different texts; write one")
+    return class_names(texts[0].replace(";", ",")) if texts else None
+
+
+def say_results(results: Mapping[str, Any]) -> None:
+    """Print the table of a comparison."""
     names = list(dict.fromkeys(n for row in results["table"] for n in row["figures"]))
     names = [results["main"], *(n for n in names if n != results["main"])][:5]
+    called = results.get("figure_names", {})
     say(
         f"{results['test_volumes']} test volume(s) of {results['test_patients']} patient(s); {results['steps']} steps each; 95 % intervals over patients"
     )
-    say(f"  {'arm':<12} {'labels':>6}  " + "  ".join(f"{n:<24}" for n in names))
-    rows = [*results["table"], *({"arm": "difference", **g} for g in results["gains"])]
+    say(f"  {'arm':<15} {'labels':>6}  " + "  ".join(f"{printable(called.get(n, n)):<24}" for n in names))
+    rows = [
+        *results["table"],
+        *({"arm": "minus scratch", **g} for g in results["gains"]),
+        *({"arm": "minus plain", **g} for g in results.get("plain_gains", ())),
+    ]
     for row in rows:
         say(
-            f"  {row['arm']:<12} {row['labels']:>6}  "
+            f"  {row['arm']:<15} {row['labels']:>6}  "
             + "  ".join(f"{figure(row['figures'].get(n)):<24}" for n in names)
         )
 
 
-def figure(found: dict[str, Any] | None) -> str:
-    """`0.812 [0.790, 0.830]`."""
+def figure(found: Mapping[str, Any] | None) -> str:
+    """Write a figure with its interval: `0.812 [0.790, 0.830]`."""
     if found is None or found["value"] is None:
         return "-"
     if found["low"] is None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from wavespark.downstream.items import Labelled
     from wavespark.downstream.labels import LabelTable, read_labels
     from wavespark.downstream.probing import ProbeReport, probe_column
+    from wavespark.downstream.regress import Regress
     from wavespark.downstream.saving import TaskModel, load_model, save_model
     from wavespark.downstream.segment import Segment
     from wavespark.downstream.sliding import sliding_window
@@ -23,6 +24,7 @@ __all__ = [
     "Labelled",
     "Plan",
     "ProbeReport",
+    "Regress",
     "Segment",
     "Task",
     "TaskModel",

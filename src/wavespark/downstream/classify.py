@@ -62,6 +62,9 @@ class Classify:
             model.opinion.bias.copy_(prior.log() if self.exclusive else prior.logit())
         return model
 
+    def start(self, model: nn.Module, items: Sequence[Labelled]) -> None:
+        """Nothing: the network begins at the prior of the task."""
+
     def loss(self, model: nn.Module, scenes: Sequence[Scene], items: Sequence[Labelled], modality: str) -> Tensor:
         """Of a batch of windows."""
         network = cast(CellClassifier, model)

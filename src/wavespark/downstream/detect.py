@@ -57,6 +57,9 @@ class Detect:
         """The network: `forward(crop, modality) -> logits [B, 1, D, H, W]`."""
         return ShiftedLogits(dense_head(encoder, 1, self.settings.decoder))
 
+    def start(self, model: nn.Module, items: Sequence[Labelled]) -> None:
+        """Nothing: the network begins at the prior of the task."""
+
     def loss(self, model: nn.Module, scenes: Sequence[Scene], items: Sequence[Labelled], modality: str) -> Tensor:
         """Of a batch of windows."""
         device = next(model.parameters()).device
@@ -77,12 +80,17 @@ class Detect:
         return match(finds_and_lesions(found, item))
 
     def scores(self, found: Finds, item: Labelled) -> dict[str, float]:
-        """Of one volume: the best score at a lesion (mean over lesions; NaN without one) and the best score elsewhere."""
+        """Figures of one volume: the best score at a lesion (mean over lesions; NaN without one), the best score elsewhere, and their margin.
+
+        Without a lesion the margin is minus the best score elsewhere.
+        """
         hits = self.hits(found, item)
         at = np.where(np.isfinite(hits.lesion_scores), hits.lesion_scores, 0)
+        elsewhere = float(hits.false_scores.max(initial=0))
         return {
             "score_at_lesions": float(at.mean()) if len(at) else float("nan"),
-            "score_elsewhere": float(hits.false_scores.max(initial=0)),
+            "score_elsewhere": elsewhere,
+            "margin": (float(at.mean()) if len(at) else 0.0) - elsewhere,
         }
 
 

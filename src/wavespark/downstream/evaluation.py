@@ -14,6 +14,7 @@ from wavespark.downstream.fitting import Task
 from wavespark.downstream.items import LabelFiles, Labelled, read_labels_of, with_points
 from wavespark.downstream.labels import LabelTable, quoted
 from wavespark.downstream.prediction import INDEX
+from wavespark.downstream.regress import Regress, with_values
 from wavespark.downstream.saving import make_task
 from wavespark.downstream.segment import Segment, map_scores
 from wavespark.errors import SettingsError
@@ -99,6 +100,11 @@ def _content(task: Task, row: dict[str, Any], folder: Path) -> Any:
         if chance.shape != (len(task.names),) or not np.isfinite(chance).all():
             raise ValueError("one probability a label")
         return chance
+    if isinstance(task, Regress):
+        estimate = float(row["estimate"])
+        if not np.isfinite(estimate):
+            raise ValueError("a finite estimate")
+        return estimate
     mm = np.array([p["xyz_mm"] for p in row["points"]], np.float64).reshape(-1, 3)
     scores = np.array([p["score"] for p in row["points"]], np.float64)
     if scores.shape != (len(mm),) or not (np.isfinite(mm).all() and np.isfinite(scores).all()):
@@ -115,6 +121,8 @@ def _truths(task: Task, table: LabelTable, store: Store) -> dict[str, Labelled]:
             raise SettingsError(f"no column of {table.name} holds the classes {', '.join(task.names)}")
         items, names, _ = with_targets(table, store, columns)
         return {i.volume.id: i for i in (_in_order(i, names, task.names) for i in items)}
+    if isinstance(task, Regress):
+        return {i.volume.id: i for i in with_values(table, store, task.name)}
     if isinstance(task, Detect):
         return {i.volume.id: i for i in with_points(table, store)}
     return {}

@@ -15,6 +15,7 @@ from wavespark.downstream.classify import Classify
 from wavespark.downstream.detect import Detect
 from wavespark.downstream.fitting import Task
 from wavespark.downstream.items import Labelled
+from wavespark.downstream.regress import Regress, value_of
 from wavespark.metrics.classification import auc, balanced_accuracy
 from wavespark.metrics.detection import Hits, sensitivity_at
 from wavespark.metrics.intervals import Interval, bootstrap
@@ -39,6 +40,8 @@ def make_row(task: Task, found: Any, item: Labelled) -> Row:
     if isinstance(task, Classify):
         row["probabilities"] = [round(float(p), 8) for p in found]
         row["targets"] = [_plain(t) for t in item.targets] if item.targets is not None else []
+    if isinstance(task, Regress):
+        row["estimate"], row["value"] = _plain(found), _plain(value_of(item))
     if isinstance(task, Detect):
         hits = task.hits(found, item)
         row["lesion_scores"] = [_plain(s) for s in hits.lesion_scores]
@@ -54,6 +57,8 @@ def figures(task: Task, rows: Sequence[Row]) -> dict[str, Figure]:
     """Every figure of the task as a function of which rows count."""
     if isinstance(task, Classify):
         return _of_labels(task, rows)
+    if isinstance(task, Regress):
+        return _of_numbers(rows)
     if isinstance(task, Detect):
         hits = [_hits(row) for row in rows]
         return {"sensitivity": lambda chosen: sensitivity_at([hits[k] for k in chosen], FALSE_POSITIVES)}
@@ -99,6 +104,21 @@ def _of_labels(task: Classify, rows: Sequence[Row]) -> dict[str, Figure]:
         for i, name in enumerate(task.names):
             result[f"auc {name}"] = partial(one, i)
     return result
+
+
+def _of_numbers(rows: Sequence[Row]) -> dict[str, Figure]:
+    """Mean absolute error, R2, and the error of always answering the mean of the training volumes."""
+    estimate, value = (np.array([row[key] for row in rows], np.float64) for key in ("estimate", "value"))
+
+    def r2(chosen: np.ndarray) -> float:
+        spread = float(((value[chosen] - value[chosen].mean()) ** 2).sum())
+        return 1 - float(((estimate[chosen] - value[chosen]) ** 2).sum()) / spread if spread else math.nan
+
+    return {
+        "mae": _mean_of(rows, "absolute_error"),
+        "r2": r2,
+        "mae_of_mean": _mean_of(rows, "absolute_error_of_mean"),
+    }
 
 
 def over_seeds(task: Task, runs: Sequence[Sequence[Row]]) -> dict[str, Figure]:

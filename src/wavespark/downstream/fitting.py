@@ -1,13 +1,12 @@
-"""One training of one network on labelled volumes: head first, then all with layer-wise learning rates; the same windows for every arm of a comparison.
+"""One training of one network on labelled volumes: head first, then everything with layer-wise learning rates; the same windows for every arm.
 
-Draw k of a training is a function of (seed, k), as in pre-training: an arm and its control see the same windows in the same order.
+Draw k of a training is a function of (seed, k), as in pre-training: all arms of a comparison see the same windows in the same order.
 """
 
 import math
-import re
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,22 +15,35 @@ import torch
 from torch import Tensor, nn
 
 from wavespark.config.downstream import FinetuneSettings
+from wavespark.downstream.arms import peak_rate
 from wavespark.downstream.heads import encoder_of
 from wavespark.downstream.items import Labelled, place_window, widened, window
 from wavespark.downstream.memory import Readable
-from wavespark.engine.machine.device import cores
+from wavespark.downstream.plain_unet import PlainEncoder
+from wavespark.engine.learning.optimizer import layers_of, parameter_groups, set_learning_rate
+from wavespark.engine.learning.schedule import learning_rate_at
+from wavespark.engine.machine.device import choose_device
 from wavespark.errors import ExitCode, ModelError, SettingsError, TrainingStopped
 from wavespark.models import Encoder
 from wavespark.progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from wavespark.randomness import sample_stream, stream
 from wavespark.sampling.scene import Scene
 
-_STAGE = re.compile(r"(?:^|\.)(?:stages|merges|norms)\.(\d+)")
+Batch = tuple[str, list[Labelled], list[Scene]]
+"""Modality, volumes and windows of one step."""
+
+BETAS = (0.9, 0.98)
+"""Decay of AdamW's averages of the gradient and of its square."""
+
 _AHEAD = 4
+"""Steps whose windows are prepared while the network computes."""
+
+_RECENT = 20
+"""Steps whose mean loss is shown."""
 
 
 class Task(Protocol):
-    """What `Segment`, `Classify` and `Detect` have in common."""
+    """Common interface of `Segment`, `Classify`, `Regress` and `Detect`."""
 
     @property
     def kind(self) -> str: ...
@@ -41,6 +53,7 @@ class Task(Protocol):
     def settings(self) -> FinetuneSettings: ...
     def describe(self) -> dict[str, Any]: ...
     def build(self, encoder: Encoder) -> nn.Module: ...
+    def start(self, model: nn.Module, items: Sequence[Labelled]) -> None: ...
     def loss(self, model: nn.Module, scenes: Sequence[Scene], items: Sequence[Labelled], modality: str) -> Tensor: ...
     def predict(self, model: nn.Module, volume: Readable) -> Any: ...
     def scores(self, found: Any, item: Labelled) -> dict[str, float]: ...
@@ -48,15 +61,19 @@ class Task(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Fit:
-    """A trained network and how its training went."""
+    """A trained network and the course of its training."""
 
     model: nn.Module
     losses: list[float]
+    """Loss of every step."""
     seconds: float
+    """Wall-clock time."""
+    learning_rate: float
+    """Peak."""
 
 
-def build_model(task: Task, encoder: Encoder, seed: int) -> nn.Module:
-    """The task's network on the encoder; the head's weights depend on the seed only."""
+def network_for(task: Task, encoder: Encoder, seed: int) -> nn.Module:
+    """Put the head of a task on an encoder; the head's weights depend on the seed only."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return task.build(encoder)
@@ -69,19 +86,24 @@ def fit(
     *,
     seed: int,
     pretrained: bool,
+    rate: float | None = None,
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> Fit:
-    """Trains for `run.steps` steps.
+    """Train for `run.steps` steps.
 
     Args:
         task: what is learned; its settings decide everything.
         encoder: is trained in place (unless frozen).
         items: labelled volumes.
-        seed: of the head and of the windows.
+        seed: random seed of the head and of the windows.
         pretrained: the encoder waits for the head and moves more slowly towards its stem; one from scratch gets neither.
-        on_progress: called with (done, total, message).
-        should_stop: a name (of a signal) ends it.
+        rate: peak learning rate; None = that of the settings.
+        on_progress: called after every step.
+        should_stop: asked after every step; a name (of a signal) ends the training.
+
+    Returns:
+        The network in evaluation mode, with its losses.
 
     Raises:
         TrainingStopped: if `should_stop` asked for it (75), or the loss is not finite (4).
@@ -90,149 +112,143 @@ def fit(
     started = time.monotonic()
     settings = task.settings
     device = choose_device(settings.run.device)
-    torch.set_num_threads(settings.run.threads or cores())
-    model = build_model(task, encoder, seed).to(device)
-    optimizer = make_groups(model, settings, pretrained)
-    total = settings.run.steps
-    alone = int(total * settings.optimizer.head_steps) if pretrained and not settings.frozen else 0
+    model = network_for(task, encoder, seed).to(device)
+    task.start(model, items)
+    frozen = settings.frozen and not isinstance(encoder, PlainEncoder)
+    encoder.requires_grad_(not frozen)
+    peak = peak_rate(task.kind, settings, encoder) if rate is None else rate
+    optimizer = optimizer_for(model, settings, peak, pretrained)
+    o, total = settings.optimizer, settings.run.steps
+    alone = total if frozen else int(total * o.head_steps) if pretrained else 0
     losses: list[float] = []
+    for step, batch in enumerate(batches(items, settings, seed, encoder_of(model).stem_channels), 1):
+        _wait_for_head(model, encoder, waits=step <= alone)
+        set_learning_rate(optimizer, learning_rate_at(step, total, peak, int(total * o.warmup), o.final_fraction))
+        losses.append(_update(task, model, optimizer, batch, step, o.clip))
+        mean = sum(losses[-_RECENT:]) / len(losses[-_RECENT:])
+        on_progress(step, total, f"step {step} of {total}, loss {mean:.3f}")
+        if reason := should_stop():
+            raise TrainingStopped(
+                f"stopped by {reason}: run the same command again, finished trainings are kept", ExitCode.INTERRUPTED
+            )
+    seconds = time.monotonic() - started
+    return Fit(model=model.eval(), losses=losses, seconds=seconds, learning_rate=peak)
+
+
+def _wait_for_head(model: nn.Module, encoder: Encoder, waits: bool) -> None:
+    """Training mode for the whole network, or for its head alone."""
+    model.train()
+    encoder.requires_grad_(not waits)
+    if waits:
+        encoder.eval()  # not even running statistics may move
+
+
+def _update(
+    task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, step: int, clip: float
+) -> float:
+    """One step of the optimiser; returns the loss."""
+    modality, items, scenes = batch
+    device = next(model.parameters()).device
     half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    for step, (modality, batch, scenes) in enumerate(_batches(items, settings, seed, model), 1):
-        model.train()
-        still = settings.frozen or step <= alone
-        encoder.requires_grad_(not still)
-        if still:
-            encoder.eval()  # nothing of it may move, not even running statistics
-        rate = _rate(step, total, settings)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["share"]
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            loss = task.loss(model, scenes, batch, modality)
-        if not math.isfinite(value := float(loss.detach())):
-            raise TrainingStopped(
-                f"the loss is not finite in step {step} of fine-tuning: try a smaller optimizer.learning_rate",
-                ExitCode.DIVERGED,
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], settings.optimizer.clip)
-        optimizer.step()
-        losses.append(value)
-        on_progress(step, total, f"step {step} of {total}, loss {sum(losses[-20:]) / len(losses[-20:]):.3f}")
-        if asked := should_stop():
-            raise TrainingStopped(
-                f"stopped by {asked}: run the same command again, trainings that are done are kept",
-                ExitCode.INTERRUPTED,
-            )
-    return Fit(model=model.eval(), losses=losses, seconds=time.monotonic() - started)
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        loss = task.loss(model, scenes, items, modality)
+    if not math.isfinite(value := float(loss.detach())):
+        raise TrainingStopped(
+            f"the loss is not finite in step {step} of fine-tuning: try a smaller optimizer.learning_rate",
+            ExitCode.DIVERGED,
+        )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], clip)
+    optimizer.step()
+    return value
 
 
-def make_groups(model: nn.Module, settings: FinetuneSettings, pretrained: bool) -> torch.optim.AdamW:
-    """AdamW whose groups carry `share` of the learning rate; no decay for biases and norms.
+def optimizer_for(model: nn.Module, settings: FinetuneSettings, rate: float, pretrained: bool) -> torch.optim.AdamW:
+    """AdamW over the parameters of a network with a head.
 
-    A pre-trained encoder's stage i of n (from 0) has the share `layer_decay ** (n - i)`, its stem that of a stage before the first.
+    Args:
+        model: from `network_for`.
+        settings: weight decay, and `layer_decay` for the encoder.
+        rate: peak learning rate, that of the head.
+        pretrained: the learning rate falls from each block of the encoder to the one below; from scratch it does not.
     """
-    encoder = encoder_of(model)
-    mine = {id(p): name for name, p in encoder.named_parameters()}
-    stages = len(encoder.channels)
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for p in model.parameters():
-        name = mine.get(id(p))
-        share = 1.0 if name is None or not pretrained else settings.optimizer.layer_decay ** (stages - _stage(name))
-        groups.setdefault((share, p.ndim > 1), []).append(p)
-    return torch.optim.AdamW(
-        [
-            {"params": ps, "share": share, "weight_decay": settings.optimizer.weight_decay * decayed}
-            for (share, decayed), ps in groups.items()
-        ],
-        lr=settings.optimizer.learning_rate,
-        betas=(0.9, 0.98),
-    )
+    layers = layers_of(model)
+    top, decay = max(layers.values()), settings.optimizer.layer_decay if pretrained else 1.0
+    groups = parameter_groups(model, settings.optimizer.weight_decay, lambda name: decay ** (top - layers[name]))
+    return torch.optim.AdamW(groups, lr=rate, betas=BETAS)
 
 
-def _stage(name: str) -> int:
-    """Which stage a parameter belongs to; -1 for the stem. `merges.0` leads into stage 1 and is counted with the stage before."""
-    found = _STAGE.search(name)
-    return int(found[1]) if found else -1
+def batches(
+    items: Sequence[Labelled], settings: FinetuneSettings, seed: int, stems: Mapping[str, int]
+) -> Iterator[Batch]:
+    """Modality, volumes and windows of every step; threads prepare them ahead.
 
-
-def _rate(step: int, total: int, settings: FinetuneSettings) -> float:
-    o = settings.optimizer
-    warm = max(1, int(total * o.warmup))
-    if step <= warm:
-        return o.learning_rate * step / warm
-    progress = (step - warm) / max(1, total - warm)
-    return o.learning_rate * (o.final_fraction + (1 - o.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-def choose_device(wanted: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`.
+    Args:
+        items: labelled volumes.
+        settings: windows, batch, number of steps.
+        seed: random seed of the windows.
+        stems: channels that the network takes for each modality.
 
     Raises:
-        SettingsError: if it is not there.
+        SettingsError: if there is no volume.
+        ModelError: if the network has no stem for a modality.
     """
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise SettingsError(
-            "the device cuda was asked for, but torch sees no CUDA device: `wavespark doctor` says why; use cpu, or auto"
-        )
-    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
-
-
-def _batches(
-    items: Sequence[Labelled], settings: FinetuneSettings, seed: int, model: nn.Module
-) -> Iterator[tuple[str, list[Labelled], list[Scene]]]:
-    """Modality, items and windows of every step, made ahead by threads."""
-    of_modality: dict[str, list[Labelled]] = {}
-    for item in items:
-        of_modality.setdefault(item.volume.modality, []).append(item)
-    if not of_modality:
-        raise SettingsError("there is no labelled volume to train on")
-    stems = encoder_of(model).stem_channels
-    for modality, group in of_modality.items():
-        needed = stems.get(modality, stems.get("any"))
-        if needed is None or needed != group[0].volume.channels:
-            raise ModelError(
-                f"the encoder takes {stems}, and the labelled {modality} volumes have {group[0].volume.channels} channel(s): "
-                "prepare them with the recipe of the encoder"
-            )
-    names = sorted(of_modality)
-    changes, size, sides = settings.data.changes(), settings.data.crop, settings.data.sides
-
-    def make(draw: int, item: Labelled) -> Scene:
-        rng = sample_stream(seed, draw)
-        start = place_window(item, size, rng, settings.data.labelled_share)
-        scene = window(item, start, size)
-        return changes.scene(
-            scene,
-            modality=item.volume.modality,
-            spacing=item.volume.spacing,
-            rng=rng,
-            sides=sides,
-            widen=widened(item, start, size),
-        )
-
-    def chosen(step: int) -> tuple[str, list[Labelled]]:
-        rng = stream(seed, purpose="fine-tuning batch", step=step)
-        shares = [len(of_modality[m]) / len(items) for m in names]
-        modality = names[int(rng.choice(len(names), p=shares))]
-        group = of_modality[modality]
-        return modality, [group[int(k)] for k in rng.integers(len(group), size=settings.data.batch)]
-
+    by_modality = _by_modality(items, stems)
+    steps, size = settings.run.steps, settings.data.batch
     waiting: deque[tuple[str, list[Labelled], list[Future[Scene]]]] = deque()
     with ThreadPoolExecutor(settings.data.workers) as pool:
         try:
-            for step in range(settings.run.steps + _AHEAD):
-                if step < settings.run.steps:
-                    modality, batch = chosen(step)
-                    first = step * settings.data.batch
-                    waiting.append(
-                        (modality, batch, [pool.submit(make, first + i, item) for i, item in enumerate(batch)])
-                    )
-                if step >= _AHEAD or step >= settings.run.steps:
-                    if not waiting:
-                        break
-                    modality, batch, made = waiting.popleft()
-                    yield modality, batch, [f.result() for f in made]
+            for step in range(steps + _AHEAD):
+                if step < steps:
+                    modality, chosen = _draw_volumes(by_modality, size, seed, step)
+                    scenes = [
+                        pool.submit(draw_window, item, settings, seed, step * size + i) for i, item in enumerate(chosen)
+                    ]
+                    waiting.append((modality, chosen, scenes))
+                if waiting and step >= min(_AHEAD, steps):
+                    modality, chosen, scenes = waiting.popleft()
+                    yield modality, chosen, [scene.result() for scene in scenes]
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _by_modality(items: Sequence[Labelled], stems: Mapping[str, int]) -> dict[str, list[Labelled]]:
+    groups: dict[str, list[Labelled]] = {}
+    for item in items:
+        groups.setdefault(item.volume.modality, []).append(item)
+    if not groups:
+        raise SettingsError("there is no labelled volume to train on")
+    for modality, group in groups.items():
+        needed = stems.get(modality, stems.get("any"))
+        if needed is None or needed != group[0].volume.channels:
+            raise ModelError(
+                f"the encoder takes {dict(stems)}, and the labelled {modality} volumes have {group[0].volume.channels} channel(s): "
+                "prepare them with the recipe of the encoder"
+            )
+    return groups
+
+
+def _draw_volumes(
+    by_modality: Mapping[str, list[Labelled]], size: int, seed: int, step: int
+) -> tuple[str, list[Labelled]]:
+    rng = stream(seed, purpose="fine-tuning batch", step=step)
+    names = sorted(by_modality)
+    total = sum(map(len, by_modality.values()))
+    modality = names[int(rng.choice(len(names), p=[len(by_modality[m]) / total for m in names]))]
+    group = by_modality[modality]
+    return modality, [group[int(k)] for k in rng.integers(len(group), size=size)]
+
+
+def draw_window(item: Labelled, settings: FinetuneSettings, seed: int, draw: int) -> Scene:
+    """Training window number `draw` of a training: place and augmentation depend on the seed and the number only."""
+    data, rng = settings.data, sample_stream(seed, draw)
+    start = place_window(item, data.crop, rng, data.labelled_share)
+    return data.changes(settings.run.steps).scene(
+        window(item, start, data.crop),
+        modality=item.volume.modality,
+        spacing=item.volume.spacing,
+        rng=rng,
+        sides=data.sides,
+        widen=widened(item, start, data.crop),
+    )

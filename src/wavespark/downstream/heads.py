@@ -1,18 +1,20 @@
-"""What is put on an encoder for a task. B samples, C channels, K classes, L labels, N visible cells, D H W voxels."""
+"""Heads that turn the features of an encoder into the answer of a task. B samples, C channels, K classes, L labels, N visible cells, D H W voxels."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wavespark.models import Encoder, describe, from_description, segmentation_model
+from wavespark.downstream.plain_unet import PlainEncoder, PlainUNet
+from wavespark.models import Encoder, Segmentation, describe, from_description, segmentation_model
+from wavespark.models.segmentation import dense_decoder, take_pretrained
 from wavespark.sparse import VisibleCells
 
 
 class LinearSegmenter(nn.Module):
-    """Every voxel read off the features of all levels by one linear layer: what the features know, with nothing learned beside.
+    """One linear layer from the features of all levels to the classes of a voxel: a measure of the features alone.
 
     The layer is applied at each level and the results are interpolated, which is the same as interpolating the features first.
     """
@@ -30,26 +32,31 @@ class LinearSegmenter(nn.Module):
         levels = self.encoder(crop_BCDHW, modality=modality)
         logits: Tensor | None = None
         for level, layer in zip(reversed(levels), reversed(self.decoder), strict=True):
-            mine = layer(per_token_norm(level))
-            logits = mine if logits is None else mine + _interpolated(logits, mine.shape[2:])
+            finer: Tensor = layer(per_token_norm(level))
+            logits = finer if logits is None else finer + _interpolated(logits, finer.shape[2:])
         if logits is None:
             return crop_BCDHW.new_zeros(0)
         return _interpolated(logits, crop_BCDHW.shape[2:])
 
 
 class LightSegmenter(nn.Module):
-    """A small feature pyramid (Lin et al., CVPR 2017) with a skip from the voxels, for machines without a GPU.
+    """A small feature pyramid (Lin et al., CVPR 2017) with a skip at full resolution, for machines without a GPU.
 
     Levels are projected to one width and added from coarse to fine, with a convolution at each scale; at full resolution a thin convolution joins
-    them with the voxels.
+    them with the voxels, or with the features at stride 1 where the encoder has them.
     """
 
     def __init__(self, encoder: Encoder, classes: int, width: int = 32, thin: int = 8) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projections = nn.ModuleList(nn.Conv3d(c, width, 1) for c in encoder.channels)
-        self.blocks = nn.ModuleList(_block(width, width) for _ in encoder.channels)
-        self.voxels = nn.ModuleDict({name: _block(c, thin) for name, c in encoder.stem_channels.items()})
+        self.has_fine_level = encoder.strides[0] == 1
+        channels = encoder.channels[1:] if self.has_fine_level else encoder.channels
+        self.projections = nn.ModuleList(nn.Conv3d(c, width, 1) for c in channels)
+        self.blocks = nn.ModuleList(_block(width, width) for _ in channels)
+        if self.has_fine_level:
+            self.fine = _block(encoder.channels[0], thin, kernel=1)
+        else:
+            self.voxels = nn.ModuleDict({name: _block(c, thin) for name, c in encoder.stem_channels.items()})
         self.narrow = nn.Conv3d(width, thin, 1)
         self.join = _block(2 * thin, thin)
         self.out = nn.Conv3d(thin, classes, 1)
@@ -57,24 +64,23 @@ class LightSegmenter(nn.Module):
     def forward(self, crop_BCDHW: Tensor, modality: str | None = None) -> Tensor:
         """Logits [B, K, D, H, W]."""
         name = self.encoder.modality_of(crop_BCDHW, modality)
-        x: Tensor | None = None
         levels = self.encoder(crop_BCDHW, modality=name)
+        fine = self.fine(levels.pop(0)) if self.has_fine_level else self.voxels[name](crop_BCDHW)
+        x: Tensor | None = None
         for level, project, block in zip(
             reversed(levels), reversed(self.projections), reversed(self.blocks), strict=True
         ):
-            mine = project(per_token_norm(level))
-            x = block(mine if x is None else mine + _interpolated(x, mine.shape[2:]))
-        fine = self.voxels[name](crop_BCDHW)
+            projected = project(per_token_norm(level))
+            x = block(projected if x is None else projected + _interpolated(x, projected.shape[2:]))
         coarse = fine if x is None else _interpolated(self.narrow(x), crop_BCDHW.shape[2:])
         logits: Tensor = self.out(self.join(torch.cat((fine, coarse), 1)))
         return logits
 
 
-def _block(channels: int, width: int) -> nn.Sequential:
-    """3^3 convolution, norm of each sample's channels in groups, activation."""
-    return nn.Sequential(
-        nn.Conv3d(channels, width, 3, padding=1, bias=False), nn.GroupNorm(min(8, width), width), nn.LeakyReLU(0.01)
-    )
+def _block(channels: int, width: int, kernel: int = 3) -> nn.Sequential:
+    """Convolution, norm of each sample's channels in groups, activation."""
+    convolution = nn.Conv3d(channels, width, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(convolution, nn.GroupNorm(min(8, width), width), nn.LeakyReLU(0.01))
 
 
 def per_token_norm(level_BCDHW: Tensor) -> Tensor:
@@ -88,10 +94,45 @@ def _interpolated(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def dense_head(encoder: Encoder, classes: int, decoder: str) -> nn.Module:
-    """An encoder with a `full`, `light` or `linear` decoder: `forward(crop, modality) -> logits [B, K, D, H, W]`, `.encoder`."""
+    """Put a `full`, `light` or `linear` decoder on an encoder; a plain encoder gets the expanding path of its U-Net.
+
+    Returns:
+        A module with `.encoder` and `forward(crop, modality) -> logits [B, K, D, H, W]`.
+    """
+    if isinstance(encoder, PlainEncoder):
+        return PlainUNet(encoder, classes)
     if decoder == "linear":
         return LinearSegmenter(encoder, classes)
     return LightSegmenter(encoder, classes) if decoder == "light" else segmentation_model(encoder, classes)
+
+
+def transferable(encoder: Encoder) -> int:
+    """Number of weight tensors of a decoder that was pre-trained with the encoder and that its segmentation decoder takes."""
+    return len(take_pretrained(dense_decoder(encoder, 1), encoder.pretrained_decoder))
+
+
+def set_class_prior(model: nn.Module, prior: Sequence[float]) -> None:
+    """Set the bias of the last layer of a dense network to the logarithm of the class frequencies, so that it begins with their softmax.
+
+    Args:
+        model: from `dense_head`.
+        prior: frequency of each class; frequencies below 1e-4 count as 1e-4.
+    """
+    bias = torch.tensor(prior).clamp(min=1e-4).log()
+    with torch.no_grad():
+        for layer in _last_layers(model):
+            layer.bias.copy_(bias)
+
+
+def _last_layers(model: nn.Module) -> list[nn.Conv3d]:
+    if isinstance(model, LinearSegmenter):
+        layers: Any = [model.decoder[0]]
+    elif isinstance(model, Segmentation):
+        decoder: Any = model.decoder
+        layers = list(decoder.seg_layers) if hasattr(decoder, "seg_layers") else [decoder.out]
+    else:
+        layers = [model.out]
+    return cast(list[nn.Conv3d], layers)
 
 
 class CellClassifier(nn.Module):
@@ -114,7 +155,7 @@ class CellClassifier(nn.Module):
     def cells(
         self, crop_BCDHW: Tensor, visible_BDHW: Tensor, modality: str | None = None
     ) -> tuple[VisibleCells, Tensor]:
-        """The coarsest level (for its layout), and what is known of each visible cell, [N, width]."""
+        """The coarsest level (for its layout), and mixed features [N, width] of each visible cell."""
         levels = self.encoder(crop_BCDHW, visible_BDHW, modality=modality)
         known = [F.layer_norm(m, m.shape[-1:]) for m in (level.features.mean((1, 2, 3)) for level in levels)]
         return levels[-1], self.mix(torch.cat(known, 1))
@@ -152,7 +193,7 @@ def untrained(encoder: Encoder, seed: int) -> Encoder:
 
 
 def copied(encoder: Encoder) -> Encoder:
-    """The same network with the same weights, to be trained without touching the given one."""
+    """A copy of the network, to be trained without touching the given one."""
     twin = from_description(describe(encoder), device="cpu")
     twin.load_state_dict(encoder.state_dict())
     twin.pretrained_decoder = encoder.pretrained_decoder

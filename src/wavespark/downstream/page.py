@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from wavespark.downstream.verdict import verdict
 from wavespark.pages.chart import Curve, chart
 from wavespark.pages.markup import Html, join, table, tag
 from wavespark.pages.page import page
@@ -29,34 +30,13 @@ def study_page(results: Mapping[str, Any]) -> Html:
     )
     sections = [
         ("Figures", join(label_chart(results["table"], main), _table(results["table"], names, "Figures of every arm"))),
-        ("Pre-trained minus scratch, on the same patients", _gains(results, names)),
+        ("Pre-trained minus scratch, on the same patients", _gains(results["gains"], names)),
+        ("Pre-trained minus plain U-Net, on the same patients", _gains(results.get("plain_gains", ()), names)),
+        ("Learning rates", _rates(results.get("trainings", ()))),
         ("What was held equal", tag("p", conditions(results))),
     ]
     parts = [tag("section", tag("h2", words), content) for words, content in sections if content]
     return page(f"{title}: wavespark fine-tuning report", header, tag("main", *parts))
-
-
-def verdict(results: Mapping[str, Any]) -> str:
-    """One sentence for each number of labels: did pre-training pay, on this test set?"""
-    if not results["gains"]:
-        return "No scratch control was trained, so nothing is said about what pre-training gave."
-    parts = []
-    for row in results["gains"]:
-        found = row["figures"].get(results["main"])
-        if found is None or found["value"] is None:
-            parts.append(f"{row['labels']} label(s): not computable")
-            continue
-        if found["low"] is None:
-            said = "no interval, too few test patients"
-        elif found["low"] > 0:
-            said = "better than scratch"
-        elif found["high"] < 0:
-            said = "worse than scratch"
-        else:
-            said = "no difference shown"
-        spread = "" if found["low"] is None else f" [{found['low']:+.3f}, {found['high']:+.3f}]"
-        parts.append(f"{row['labels']} label(s): {found['value']:+.3f}{spread}, {said}")
-    return f"Pre-trained minus scratch, {results['main']}: " + "; ".join(parts) + "."
 
 
 def conditions(results: Mapping[str, Any]) -> str:
@@ -74,11 +54,38 @@ def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], caption: str
     return table(("Arm", "Labels", *names), cells, caption=caption, numeric=True)
 
 
-def _gains(results: Mapping[str, Any], names: Sequence[str]) -> Html | None:
-    if not results["gains"]:
+def _gains(gains: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Html | None:
+    if not gains:
         return None
-    rows = [{"arm": "difference", **row} for row in results["gains"]]
+    rows = [{"arm": "difference", **row} for row in gains]
     return _table(rows, names, "Difference of the two arms")
+
+
+def _rates(trainings: Sequence[Mapping[str, Any]]) -> Html | None:
+    """Learning rate and time of every training; with tuning also the score of each candidate."""
+    if not trainings:
+        return None
+    cells = [
+        (
+            t["arm"],
+            t["labels"],
+            t["seed"],
+            f"{t['learning_rate']:.1e}",
+            f"{t['seconds']:.0f}",
+            _candidates(t.get("tuning")),
+        )
+        for t in trainings
+    ]
+    header = ("Arm", "Labels", "Seed", "Learning rate", "Seconds", "Candidates: score in cross-validation")
+    return table(header, cells, caption="Learning rates of all trainings", numeric=True)
+
+
+def _candidates(tuning: Mapping[str, Any] | None) -> str:
+    if not tuning:
+        return "default"
+    pairs = zip(tuning["rates"], tuning["scores"], strict=True)
+    text = ", ".join(f"{rate:.1e}: {'diverged' if score is None else f'{score:.3f}'}" for rate, score in pairs)
+    return f"{text} ({tuning['validated_on']})"
 
 
 def _figure(figure: Mapping[str, Any] | None) -> object:

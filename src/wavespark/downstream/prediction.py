@@ -1,7 +1,8 @@
 """A fine-tuned model applied to a store: segmentations and points in the geometry of the sources, probabilities as a table.
 
 FOLDER holds `predictions.json` (what was predicted, by which task), and for segmentation `ID.nii.gz` on the source's own grid, for detection
-`points.csv` (RAS mm), for classification `probabilities.csv`. Files are called by the store's ids: names of sources can identify a patient.
+`points.csv` (RAS mm), for classification `probabilities.csv`, for regression `estimates.csv`. Files are called by the store's ids: names of sources
+can identify a patient.
 Headers are written fresh.
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 from wavespark.downstream.classify import Classify
 from wavespark.downstream.detect import Detect, Finds
 from wavespark.downstream.heads import encoder_of
+from wavespark.downstream.regress import Regress
 from wavespark.downstream.saving import TaskModel
 from wavespark.errors import ExitCode, SettingsError, TrainingStopped
 from wavespark.files import write_file, writing
@@ -26,7 +28,7 @@ from wavespark.prepare import Store, StoredVolume
 from wavespark.prepare.labels import resample_labels
 from wavespark.progress import OnProgress, ShouldStop, ignore_progress, never_stop
 
-INDEX, POINTS, PROBABILITIES = "predictions.json", "points.csv", "probabilities.csv"
+INDEX, POINTS, PROBABILITIES, ESTIMATES = "predictions.json", "points.csv", "probabilities.csv", "estimates.csv"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +91,8 @@ def _one(found: TaskModel, volume: StoredVolume, output: Path) -> dict[str, Any]
     result = found.task.predict(found.model, volume)
     if isinstance(found.task, Classify):
         return {"probabilities": [round(float(p), 6) for p in result]}
+    if isinstance(found.task, Regress):
+        return {"estimate": round(result, 6)}
     if isinstance(found.task, Detect):
         return {"points": source_points(result, volume)}
     name = f"{volume.id}.nii.gz"
@@ -125,6 +129,9 @@ def _tables(found: TaskModel, rows: list[dict[str, Any]], output: Path) -> tuple
         lines = [[row["id"], *row["probabilities"]] for row in rows]
         write_file(output / PROBABILITIES, as_csv(["id", *found.task.names], lines))
         return (PROBABILITIES,)
+    if isinstance(found.task, Regress):
+        write_file(output / ESTIMATES, as_csv(["id", found.task.name], [[row["id"], row["estimate"]] for row in rows]))
+        return (ESTIMATES,)
     if isinstance(found.task, Detect):
         lines = [[row["id"], *p["xyz_mm"], *p["ijk"], p["score"]] for row in rows for p in row["points"]]
         write_file(output / POINTS, as_csv(["id", "x", "y", "z", "i", "j", "k", "score"], lines))

@@ -14,9 +14,11 @@ from wavespark.checkpoints.format import MANIFEST, manifest, read_checked
 from wavespark.config.downstream import FinetuneSettings
 from wavespark.downstream.classify import Classify
 from wavespark.downstream.detect import Detect
-from wavespark.downstream.fitting import Task, choose_device
+from wavespark.downstream.fitting import Task
 from wavespark.downstream.heads import encoder_of
+from wavespark.downstream.regress import Regress
 from wavespark.downstream.segment import Segment
+from wavespark.engine.machine.device import choose_device
 from wavespark.errors import CheckpointError
 from wavespark.files import write_folder, writing
 from wavespark.models import describe, from_description
@@ -108,11 +110,15 @@ def make_task(description: Mapping[str, Any], settings: FinetuneSettings) -> Tas
     """
     kind = description["kind"]
     if kind == "segment":
-        return Segment(classes=int(description["classes"]), settings=settings)
+        names = tuple(map(str, description.get("names", ())))
+        return Segment(classes=int(description["classes"]), settings=settings, names=names)
     if kind == "detect":
         return Detect(
             settings=settings, sigma_mm=float(description["sigma_mm"]), apart_mm=float(description["apart_mm"])
         )
+    if kind == "regress":
+        mean, deviation = float(description["mean"]), float(description["deviation"])
+        return Regress(name=str(description["name"]), mean=mean, deviation=deviation, settings=settings)
     if kind == "classify":
         names, prior = tuple(map(str, description["names"])), tuple(map(float, description["prior"]))
         if len(names) != len(prior) or not names:
