@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from downstream.labelled import Small, fresh_encoder, small_finetuning
+from wavespark.cli.finetune import class_names
 from wavespark.config.downstream import STRONG_FROM, finetune_settings
 from wavespark.downstream import Detect, Plan, Segment, fit, read_labels, run_study
 from wavespark.downstream.arms import (
-    FROZEN_RATE,
+    LINEAR_RATE,
     PLAIN,
     PRETRAINED,
     RATES,
@@ -98,8 +99,9 @@ def test_a_learning_rate_is_that_of_the_settings_or_the_default_of_task_and_fami
         assert tuple(peak_rate(kind, settings, e) for e in (wave, conv, plain)) == rates
     given = finetune_settings(["optimizer.learning_rate=1e-4", "optimizer.plain_learning_rate=2e-4"], frozen=True)
     assert [peak_rate("segment", given, e) for e in (wave, conv, plain)] == [1e-4, 1e-4, 2e-4]
-    frozen = finetune_settings(frozen=True)
-    assert peak_rate("segment", frozen, wave) == FROZEN_RATE
+    frozen = finetune_settings(**default_settings(wave, frozen=True))  # type: ignore[arg-type]
+    assert peak_rate("segment", frozen, wave) == LINEAR_RATE
+    assert peak_rate("classify", frozen, wave) == RATES["classify"][0]
     assert peak_rate("segment", frozen, plain) == RATES["segment"][2]
 
 
@@ -325,6 +327,13 @@ def test_a_decoder_that_was_pretrained_is_taken_over_by_default_and_the_log_says
     said.clear()
     run_study(light, encoder, train, test, Plan(control=False), tmp_path / "light", log=said.append)
     assert any("decoder=light leaves out" in s for s in said)
+
+
+def test_names_of_classes_are_read_from_words() -> None:
+    assert class_names("1=CSF, 2=grey matter") == {1: "CSF", 2: "grey matter"}
+    for text in ("CSF", "0=background", "1=", "1=a,1=b", "1=a,2=a", ""):
+        with pytest.raises(SettingsError, match="--classes"):
+            class_names(text)
 
 
 def test_names_of_classes_must_name_what_is_there(items: list[Labelled]) -> None:

@@ -31,7 +31,7 @@ def tuned(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("tuned") / "run"
     code = call(
         "finetune", "segment", str(small.encoder), *WORDS, "run.steps=30", "optimizer.learning_rate=1e-2", "--store", str(small.store.path),
-        "--labels", str(small.labels), "--output", str(output), "--no-control",
+        "--labels", str(small.labels), "--output", str(output), "--no-control", "--no-plain",
     )  # fmt: skip
     assert code == 0
     return output
@@ -138,6 +138,34 @@ def test_a_bundle_of_a_fine_tuned_model_runs_with_monais_sliding_window(tuned: P
         ours = sliding_window(voxels[0], (16, 16, 16), model, overlap=0.5, batch=1)
     assert (ours - theirs).abs().max() < 1e-4
     assert call("export", str(tuned), "--format", "nnunet", "--output", str(tmp_path / "x")) == 1
+
+
+def test_three_arms_are_named_in_the_table_and_the_classes_by_their_names(
+    small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--store", str(small.store.path), "--labels", str(small.labels), "--output", str(tmp_path / "run"))
+    settings = (*WORDS, "run.steps=1")
+    assert call("finetune", "segment", str(small.encoder), *settings, *words, "--classes", "1=bright,2=brighter") == 0
+    out, err = capsys.readouterr()
+    assert "Dice bright" in out and "Dice brighter" in out and "dice_1" not in out
+    for arm in ("pre-trained", "scratch", "plain", "minus scratch", "minus plain"):
+        assert any(line.split("  ")[1].strip() == arm for line in out.splitlines() if line.startswith("  ")), arm
+    assert "learning rates: pre-trained" in err
+    capsys.readouterr()
+    assert call("finetune", "segment", str(small.encoder), *settings, *words, "--classes", "1:bright") == 2
+    assert "is not NUMBER=NAME" in capsys.readouterr().err
+
+
+def test_a_number_is_learned_and_compared_with_the_mean(
+    small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--store", str(small.store.path), "--labels", str(small.labels), "--column", "Left A")
+    settings = (*WORDS, "run.steps=1")
+    assert call("finetune", "regress", str(small.encoder), *settings, *words, "--output", str(tmp_path / "run")) == 0
+    out = capsys.readouterr().out
+    assert "mae" in out and "mae_of_mean" in out and "minus plain" in out
+    assert call("finetune", "regress", str(small.encoder), *settings, *words[:-1], "kind") == 2
+    assert "must hold a finite number or nothing" in capsys.readouterr().err
 
 
 def test_points_are_found_in_millimetres_of_the_patient(

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from wavespark.cli.checks import require_encoder, require_file, require_settings
-from wavespark.cli.console import emit_json, note, printable, progress, say
+from wavespark.cli.console import emit_json, note, progress, say
 from wavespark.cli.probe import remarks
 from wavespark.cli.signals import stop_requests
 from wavespark.errors import SettingsError
+from wavespark.text import printable
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -6,7 +6,7 @@ from typing import Any
 from wavespark.config.downstream import FinetuneSettings
 from wavespark.downstream.heads import copied, untrained
 from wavespark.downstream.plain_unet import PlainEncoder, plain_encoder
-from wavespark.models import Encoder, WaveFormer
+from wavespark.models import Encoder, SeedWaveFormer, WaveFormer
 
 PRETRAINED, SCRATCH, PLAIN = "pre-trained", "scratch", "plain"
 
@@ -20,8 +20,11 @@ RATES: Mapping[str, tuple[float, float, float]] = {
 }
 """Task -> peak learning rate for each of `FAMILIES`; how they were measured stands in docs/LEDGER.md."""
 
-FROZEN_RATE = 2e-2
-"""Peak learning rate of a head on a frozen encoder."""
+DENSE = frozenset({"segment", "detect"})
+"""Tasks with a decoder to voxels."""
+
+LINEAR_RATE = 2e-2
+"""Peak learning rate of a linear decoder on a frozen encoder."""
 
 
 def starting_encoder(arm: str, encoder: Encoder, seed: int) -> Encoder:
@@ -43,7 +46,7 @@ def family(encoder: Encoder) -> str:
     """One of `FAMILIES`."""
     if isinstance(encoder, PlainEncoder):
         return "plain"
-    return "waveformer" if isinstance(encoder, WaveFormer) else "convolutional"
+    return "waveformer" if isinstance(encoder, WaveFormer | SeedWaveFormer) else "convolutional"
 
 
 def peak_rate(kind: str, settings: FinetuneSettings, encoder: Encoder) -> float:
@@ -58,7 +61,9 @@ def peak_rate(kind: str, settings: FinetuneSettings, encoder: Encoder) -> float:
     chosen = settings.optimizer.plain_learning_rate if name == "plain" else settings.optimizer.learning_rate
     if chosen != "auto":
         return chosen
-    return FROZEN_RATE if settings.frozen and name != "plain" else RATES[kind][FAMILIES.index(name)]
+    if settings.frozen and settings.decoder == "linear" and kind in DENSE and name != "plain":
+        return LINEAR_RATE
+    return RATES[kind][FAMILIES.index(name)]
 
 
 def default_settings(encoder: Encoder, frozen: bool = False) -> dict[str, Any]:

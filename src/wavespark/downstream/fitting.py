@@ -115,7 +115,6 @@ def fit(
     model = network_for(task, encoder, seed).to(device)
     task.start(model, items)
     frozen = settings.frozen and not isinstance(encoder, PlainEncoder)
-    encoder.requires_grad_(not frozen)
     peak = peak_rate(task.kind, settings, encoder) if rate is None else rate
     optimizer = optimizer_for(model, settings, peak, pretrained)
     o, total = settings.optimizer, settings.run.steps

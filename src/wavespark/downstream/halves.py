@@ -26,6 +26,8 @@ class Part:
     size: Triple
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # copying asks for them before there is a `whole`
+            raise AttributeError(name)
         return getattr(self.whole, name)
 
     def read(self, start: Sequence[int] | None = None, size: Sequence[int] | None = None) -> np.ndarray:

@@ -6,7 +6,7 @@ RUN holds `study.json` (what is compared), `parts/ARM-LABELS-SEED.json` (one tra
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from wavespark.downstream.tuning import trainings_of_tuning, tune
 from wavespark.errors import SettingsError
 from wavespark.files import write_file, writing
 from wavespark.models import Encoder
-from wavespark.progress import OnProgress, ShouldStop, ignore_progress, never_stop
+from wavespark.progress import Log, OnProgress, ShouldStop, ignore_log, ignore_progress, never_stop
 from wavespark.randomness import stream
 
 Part = dict[str, Any]
@@ -181,7 +181,7 @@ def run_study(
     run: Path,
     *,
     on_progress: OnProgress = ignore_progress,
-    log: Callable[[str], None] = lambda text: None,
+    log: Log = ignore_log,
     should_stop: ShouldStop = never_stop,
 ) -> dict[str, Any]:
     """Train and test every arm; write and return the results.
