@@ -126,8 +126,8 @@ def train(job: Job) -> dict[str, Any]:
 def run(settings: PretrainSettings, store: Store, steps: int, until: float | None) -> SparK:
     """The model after so many updates, or when the time is up."""
     model = build_model(settings, stems_of(store)).train()
-    masking = settings.masking(model.encoder.cell)
-    objective = Objective(settings, model, masking)
+    plan = settings.mask_plan(model.encoder.cell)
+    objective = Objective(settings, model, plan)
     optimizer = make_optimizer(objective, settings.optimizer)
     split = split_store(store, settings.box, settings.data.held_out_fraction, 0)
     crops = training_crops(settings, store, split)
@@ -135,7 +135,7 @@ def run(settings: PretrainSettings, store: Store, steps: int, until: float | Non
         store,
         split,
         settings.model_copy(update={"run": settings.run.model_copy(update={"held_out_crops": 3})}),
-        masking,
+        plan,
     )
     for step in range(1, steps + 1):
         if (
@@ -162,7 +162,7 @@ def measure(model: SparK, store: Store) -> dict[str, float]:
     """The three measures, on the same crops for every method and seed."""
     settings = settings_of("reconstruction", 0)
     split = split_store(store, settings.box, settings.data.held_out_fraction, 0)
-    line, _ = HeldOut.of(store, split, settings, settings.masking(model.encoder.cell)).measure(model, 0)
+    line, _ = HeldOut.of(store, split, settings, settings.mask_plan(model.encoder.cell)).measure(model, 0)
     features, position, contrast, patients = [], [], [], []
     for region in split.held_out:
         volume = store[region.volume]

@@ -32,7 +32,7 @@ import subprocess, sys
 from importlib.resources import files
 import wavespark
 root = files("wavespark")
-for name in ("py.typed", "recipes/head-1mm.toml", "pages/page.css", "report/viewer.js", "report/niivue/LICENSE", "report/niivue/niivue-0.69.0.umd.js.gz"):
+for name in ("py.typed", "recipes/head-1mm.toml", "configs/tiny-cpu.toml", "pages/page.css", "report/viewer.js", "report/niivue/LICENSE", "report/niivue/niivue-0.69.0.umd.js.gz"):
     assert root.joinpath(name).is_file(), name
 subprocess.run([sys.executable, "-m", "wavespark", "--help"], check=True, stdout=subprocess.DEVNULL)
 print("Python", sys.version.split()[0], "wavespark", wavespark.__version__, "from", sys.prefix.rsplit("-", 1)[-1])

@@ -8,12 +8,14 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,9 +85,9 @@ def settings() -> str:
 def _tables(model: Any, prefix: str = "") -> Iterator[str]:
     rows, inner = [], []
     said = _attribute_docs(model)
-    for name, field in model.model_fields.items():
+    for name, field in _fields(model).items():
         kind = field.annotation
-        if inspect.isclass(kind) and hasattr(kind, "model_fields"):
+        if inspect.isclass(kind) and (hasattr(kind, "model_fields") or is_dataclass(kind)):
             inner.append((kind, f"{prefix}{name}."))
             continue
         default = "required" if field.is_required() else f"`{_short(field.get_default(call_default_factory=True))}`"
@@ -97,6 +99,13 @@ def _tables(model: Any, prefix: str = "") -> Iterator[str]:
         if kind.__doc__:  # its own; inspect.getdoc would also find that of the class it extends
             yield inspect.cleandoc(kind.__doc__).splitlines()[0]
         yield from _tables(kind, name)
+
+
+def _fields(model: Any) -> dict[str, Any]:
+    """Return the fields of a settings class; those of a dataclass in the form that pydantic's have."""
+    if hasattr(model, "model_fields"):
+        return dict(model.model_fields)
+    return {f.name: FieldInfo(annotation=f.type, default=f.default) for f in fields(model)}
 
 
 def _kind(field: Any) -> str:
@@ -128,16 +137,18 @@ def _attribute_docs(model: Any) -> dict[str, str]:
 
 
 def recipes() -> str:
-    """Every recipe that comes with the package."""
+    """Write the page of the preparation recipes and training configurations that come with the package."""
     parts = [
-        "# Recipes",
-        "These come with the package; name one, or copy it into a TOML file of your own and change it.",
+        "# Recipes and configurations",
+        "They come with the package. Name one, or write a TOML file of your own; a training configuration may begin with "
+        '`extends = "NAME"` and then holds its changes only.',
     ]
-    for path in sorted(
-        (p for p in resources("wavespark").joinpath("recipes").iterdir() if p.name.endswith(".toml")),
-        key=lambda p: p.name,
-    ):
-        parts += [f"## {path.name.removesuffix('.toml')}", f"```toml\n{path.read_text(encoding='utf-8').strip()}\n```"]
+    for title, folder in (("Preparation recipes", "recipes"), ("Training configurations", "configs")):
+        parts.append(f"## {title}")
+        files = (p for p in resources("wavespark").joinpath(folder).iterdir() if p.name.endswith(".toml"))
+        for path in sorted(files, key=lambda p: p.name):
+            text = path.read_text(encoding="utf-8").strip()
+            parts += [f"### {path.name.removesuffix('.toml')}", f"```toml\n{text}\n```"]
     return "\n\n".join(parts) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,6 +27,8 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             keys += known_keys(kind, f"{prefix}{name}.")
+        elif is_dataclass(kind):
+            keys += [f"{prefix}{name}.{f.name}" for f in fields(kind)]
         else:
             keys.append(prefix + name)
     return keys
@@ -44,7 +47,7 @@ def build(model: type[S], document: Mapping[str, Any], origin: str) -> S:
         sentences = []
         for problem in error.errors(include_url=False, include_input=False, include_context=False):
             key = ".".join(str(part) for part in problem["loc"])
-            if problem["type"] == "extra_forbidden":
+            if problem["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
                 sentences.append(f"unknown setting {key!r}{did_you_mean(key, known, cutoff=0.0)}")
             else:
                 sentences.append(f"{key or 'settings'}: {problem['msg'].removeprefix('Value error, ')}")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wavespark
-from wavespark.config import PretrainSettings, load_pretraining, pretraining_recipes, to_toml
+from wavespark.config import PretrainSettings, load_pretraining, to_toml, training_configs
 from wavespark.config.downstream import FinetuneSettings
 from wavespark.errors import SettingsError
 from wavespark.prepare import Recipe
@@ -27,12 +27,12 @@ def written(tmp_path, text):
     return path
 
 
-@pytest.mark.parametrize("name", pretraining_recipes())
+@pytest.mark.parametrize("name", training_configs())
 def test_every_recipe_that_comes_with_the_package_loads(name):
     loaded = load_pretraining(name)
     assert load_pretraining(f"{name}.toml") == loaded
-    assert load_pretraining(SOURCE / "recipes" / f"{name}.toml") == loaded
-    assert "tiny-cpu" in pretraining_recipes()
+    assert load_pretraining(SOURCE / "configs" / f"{name}.toml") == loaded
+    assert "tiny-cpu" in training_configs()
 
 
 @pytest.mark.parametrize("kind", [PretrainSettings, FinetuneSettings, Recipe])
@@ -103,6 +103,12 @@ def test_all_mistakes_are_told_at_once(tmp_path):
         "decoder.widths=[102, 50]",
         "decoder.depths=[1]",
         "decoder.depths=[-1, 1]",
+        "decoder.mlp_ratio=0",
+        "decoder.densify_kernel=2",
+        "decoder.kind=heavy",
+        "data.augmentation.flip=1.1",
+        "data.augmentation.elastic_mm=9",
+        "data.augmentation=strong",
         "decoder.widths=[64, 32, 16, 8]",
         "decoder.heads=[0, 2]",
         "model.name=waveformer_tny",
@@ -153,6 +159,49 @@ def test_a_recipe_that_is_not_there_is_refused_with_those_that_are(tmp_path):
             load_pretraining(name)
 
 
+def test_a_file_may_extend_a_configuration_or_another_file_and_changes_only_what_it_names(tmp_path):
+    (tmp_path / "base.toml").write_text('extends = "tiny-cpu"\n[run]\nsteps = 9\n[data.augmentation]\nzoom = 0.1\n')
+    path = written(tmp_path, 'extends = "base.toml"\n[run]\nseed = 5\n[data.augmentation]\ngamma = 0.2\n')
+    words = ["run.steps=9", "run.seed=5", "data.augmentation.zoom=0.1", "data.augmentation.gamma=0.2"]
+    assert load_pretraining(path) == load_pretraining("tiny-cpu", words)
+    assert load_pretraining(path, ["run.steps=3"]).run.steps == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('extends = "recipe.toml"', "cannot extend itself"),
+        ('extends = "tiny-cpv"', "tiny-cpu"),
+        ("extends = 3", "takes the name"),
+        ('extends = ["tiny-cpu"]', "takes the name"),
+    ],
+)
+def test_a_file_that_extends_nothing_that_can_be_read_is_refused(tmp_path, text, reason):
+    with pytest.raises(SettingsError, match=reason):
+        load_pretraining(written(tmp_path, text + "\n"))
+
+
+EARLIER = {"intensity_scale": "scale", "intensity_shift": "shift", "augment_share": "share", "flip": "flip"}
+
+
+@pytest.mark.parametrize(("earlier", "now"), EARLIER.items())
+def test_augmentation_keys_of_earlier_files_still_mean_the_same(tmp_path, earlier, now):
+    expected = load_pretraining("tiny-cpu", [f"data.augmentation.{now}=0.25", "data.augmentation.zoom=0.2"])
+    assert getattr(expected.data.augmentation, now) == 0.25
+    assert load_pretraining("tiny-cpu", [f"data.{earlier}=0.25", "data.augmentation.zoom=0.2"]) == expected
+    with pytest.raises(SettingsError, match="earlier name"):
+        load_pretraining("tiny-cpu", [f"data.{earlier}=0.25", f"data.augmentation.{now}=0.5"])
+
+
+@pytest.mark.parametrize(
+    ("word", "nearest"),
+    [("data.augmentation.flop=0.5", "data.augmentation.flip"), ("decoder.widhts=[32]", "decoder.widths")],
+)
+def test_an_unknown_key_of_a_component_is_refused_with_the_nearest_known_one(word, nearest):
+    with pytest.raises(SettingsError, match=f"did you mean '{nearest}'"):
+        load_pretraining("tiny-cpu", [word])
+
+
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=6)
 FLAT = st.one_of(st.booleans(), st.integers(-(2**62), 2**62), st.floats(allow_nan=False, allow_infinity=False), TEXT)
 VALUES = st.one_of(FLAT, st.lists(FLAT, max_size=3), st.dictionaries(TEXT, FLAT, max_size=3))
@@ -198,23 +247,23 @@ def test_each_key_changes_what_is_run_or_how():
     """The same, by effect: a key's value reaches the value that is built from it."""
     base = load_pretraining("tiny-cpu")
     for word, built in (
-        ("data.flip=0.25", lambda s: s.data.augmentation().flip),
-        ("data.intensity_scale=0.25", lambda s: s.data.augmentation().scale),
-        ("data.intensity_shift=0.25", lambda s: s.data.augmentation().shift),
-        ("data.noise=0.25", lambda s: s.data.augmentation().noise),
-        ("data.rotation_degrees=25", lambda s: s.data.augmentation().rotation_degrees),
-        ("data.zoom=0.25", lambda s: s.data.augmentation().zoom),
-        ("data.elastic_mm=2.5", lambda s: s.data.augmentation().elastic_mm),
-        ("data.low_resolution_mm=2.5", lambda s: s.data.augmentation().low_resolution_mm),
-        ("data.bias_field=0.25", lambda s: s.data.augmentation().bias_field),
-        ("data.gamma=0.25", lambda s: s.data.augmentation().gamma),
-        ("data.augment_share=0.25", lambda s: s.data.augmentation().share),
+        ("data.augmentation.flip=0.25", lambda s: s.data.augmentation.flip),
+        ("data.augmentation.scale=0.25", lambda s: s.data.augmentation.scale),
+        ("data.augmentation.shift=0.25", lambda s: s.data.augmentation.shift),
+        ("data.augmentation.noise=0.25", lambda s: s.data.augmentation.noise),
+        ("data.augmentation.rotation_degrees=25", lambda s: s.data.augmentation.rotation_degrees),
+        ("data.augmentation.zoom=0.25", lambda s: s.data.augmentation.zoom),
+        ("data.augmentation.elastic_mm=2.5", lambda s: s.data.augmentation.elastic_mm),
+        ("data.augmentation.low_resolution_mm=2.5", lambda s: s.data.augmentation.low_resolution_mm),
+        ("data.augmentation.bias_field=0.25", lambda s: s.data.augmentation.bias_field),
+        ("data.augmentation.gamma=0.25", lambda s: s.data.augmentation.gamma),
+        ("data.augmentation.share=0.25", lambda s: s.data.augmentation.share),
         ("mask.ratio=0.25", lambda s: s.masking((8, 8, 8)).ratio),
         ("mask.block=2", lambda s: s.masking((8, 8, 8)).block),
         ("data.crop=[32, 64, 64]", lambda s: s.masking((8, 8, 8)).grid),
         ("model.drop_path=0.25", lambda s: s.encoder({"MR": 1}).settings.drop_path),
         ("model.name=waveformer_small", lambda s: s.encoder({"MR": 1}).channels),
-        ("decoder.widths=[64, 32]", lambda s: s.decoder.settings().widths),
-        ("decoder.mlp_ratio=3", lambda s: s.decoder.settings().mlp_ratio),
+        ("decoder.widths=[64, 32]", lambda s: s.decoder.widths),
+        ("decoder.mlp_ratio=3", lambda s: s.decoder.mlp_ratio),
     ):
         assert built(load_pretraining("tiny-cpu", [word])) != built(base), word

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.small import make_store
-from wavespark.config import load_pretraining, pretraining_recipes, to_toml
+from wavespark.config import load_pretraining, to_toml, training_configs
 from wavespark.engine import load_encoder, pretrain
 from wavespark.files import read_lines
 
@@ -20,6 +20,7 @@ TINY = {
     "spark-random": ("data.batch=2",),
     "mim": ("data.batch=2", "data.crop=[24, 16, 16]", "objective.second_view_cells=[1, 1, 1]"),
     "hard-cells": ("data.batch=2",),
+    "head-24gb": ("data.batch=2", "run.keep_every=0"),
 }
 WORDS = (
     "data.crop=[32, 32, 32]",
@@ -39,10 +40,10 @@ def store(tmp_path_factory):
 
 
 def test_the_recipes_are_those_that_the_contract_names():
-    assert set(pretraining_recipes()) >= set(TINY)
+    assert set(training_configs()) >= set(TINY)
 
 
-@pytest.mark.parametrize("name", pretraining_recipes())
+@pytest.mark.parametrize("name", training_configs())
 def test_a_recipe_survives_being_written_and_read(name):
     settings = load_pretraining(name)
     assert type(settings).model_validate(tomllib.loads(to_toml(settings.model_dump()))) == settings
@@ -62,7 +63,7 @@ def test_a_baseline_is_tiny_cpu_but_for_what_makes_it_a_baseline(name, words):
 
 
 FAST = ("tiny-cpu", "seed-2025-10", "dense-mae", "spark-random", "mim", "hard-cells")
-EACH = [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in pretraining_recipes()]
+EACH = [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in training_configs()]
 
 
 @pytest.mark.parametrize("name", EACH)

@@ -15,7 +15,7 @@ from wavespark.checkpoints import checkpoint_folders, read_checkpoint
 from wavespark.engine import pretrain
 from wavespark.engine.machine.distributed import Ranks
 from wavespark.engine.run.building import training_crops
-from wavespark.engine.run.training import Training
+from wavespark.engine.run.components import build_components
 from wavespark.errors import TrainingStopped
 from wavespark.sampling.dataset import batches
 from wavespark.sparse import SubmanifoldConv3d, VisibleCells
@@ -125,14 +125,15 @@ def settings_of(*words):
 def test_a_step_never_waits_for_the_device(store, tmp_path, precision):
     settings = settings_of(f"run.precision={precision}")
     (tmp_path / "run").mkdir()
-    training = Training(settings, store, tmp_path / "run", print, Ranks())
+    training = build_components(settings, store, tmp_path / "run", print, Ranks())
+    update = training.updater()
     made = [batch_of(training, number) for number in range(3)]
     assert all(batch.voxels.is_pinned() and batch.foreground.is_pinned() for batch in made)
     training.objective.train()
     for number, batch in enumerate(made, 1):
         torch.cuda.set_sync_debug_mode("error" if number > 1 else "default")
         try:
-            measured = training.update(batch, number, 1e-4)
+            measured = update(batch, number, 1e-4)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert measured.line()["loss"] is not None

@@ -64,7 +64,7 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
 
 
 def test_recipes_that_pages_name_come_with_the_package() -> None:
-    there = {p.stem for p in (ROOT / "src/wavespark/recipes").glob("*.toml")}
+    there = {p.stem for room in ("recipes", "configs") for p in (ROOT / "src/wavespark" / room).glob("*.toml")}
     for page in PAGES:
         for name in re.findall(
             r"(?:--recipe|wavespark pretrain) ([a-z0-9-]+)\b(?!\.toml)", page.read_text(encoding="utf-8")

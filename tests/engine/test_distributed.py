@@ -16,8 +16,9 @@ from torch import nn
 from engine import two_ranks
 from engine.small import WORDS, small_settings
 from wavespark.checkpoints import checkpoint_folders, read_checkpoint
-from wavespark.engine import distributed, pretrain
-from wavespark.engine.machine.distributed import Ranks, across, ranks_of
+from wavespark.engine import pretrain
+from wavespark.engine.machine import distributed
+from wavespark.engine.machine.distributed import Ranks, average_gradients, ranks_of
 from wavespark.errors import SettingsError, TrainingStopped
 from wavespark.files import read_lines
 
@@ -135,19 +136,19 @@ def test_a_signal_saves_the_same_step_everywhere(mixed_store, tmp_path, to):
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(mr_store, tmp_path, monkeypatch):
-    from wavespark.engine.run.training import Training
+    from wavespark.engine.run.components import build_components
 
     with pytest.raises(SettingsError, match=r"data\.batch 2 cannot be shared by 4 process"):
-        Training(small_settings(), mr_store, tmp_path, print, Ranks(rank=0, world=4))
+        build_components(small_settings(), mr_store, tmp_path, print, Ranks(rank=0, world=4))
 
 
 def test_dense_batch_norm_of_each_process_alone_is_refused_and_of_one_process_is_not():
     model, cpu = nn.Sequential(nn.BatchNorm3d(3)), torch.device("cpu")
-    assert across(model, Ranks(), "ddp", cpu) is model
+    assert average_gradients(model, Ranks(), "ddp", cpu) is model
     with pytest.raises(
         SettingsError, match=r"0 \(BatchNorm3d\) would take the statistics of each of 2 processes alone"
     ):
-        across(model, Ranks(world=2), "ddp", cpu)
+        average_gradients(model, Ranks(world=2), "ddp", cpu)
 
 
 def test_a_process_that_cannot_leave_the_others_ends_with_the_code_of_the_run(monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wavespark.engine.learning.step import forward
+from objectives.parts import scored
 from wavespark.masking import BlockMasking
 from wavespark.models import DecoderSettings, SparK, WaveFormer, WaveFormerSettings
 from wavespark.objectives import cell_targets, reconstruction
@@ -55,14 +55,14 @@ def test_the_normalised_loss_of_a_fresh_model_is_about_one():
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            result = forward(small_model(seed), batch_of(smooth(4, generator)), MASKING, seed, 1, FLOOR)
+            result = scored(small_model(seed), batch_of(smooth(4, generator)), MASKING, seed, 1, FLOOR)
         assert 0.95 < float(result.score.normalised_loss) < 1.15
 
 
 def test_one_batch_can_be_overfitted():
     """Always the same crops with the same masks: nothing but a broken path from what is visible to what is predicted can prevent it."""
     model, batch = small_model(), batch_of(torch.randn(2, 1, *SIZE, generator=torch.Generator().manual_seed(0)))
-    losses = train(model, lambda step: forward(model, batch, MASKING, 0, 1, FLOOR).score, 60, rate=4e-3)
+    losses = train(model, lambda step: scored(model, batch, MASKING, 0, 1, FLOOR).score, 60, rate=4e-3)
     assert losses[0] > 0.95
     assert losses[-1] < 0.3, losses[-1]
 
@@ -72,7 +72,7 @@ def learned():
     """A model that has seen some hundred smooth volumes once each, and its losses."""
     model, generator = small_model(), torch.Generator().manual_seed(1)
     losses = train(
-        model, lambda s: forward(model, batch_of(smooth(4, generator), f"{s}."), MASKING, 0, s, FLOOR).score, 110
+        model, lambda s: scored(model, batch_of(smooth(4, generator), f"{s}."), MASKING, 0, s, FLOOR).score, 110
     )
     return model.eval(), losses
 

@@ -4,13 +4,16 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import torch
 
 from engine.small import make_store, small_settings
 from wavespark.checkpoints import checkpoint_folders, read_checkpoint
+from wavespark.config import to_toml
 from wavespark.engine import begin_fresh, export_checkpoint, load_encoder, pretrain
+from wavespark.engine.learning.optimizer import rate_at
 from wavespark.errors import CheckpointError, MaskError, SettingsError, StoreError, TrainingStopped, WavesparkError
 from wavespark.files import read_lines
 from wavespark.masking import BlockMasking
@@ -147,6 +150,59 @@ def test_other_settings_on_the_same_folder_are_refused_naming_what_changed(whole
     assert "mask.ratio was 0.6, now 0.75" in str(caught.value)
     assert "--fresh" in str(caught.value)
     pretrain(small_settings("run.keep=3", "run.checkpoint_every=1", "data.workers=1"), mixed_store, run)
+
+
+def test_a_finished_run_can_be_prolonged_and_follows_the_longer_schedule(whole, mixed_store, tmp_path):
+    run, said = tmp_path / "run", []
+    shutil.copytree(whole, run)
+    longer = small_settings("run.steps=9")
+    summary = pretrain(longer, mixed_store, run, log=said.append)
+    assert (summary.steps, summary.resumed_from) == (9, [6])
+    assert said[0] == "resumed from step 6" and "run.steps grew from 6 to 9" in said[1]
+    metrics = lines(run)
+    assert [line["step"] for line in metrics] == list(range(1, 10)) and metrics[:6] == lines(whole)
+    rates = [rate_at(step, small_settings()) for step in range(1, 7)] + [rate_at(s, longer) for s in (7, 8, 9)]
+    assert [line["learning_rate"] for line in metrics] == pytest.approx(rates, rel=1e-12)
+    assert [line["step"] for line in lines(run, "validation")] == [0, 3, 6, 9]
+    assert tomllib.loads((run / "config.toml").read_text())["run"]["steps"] == 9
+    assert read_checkpoint(checkpoint_folders(run / "checkpoints")[0]).step == 9
+
+
+def test_a_prolonged_run_that_is_stopped_resumes_to_the_bit(whole, mixed_store, tmp_path):
+    longer = small_settings("run.steps=9")
+    for name in ("a", "b"):
+        shutil.copytree(whole, tmp_path / name)
+    pretrain(longer, mixed_store, tmp_path / "a")
+    stopped(longer, mixed_store, tmp_path / "b", 1)
+    pretrain(longer, mixed_store, tmp_path / "b")
+    one, other = weights(tmp_path / "a", 9), weights(tmp_path / "b", 9)
+    assert [k for k in one.model if not torch.equal(one.model[k], other.model[k])] == []
+    assert lines(tmp_path / "a") == lines(tmp_path / "b")
+
+
+def test_a_run_cannot_be_shortened_nor_prolonged_with_other_settings(whole, mixed_store, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    with pytest.raises(SettingsError, match=r"run\.steps was 6, now 5 \(it may only grow\)"):
+        pretrain(small_settings("run.steps=5"), mixed_store, run)
+    with pytest.raises(SettingsError, match=r"optimizer\.learning_rate was 0\.002, now 0\.001\. Use"):
+        pretrain(small_settings("run.steps=9", "optimizer.learning_rate=1e-3"), mixed_store, run)
+    with pytest.raises(SettingsError, match=r"data\.augmentation\.zoom was 0\.0, now 0\.1"):
+        pretrain(small_settings("data.augmentation.zoom=0.1"), mixed_store, run)
+
+
+def test_a_run_of_an_earlier_version_with_flat_augmentation_keys_resumes(whole, mixed_store, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    document = tomllib.loads((run / "config.toml").read_text())
+    moved = document["data"].pop("augmentation")
+    earlier = {"scale": "intensity_scale", "shift": "intensity_shift", "share": "augment_share"}
+    document["data"] |= {earlier.get(name, name): value for name, value in moved.items()}
+    (run / "config.toml").write_text(to_toml(document))
+    with pytest.raises(SettingsError, match=r"data\.augmentation\.flip was 0\.5, now 0\.25"):
+        pretrain(small_settings("data.augmentation.flip=0.25"), mixed_store, run)
+    pretrain(small_settings(), mixed_store, run)
+    assert_same_run(whole, run)
 
 
 def test_a_store_that_changed_under_a_run_is_refused(whole, tmp_path):

@@ -92,7 +92,7 @@ def test_an_optimiser_that_skips_on_the_device_makes_the_same_run(mr_store, tmp_
                 optimizer = torch.optim.AdamW(groups, lr=chosen.learning_rate, betas=chosen.betas, fused=True)
             return optimizer
 
-        monkeypatch.setattr("wavespark.engine.run.training.make_optimizer", made)
+        monkeypatch.setattr("wavespark.engine.run.components.make_optimizer", made)
         summary = pretrain(settings, mr_store, tmp_path / name, log=said.append)
         assert summary.skipped_steps == 1
     plain, late = losses(tmp_path / "plain"), losses(tmp_path / "fused")

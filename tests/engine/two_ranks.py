@@ -12,7 +12,7 @@ from wavespark.engine.learning.objective import Objective
 from wavespark.engine.learning.optimizer import make_optimizer
 from wavespark.engine.learning.schedule import learning_rate_at
 from wavespark.engine.learning.update import Updater
-from wavespark.engine.machine.distributed import Ranks, across, joined, ranks_of
+from wavespark.engine.machine.distributed import Ranks, average_gradients, process_group, ranks_of
 from wavespark.engine.machine.faults import Faults
 from wavespark.engine.machine.precision import Precision
 from wavespark.engine.machine.synced_norm import sync_batch_norm
@@ -30,9 +30,9 @@ def losses(store_path: str) -> list[float]:
     settings = small_settings("data.batch=4", "data.crop=[24, 24, 24]")
     store, ranks, device = open_store(store_path), ranks_of(), torch.device("cpu")
     model = build_model(settings, stems_of(store)).double()
-    objective = Objective(settings, model, settings.masking(model.encoder.cell))
+    objective = Objective(settings, model, settings.mask_plan(model.encoder.cell))
     optimizer = make_optimizer(objective, settings.optimizer)
-    network = across(objective, ranks, "ddp", device)
+    network = average_gradients(objective, ranks, "ddp", device)
     update = Updater(settings, objective, network, optimizer, Precision(settings, device), ranks, Faults())
     split = split_store(store, settings.box, settings.data.held_out_fraction, settings.run.seed)
     crops = training_crops(settings, store, split)
@@ -70,7 +70,7 @@ def normed(ranks: Ranks) -> dict[str, list[float]]:
 
 if __name__ == "__main__":
     here = ranks_of()
-    with joined(here):
+    with process_group(here):
         asked = [here.any(name if here.rank else None) for name in (None, "SIGTERM")]  # the last process alone
         told = {"losses": losses(sys.argv[1]), "normed": normed(here), "asked": asked}
     if here.writes:

@@ -19,7 +19,7 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(tmp_path: Pa
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("py.typed", "recipes/head-1mm.toml", "pages/page.css", "report/viewer.js", "report/niivue/LICENSE"):
+    for name in ("py.typed", "recipes/head-1mm.toml", "configs/tiny-cpu.toml", "pages/page.css", "report/viewer.js", "report/niivue/LICENSE"):
         assert f"wavespark/{name}" in names
     assert any(n.startswith("wavespark/report/niivue/niivue-") for n in names)
     assert all(n.startswith(("wavespark/", "wavespark-")) for n in names)

@@ -7,14 +7,15 @@ from engine.small import make_store, small_settings
 from objectives.parts import CONTRAST, SAME_LOCATION, batch_for, objective_of, train
 from wavespark.checkpoints import checkpoint_folders
 from wavespark.config.objective import HealthSettings
-from wavespark.engine import pretrain, training
+from wavespark.engine import pretrain
 from wavespark.engine.learning.objective import Objective, Term, Terms
-from wavespark.engine.learning.step import Scoring, draw_masks, reconstruct
+from wavespark.engine.learning.step import Scoring, reconstruct
+from wavespark.engine.run import components
 from wavespark.engine.watching.alarms import Alarms
 from wavespark.engine.watching.validation import health_of
 from wavespark.errors import TrainingStopped
 from wavespark.files import read_lines
-from wavespark.masking import BlockMasking
+from wavespark.masking import MaskPlan
 from wavespark.objectives import info_nce, pairs, places_of
 
 VARIANTS = pytest.mark.parametrize("words", [CONTRAST, SAME_LOCATION], ids=["second view", "same location"])
@@ -65,7 +66,7 @@ def test_the_law_catches_what_the_seed_did():
     objective = objective_of(*SAME_LOCATION).eval()
     batch = batch_for(objective, count=4)
     with torch.no_grad():
-        masks = draw_masks(objective.masking, batch.mask_keys, 0, 1)
+        masks = objective.plan.masks(batch.mask_keys, 1)
         scoring = Scoring(variance_floor=1e-4)
         levels = reconstruct(objective.model, batch, masks, 0, 1, scoring, levels_too=True).levels
         places = places_of(levels[-1])
@@ -77,13 +78,13 @@ def test_the_law_catches_what_the_seed_did():
 
 def collapse_terms(self, batch, step):
     """The seed's target choice: the network's own un-detached features."""
-    model, masking = self.model, self.masking
+    model = self.model
     scoring = Scoring(variance_floor=1e-4)
     one, other = (
         reconstruct(
             model,
             batch,
-            draw_masks(masking, [f"{k}{end}" for k in batch.mask_keys], 0, step),
+            self.plan.masks([f"{k}{end}" for k in batch.mask_keys], step),
             0,
             step,
             scoring,
@@ -99,7 +100,7 @@ def collapse_terms(self, batch, step):
 
 def health(model, step):
     """A line of validation.jsonl as far as the alarm reads it."""
-    masking, was = BlockMasking(grid=(5, 5, 5)), model.training
+    plan, was = MaskPlan(grid=(5, 5, 5)), model.training
     model.eval()
     objective, found = objective_of(), []
     with torch.no_grad():
@@ -107,7 +108,7 @@ def health(model, step):
             levels = []
             for k in range(4):
                 batch = batch_for(objective, 500 + k, count=1)
-                masks = draw_masks(masking, [f"{key}{end}" for key in batch.mask_keys], 0, 0)
+                masks = plan.held_out_masks([f"{key}{end}" for key in batch.mask_keys])
                 levels.append(
                     reconstruct(model, batch, masks, 0, 0, Scoring(variance_floor=1e-4), levels_too=True).levels
                 )
@@ -149,7 +150,7 @@ def test_a_run_whose_features_collapse_stops_with_code_4_and_keeps_its_checkpoin
     class Chasing(Objective):
         forward = collapse_terms
 
-    monkeypatch.setattr(training, "Objective", Chasing)
+    monkeypatch.setattr(components, "Objective", Chasing)
     store = make_store(tmp_path, ("MR", "MR"))
     settings = small_settings(
         "run.steps=200",

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from wavespark.engine.learning.guidance import masks_around
 from wavespark.errors import ShapeError
-from wavespark.masking import BlockMasking
+from wavespark.masking import MaskPlan
 from wavespark.sampling import Batch
 from wavespark.sampling.views import two_views
 
@@ -38,7 +37,7 @@ def test_the_fine_view_lies_inside_hidden_cells_of_the_coarse_view_in_mm(crop, s
     box = ramp([c * f for c, f in zip(crop, factor, strict=True)], spacing)
     views = two_views(box, cell=(CELL,) * 3, factor=factor, tile=tile, seed=5, step=step)
     grid = tuple(c // CELL for c in crop)
-    masks = masks_around(views, BlockMasking(grid=grid, ratio=0.6), 5, step, None, hide=True)
+    masks = MaskPlan(grid=grid, seed=5).masks_around(views.footprint, views.coarse.mask_keys, step, hide=True)
     # A cell of the coarse view, from the values of its own voxels: half a coarse voxel beyond the outermost centres.
     half = [0.5 * s * f for s, f in zip(spacing, factor, strict=True)]
     for b in range(3):
@@ -71,15 +70,17 @@ def test_the_fine_view_keeps_the_voxels_of_the_store_and_the_coarse_one_joins_th
 
 
 def test_keys_see_all_that_the_fine_view_shows_and_both_masks_hide_the_exact_number():
-    masking = BlockMasking(grid=(4, 4, 4), ratio=0.6)
+    plan = MaskPlan(grid=(4, 4, 4), seed=1)
     for step in range(20):
         views = two_views(
             ramp((32, 32, 32), (1, 1, 1)), cell=(4, 4, 4), factor=(2, 2, 2), tile=(2, 2, 2), seed=1, step=step
         )
-        hide, show = (masks_around(views, masking, 1, step, None, hide=h) for h in (True, False))
+        hide, show = (
+            plan.masks_around(views.footprint, views.coarse.mask_keys, step, hide=h) for h in (True, False)
+        )
         assert (views.footprint <= hide.hidden).all() and (views.footprint <= show.visible).all()
         for masks in (hide, show):
-            assert masks.hidden.sum((1, 2, 3)).tolist() == [masking.num_hidden] * 3
+            assert masks.hidden.sum((1, 2, 3)).tolist() == [plan.masking(step).num_hidden] * 3
 
 
 def test_a_place_depends_on_seed_step_and_sample_alone_and_lies_where_the_head_is():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wavespark.errors import MaskError
-from wavespark.masking import BlockMasking, NestedMasking, RatioSchedule, describe_grid
+from wavespark.masking import BlockMasking, NestedMasking, RatioSchedule
 
 
 @pytest.mark.parametrize("masking", [BlockMasking, NestedMasking])
@@ -58,21 +58,12 @@ def test_A18_the_adaptive_block_of_a_cube_follows_the_seed(side, edge):
     assert BlockMasking(grid=(side, side, side), block="adaptive").block_shape == (edge, edge, edge)
 
 
-def test_A20_the_grid_and_its_counts_are_known_before_anything_runs():
-    report = describe_grid((96, 100, 40), 16, block=2)
-    assert (report.grid, report.cells, report.blocks, report.block) == ((6, 7, 3), 126, 3 * 4 * 2, (2, 2, 2))
-    assert (report.hidden, report.visible, report.local, report.global_only) == (76, 50, 61, 15)
-    assert report.border_cells == 126 - 6 * 6 * 2
-    masks = NestedMasking(grid=report.grid, block=2).sample(draws=[(0, 0, "a")])
-    assert (int(masks.hidden.sum()), int(masks.local.sum())) == (report.hidden, report.local)
-    assert describe_grid(64, 8).grid == (8, 8, 8)
-    assert describe_grid(128, 16).grid == (8, 8, 8)
-
-
-@pytest.mark.parametrize(("crop", "cell"), [(0, 8), ((8, 8), 8), (64, 0), (8, 16), (64, 64)])
-def test_a_crop_or_cell_that_cannot_be_masked_is_refused(crop, cell):
-    with pytest.raises(MaskError):
-        describe_grid(crop, cell)
+def test_A20_the_counts_are_known_before_anything_runs():
+    masking = NestedMasking(grid=(6, 7, 3), block=2)
+    assert (masking.num_cells, masking.num_hidden, masking.num_local) == (126, 76, 61)
+    assert masking.blocks.block_shape == (2, 2, 2)
+    masks = masking.sample(draws=[(0, 0, "a")])
+    assert (int(masks.hidden.sum()), int(masks.local.sum())) == (masking.num_hidden, masking.num_local)
 
 
 def test_sample_takes_either_draws_or_batch_and_generator():

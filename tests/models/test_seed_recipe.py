@@ -28,7 +28,7 @@ def test_the_recipe_of_the_seed_has_the_shapes_of_its_report():
         shown = masks.visible.repeat_interleave(32, 1).repeat_interleave(32, 2).repeat_interleave(32, 3)[:, None]
         poisoned = encoder(crop.where(shown, torch.nan), masks.visible, modality="MR")
         assert torch.equal(poisoned[0].features, fine.features) and torch.equal(poisoned[1].features, coarse.features)
-        model = SparK(encoder, settings.decoder.settings()).eval()
+        model = SparK(encoder, settings.decoder.for_model()).eval()
         prediction = model(crop, masks.visible, masks.hidden, "MR")
     assert tuple(prediction.shape) == (64, 32, 32, 32, 1)
     assert torch.isfinite(prediction).all()
@@ -36,7 +36,7 @@ def test_the_recipe_of_the_seed_has_the_shapes_of_its_report():
 
 def test_encoder_and_decoder_of_the_recipe_learn_every_weight():
     settings = load_pretraining("seed-2025-10", ["data.crop=[64,64,64]"])
-    model = SparK(settings.encoder({"CT": 3, "MR": 1}), settings.decoder.settings()).train()
+    model = SparK(settings.encoder({"CT": 3, "MR": 1}), settings.decoder.for_model()).train()
     visible = torch.zeros(2, 2, 2, 2, dtype=torch.bool)
     visible[:, :, 0] = True
     model(torch.randn(2, 1, 64, 64, 64), visible, ~visible, "MR").square().mean().backward()

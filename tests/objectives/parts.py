@@ -5,6 +5,8 @@ import torch.nn.functional as F
 
 from wavespark.config import PretrainSettings, load_pretraining
 from wavespark.engine.learning.objective import Objective
+from wavespark.engine.learning.step import Scoring, StepResult, reconstruct
+from wavespark.masking import BlockMasking
 from wavespark.models import DecoderSettings, SparK, WaveFormer, WaveFormerSettings
 from wavespark.sampling import Batch
 
@@ -32,12 +34,18 @@ def small_model(seed: int = 0) -> SparK:
 def objective_of(*words: str, seed: int = 0, grid: int = 5) -> Objective:
     """On a grid of `grid` cells along each axis."""
     settings = settings_of(f"run.seed={seed}", *words, crop=8 * grid)
-    return Objective(settings, small_model(seed), settings.masking((8, 8, 8)))
+    return Objective(settings, small_model(seed), settings.mask_plan((8, 8, 8)))
+
+
+def scored(model: SparK, batch: Batch, masking: BlockMasking, seed: int, step: int, floor: float) -> StepResult:
+    """One step under random masks."""
+    masks = masking.sample(draws=[(seed, step, key) for key in batch.mask_keys])
+    return reconstruct(model, batch, masks, seed, step, Scoring(variance_floor=floor))
 
 
 def batch_for(objective: Objective, number: int = 0, count: int = 3, patients: tuple[str, ...] | None = None) -> Batch:
     """Smooth volumes of the objective's box."""
-    size = [g * CELL * f for g, f in zip(objective.masking.grid, objective.settings.objective.join, strict=True)]
+    size = [g * CELL * f for g, f in zip(objective.plan.grid, objective.settings.objective.join, strict=True)]
     generator = torch.Generator().manual_seed(1000 + number)
     coarse = torch.randn(count, 1, 7, 7, 7, generator=generator)
     voxels = F.interpolate(coarse, size=size, mode="trilinear", align_corners=True)

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from objectives.parts import CELL, CONTRAST, SAME_LOCATION, SECOND_VIEW, batch_for, objective_of, settings_of, train
-from wavespark.engine.learning.objective import fine_masking
-from wavespark.engine.learning.step import Scoring, draw_masks, reconstruct
+from wavespark.engine.learning.step import Scoring, reconstruct
 
 RECIPES = {
     "reconstruction": (),
@@ -142,8 +141,8 @@ def test_the_contrast_begins_once_the_held_out_loss_is_low_enough():
 def test_nothing_of_hidden_voxels_reaches_a_prediction(words):
     objective = objective_of(*words).eval()
     batch = batch_for(objective)
-    masks = draw_masks(objective.masking, batch.mask_keys, 0, 1)
-    scoring = Scoring(**objective.settings.objective.scoring)
+    masks = objective.plan.masks(batch.mask_keys, 1)
+    scoring = Scoring.of(objective.settings.objective)
     hidden = masks.hidden
     for axis in range(3):
         hidden = hidden.repeat_interleave(CELL, axis + 1)
@@ -181,10 +180,10 @@ def test_the_share_of_the_second_view_follows_a_schedule_of_its_own():
         "mask.ratio_steps=4",
     )
     settings = settings_of(*SECOND_VIEW, "objective.second_view_factor=[5, 2, 1]", *schedule)
-    fine = [fine_masking(settings, (8, 8, 8), step) for step in (1, 3, 5, 9, None)]
+    fine = [settings.mask_plan((8, 8, 8)).fine_masking(step) for step in (1, 3, 5, 9, None)]
     assert [m.grid for m in fine] == [(5, 2, 1)] * 5
     assert [int(m.sample(draws=[(0, 0, "a")]).hidden.sum()) for m in fine] == [6, 7, 8, 8, 8]
-    assert fine_masking(settings_of(*SECOND_VIEW, "mask.ratio=0.5"), (8, 8, 8), 1).ratio == 0.5
+    assert settings_of(*SECOND_VIEW, "mask.ratio=0.5").mask_plan((8, 8, 8)).fine_masking(1).ratio == 0.5
 
 
 def test_guided_masks_hide_cells_of_the_head_more_often():

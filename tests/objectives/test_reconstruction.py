@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from wavespark.engine.learning.step import forward, target_cells
+from objectives.parts import scored
+from wavespark.engine.learning.step import target_cells
 from wavespark.masking import BlockMasking
 from wavespark.models import DecoderSettings, SparK, WaveFormer, WaveFormerSettings
 from wavespark.objectives import CellTargets, Score, cell_targets, reconstruction
@@ -150,7 +151,7 @@ def step(voxels, foreground):
         model = Fixed(encoder, DecoderSettings(widths=(12,), depths=(1,), heads=(1,)))
     keys = tuple(f"v{i}" for i in range(len(voxels)))
     batch = Batch(voxels=voxels, foreground=foreground, modality="MR", draws=(0, 1), mask_keys=keys)
-    return forward(model, batch, BlockMasking(grid=(3, 2, 4)), 7, 1, FLOOR)
+    return scored(model, batch, BlockMasking(grid=(3, 2, 4)), 7, 1, FLOOR)
 
 
 def test_the_loss_does_not_depend_on_the_targets_of_visible_cells_or_of_cells_that_are_mostly_air():

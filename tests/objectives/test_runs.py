@@ -85,7 +85,7 @@ def test_a_probe_can_be_left_out_and_an_unknown_label_is_refused(store, tmp_path
 def test_the_room_for_a_checkpoint_is_what_it_takes_with_a_slow_copy_and_projectors(store, tmp_path):
     settings = small_settings(*VIEW, "objective.contrast=0.1", "run.steps=1", "health.probe=''")
     model = build_model(settings, stems_of(store))
-    said = checkpoint_bytes(Objective(settings, model, settings.masking(model.encoder.cell)))
+    said = checkpoint_bytes(Objective(settings, model, settings.mask_plan(model.encoder.cell)))
     pretrain(settings, store, tmp_path / "run")
     (newest,) = (tmp_path / "run" / "checkpoints").iterdir()
     taken = sum(file.stat().st_size for file in newest.rglob("*.safetensors"))

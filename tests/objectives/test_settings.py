@@ -54,19 +54,18 @@ def test_settings_survive_toml():
 
 def test_a_drawn_share_of_hidden_cells_fills_its_range_and_depends_on_seed_and_step_only():
     settings = load_pretraining("tiny-cpu", ["mask.ratio_low=0.6", "mask.ratio=0.9"])
-    masking = settings.masking((8, 8, 8))
-    shares = [settings.mask.at(masking, step, 3).ratio for step in range(1, 201)]
+    shares = [settings.mask.schedule.ratio_at(step, 3) for step in range(1, 201)]
     assert 0.6 <= min(shares) < 0.62 and 0.88 < max(shares) < 0.9
     assert abs(sum(shares) / len(shares) - 0.75) < 0.02
-    assert shares == [settings.mask.at(masking, step, 3).ratio for step in range(1, 201)]
-    assert shares != [settings.mask.at(masking, step, 4).ratio for step in range(1, 201)]
+    assert shares == [settings.mask.schedule.ratio_at(step, 3) for step in range(1, 201)]
+    assert shares != [settings.mask.schedule.ratio_at(step, 4) for step in range(1, 201)]
 
 
 def test_checking_settings_makes_no_weights(monkeypatch):
     made = []
     monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda t, **_: made.append(t.device.type))
     load_pretraining("tiny-cpu", ["model.name=waveformer_large"])
-    assert set(made) == {"meta"}
+    assert not set(made) - {"meta"}
 
 
 def test_a_contrast_is_refused_where_several_processes_share_a_batch():
@@ -77,7 +76,7 @@ def test_a_contrast_is_refused_where_several_processes_share_a_batch():
 
 
 def test_the_guide_grows_to_its_strength():
-    mask = load_pretraining("tiny-cpu", ["mask.guide=hard", "mask.guide_steps=10"]).mask
-    assert [round(mask.strength(step), 3) for step in (1, 6, 11, 100)] == [0.0, 0.25, 0.5, 0.5]
-    assert load_pretraining("tiny-cpu", ["mask.guide=hard"]).mask.strength(1) == 0.5
-    assert load_pretraining("tiny-cpu").mask.strength(100) == 0
+    mask = load_pretraining("tiny-cpu", ["mask.guide=hard", "mask.guide_steps=10"]).mask.schedule
+    assert [round(mask.strength_at(step), 3) for step in (1, 6, 11, 100)] == [0.0, 0.25, 0.5, 0.5]
+    assert load_pretraining("tiny-cpu", ["mask.guide=hard"]).mask.schedule.strength_at(1) == 0.5
+    assert load_pretraining("tiny-cpu").mask.schedule.strength_at(100) == 0

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from wavespark.errors import MaskError, ShapeError
-from wavespark.masking import BlockMasking, LegacyRule, NestedMasking, describe_grid
+from wavespark.masking import BlockMasking, LegacyRule, NestedMasking
 
 MASKINGS = (BlockMasking, NestedMasking)
 
@@ -106,8 +106,6 @@ def test_F9_shares_do_not_fluctuate_where_the_legacy_rule_lets_them():
 def test_F10_a_grid_of_one_cell_is_refused_with_grid_block_and_remedy(masking, block):
     with pytest.raises(MaskError, match=rf"\(1, 1, 1\).*block {block}.*Use smaller cells or a larger crop"):
         masking(grid=(1, 1, 1), block=block)
-    with pytest.raises(MaskError, match=r"crop \(16, 16, 16\) in cells of \(16, 16, 16\).*larger crop"):
-        describe_grid(16, 16, block=block)
 
 
 @pytest.mark.parametrize("valid_cells", [0, 1])

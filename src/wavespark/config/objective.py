@@ -4,19 +4,14 @@ The baselines are settings: dense MAE is `objective.dense`, SparK as published `
 idea `mask.guide = "hard"`.
 """
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from wavespark.masking.grid import check_masking, hidden_count
-from wavespark.masking.schedule import RatioSchedule
-from wavespark.randomness import stream
+from wavespark.masking.schedule import Guide, MaskSchedule
 from wavespark.settings import Settings
 from wavespark.shapes import Triple, ceil_div, product
-
-if TYPE_CHECKING:
-    from wavespark.masking import BlockMasking
 
 
 class MaskSettings(Settings):
@@ -34,7 +29,7 @@ class MaskSettings(Settings):
     """Share of the cells of the second view (`objective.second_view`) that are hidden; 0 = `ratio`."""
     local_ratio_start: float = Field(0.0, ge=0, lt=1)
     """That share at the first step, where `ratio_steps` is above 0; 0 = the same at every step."""
-    guide: Literal["none", "foreground", "vessels", "hard"] = "none"
+    guide: Guide = "none"
     """Which cells are hidden more often: those of the head, those with vessels, or those that a slow copy of the model reconstructs badly."""
     guide_strength: float = Field(0.5, gt=0, le=1)
     """Share of the choice that follows the guide; the rest is even. The number of hidden cells stays exact."""
@@ -53,35 +48,10 @@ class MaskSettings(Settings):
             raise ValueError("local_ratio_start needs ratio_steps, the steps over which the shares change")
         return self
 
-    def at(self, masking: "BlockMasking", step: int, seed: int = 0) -> "BlockMasking":
-        """The masking of a step (counted from 1) of the run with that seed."""
-        if self.ratio_low:
-            ratio = float(stream(seed, purpose="mask ratio", step=step).uniform(self.ratio_low, self.ratio))
-        elif self.ratio_steps:
-            ratio = RatioSchedule(start=self.ratio_start, end=self.ratio, steps=self.ratio_steps).at(step - 1)
-        else:
-            return masking
-        return replace(masking, ratio=ratio)
-
-    def local_at(self, step: int | None = None) -> float:
-        """The share of the second view's cells that a step (counted from 1) hides; at the end of training where None."""
-        end = self.local_ratio or self.ratio
-        if step is None or not self.local_ratio_start:
-            return end
-        return RatioSchedule(start=self.local_ratio_start, end=end, steps=self.ratio_steps).at(step - 1)
-
-    def strength(self, step: int) -> float:
-        """How much of the choice follows the guide at a step (counted from 1)."""
-        if self.guide == "none":
-            return 0.0
-        return self.guide_strength * (min(1.0, (step - 1) / self.guide_steps) if self.guide_steps else 1.0)
-
     @property
-    def ratios(self) -> tuple[float, ...]:
-        """The smallest and the largest share of the run."""
-        if self.ratio_low:
-            return (self.ratio_low, self.ratio)
-        return (self.ratio_start, self.ratio) if self.ratio_steps else (self.ratio,)
+    def schedule(self) -> MaskSchedule:
+        """The shares at each step."""
+        return MaskSchedule(**self.model_dump(exclude={"block"}))
 
 
 class ObjectiveSettings(Settings):
@@ -127,11 +97,6 @@ class ObjectiveSettings(Settings):
         """Voxels of the store in one voxel of the first view."""
         return self.second_view_factor if self.second_view else (1, 1, 1)
 
-    @property
-    def scoring(self) -> dict[str, Any]:
-        """The fields of `engine.learning.step.Scoring`."""
-        return {"variance_floor": self.variance_floor, "where": self.where, "dense": self.dense}
-
     def check_second_view(self, crop: Triple, cell: Triple, mask: MaskSettings) -> None:
         """Raises a ValueError where no second view fits into what the masks hide."""
         if not self.second_view:
@@ -141,7 +106,7 @@ class ObjectiveSettings(Settings):
             raise ValueError(f"objective.second_view needs data.crop {crop} to be whole cells of {cell} voxels")
         if mask.block != 1:
             raise ValueError("objective.second_view hides cells of its own choice together: leave mask.block at 1")
-        hidden = [hidden_count(product(grid), ratio) for ratio in mask.ratios]
+        hidden = [hidden_count(product(grid), ratio) for ratio in mask.schedule.ratios]
         fits = all(n <= g for n, g in zip(self.second_view_cells, grid, strict=True))
         if not fits or covered > min(hidden) or covered > product(grid) - max(hidden):
             raise ValueError(
@@ -153,7 +118,7 @@ class ObjectiveSettings(Settings):
                 "a second view of one cell cannot be masked: use a larger second_view_cells or second_view_factor"
             )
         d, h, w = (n * f for n, f in zip(self.second_view_cells, self.second_view_factor, strict=True))
-        for ratio in {mask.local_at(1), mask.local_at()}:
+        for ratio in {mask.schedule.local_ratio_at(1), mask.schedule.local_ratio_at()}:
             check_masking((d, h, w), ratio)
 
 

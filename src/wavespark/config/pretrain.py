@@ -1,5 +1,7 @@
 """Everything that decides a pre-training run. Every key is read; an unknown one is refused (law I29)."""
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -7,13 +9,13 @@ from pydantic import Field, model_validator
 from wavespark.config.objective import HealthSettings, MaskSettings, ObjectiveSettings
 from wavespark.masking.grid import check_masking
 from wavespark.models.settings import DecoderSettings, model_settings
+from wavespark.sampling.augmentation import Augmentation
 from wavespark.settings import Settings
 from wavespark.shapes import Triple, as_triple, ceil_div
 
 if TYPE_CHECKING:
-    from wavespark.masking import BlockMasking
+    from wavespark.masking import BlockMasking, MaskPlan
     from wavespark.models import Encoder
-    from wavespark.sampling import Augmentation
 
 
 class ModelChoice(Settings):
@@ -26,26 +28,20 @@ class ModelChoice(Settings):
     init: str = ""
     """An export, a run or a safetensors file whose encoder weights the run begins with; empty = fresh ones."""
     init_partial: bool = False
-    """Begin also if some weights do not fit; which, is said."""
+    """Allow partial loading; missing and unexpected keys are logged."""
 
 
-class DecoderChoice(Settings):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecoderChoice(DecoderSettings):
+    """The decoder of pre-training. All settings but `kind` shape the light decoder; one entry a scale, coarsest first."""
+
     kind: Literal["light", "unet"] = "light"
-    """unet: the decoder that segmentation uses later, pre-trained and exported with the encoder; dense, at full resolution, and priced so."""
-    widths: tuple[int, ...] = (128, 64)
-    """Channels of each scale of the light decoder, coarsest first, each next one at half the stride."""
-    depths: tuple[int, ...] = (2, 1)
-    """Blocks of each scale."""
-    heads: tuple[int, ...] = (4, 0)
-    """Attention heads of each scale; 0: its blocks read their neighbours only."""
-    mlp_ratio: int = Field(2, ge=1)
-    """Width of the hidden layer of a block, over that of the block."""
-    densify_kernel: Literal[1, 3] = 3
-    """Of the projection that densifies every scale but the coarsest: 3, or 1 where a small encoder would be outweighed by it."""
+    """unet: the decoder that segmentation uses later, pre-trained and exported with the encoder; dense, at full
+    resolution, and several times as expensive."""
 
-    def settings(self) -> DecoderSettings | Literal["unet"]:
-        """What `SparK` takes."""
-        return "unet" if self.kind == "unet" else DecoderSettings(**self.model_dump(exclude={"kind"}))
+    def for_model(self) -> "DecoderSettings | Literal['unet']":
+        """Return the decoder argument of `SparK`."""
+        return "unet" if self.kind == "unet" else self
 
 
 class DataSettings(Settings):
@@ -61,45 +57,47 @@ class DataSettings(Settings):
     """An earlier run: patients that it held out are held out, those that it trained on are trained on, whatever the store has gained since."""
     modality_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Relative share of batches of each modality; by default that of its volumes."""
-    flip: float = Field(0.5, ge=0, le=1)
-    """Probability to mirror each axis."""
-    intensity_scale: float = Field(0.1, ge=0, lt=1)
-    """Values are multiplied by a factor from 1 less this to 1 plus this (MR only)."""
-    intensity_shift: float = Field(0.1, ge=0)
-    """A constant of at most this, either way, is added (MR only)."""
-    noise: float = Field(0.02, ge=0)
-    """Standard deviation of added Gaussian noise, at most."""
-    rotation_degrees: float = Field(0.0, ge=0, le=180)
-    """Turned about each axis by up to this much."""
-    zoom: float = Field(0.0, ge=0, le=0.5)
-    """Enlarged or made smaller by up to this share."""
-    elastic_mm: float = Field(0.0, ge=0, le=8)
-    """Bent: control points 32 mm apart move by up to this along each axis."""
-    low_resolution_mm: float = Field(0.0, ge=0, le=20)
-    """One axis as if acquired with voxels up to this long."""
-    bias_field: float = Field(0.0, ge=0, le=2)
-    """Logarithm of the largest gain of a smooth field of coil sensitivity (MR only)."""
-    gamma: float = Field(0.0, ge=0, le=2)
-    """Logarithm of the largest exponent of a contrast curve (MR only)."""
-    augment_share: float = Field(0.2, ge=0, le=1)
-    """Probability of each of the six above in a crop. What each means: `wavespark.sampling.augment.Augmentation`."""
+    augmentation: Augmentation = Augmentation()
+    """Augmentation of training crops."""
 
-    def augmentation(self) -> "Augmentation":
-        from wavespark.sampling import Augmentation
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_earlier_names(cls, values: Any) -> Any:
+        """Accept the names that augmentation had before it was a table of its own, e.g. `data.flip`."""
+        return renamed_data(values) if isinstance(values, Mapping) else values
 
-        return Augmentation(
-            flip=self.flip,
-            scale=self.intensity_scale,
-            shift=self.intensity_shift,
-            noise=self.noise,
-            rotation_degrees=self.rotation_degrees,
-            zoom=self.zoom,
-            elastic_mm=self.elastic_mm,
-            low_resolution_mm=self.low_resolution_mm,
-            bias_field=self.bias_field,
-            gamma=self.gamma,
-            share=self.augment_share,
-        )
+
+EARLIER_NAMES = {
+    "intensity_scale": "scale",
+    "intensity_shift": "shift",
+    "augment_share": "share",
+} | {
+    name: name
+    for name in ("flip", "noise", "rotation_degrees", "zoom", "elastic_mm", "low_resolution_mm", "bias_field", "gamma")
+}
+"""Keys of the table `data` that now belong to `data.augmentation`, with their names there."""
+
+
+def renamed_data(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a `data` table with augmentation settings moved to `data.augmentation`.
+
+    Raises:
+        ValueError: if a setting is given under its earlier and its present name.
+    """
+    moved = {EARLIER_NAMES[key]: value for key, value in values.items() if key in EARLIER_NAMES}
+    if not moved:
+        return dict(values)
+    given = values.get("augmentation", {})
+    given = dict(given) if isinstance(given, Mapping) else asdict(given)
+    if both := sorted(moved.keys() & given.keys()):
+        raise ValueError(f"data.augmentation.{both[0]} is also given under its earlier name: leave one of them out")
+    return {k: v for k, v in values.items() if k not in EARLIER_NAMES} | {"augmentation": given | moved}
+
+
+def renamed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document of settings, e.g. the config.toml of an older run, with the names of this version."""
+    data = document.get("data")
+    return {**document, "data": renamed_data(data)} if isinstance(data, Mapping) else dict(document)
 
 
 class OptimizerSettings(Settings):
@@ -186,10 +184,9 @@ class PretrainSettings(Settings):
     def _parts_fit(self) -> Self:
         shape, scales = model_settings(self.model.name, **self._own_model_settings), len(self.decoder.widths)
         cell, levels = as_triple(shape.cell), len(shape.level_channels)
-        self.decoder.settings()
         if self.decoder.kind == "light" and scales > levels:
             raise ValueError(f"the decoder names {scales} scale(s), the encoder {self.model.name} has {levels}")
-        for ratio in self.mask.ratios:
+        for ratio in self.mask.schedule.ratios:
             check_masking(ceil_div(self.data.crop, cell), ratio, self.mask.block)
         self.objective.check_second_view(self.data.crop, cell, self.mask)
         if self.objective.contrast and self.run.parallel == "fsdp":
@@ -223,8 +220,21 @@ class PretrainSettings(Settings):
         d, h, w = (c * f for c, f in zip(self.data.crop, self.objective.join, strict=True))
         return d, h, w
 
-    def masking(self, cell: Triple) -> "BlockMasking":
-        """Return the masking of a crop's grid."""
-        from wavespark.masking import BlockMasking
+    def mask_plan(self, cell: Triple) -> "MaskPlan":
+        """Return the plan of the run's masks for an encoder with cells of that many voxels."""
+        from wavespark.masking import MaskPlan
 
-        return BlockMasking(grid=ceil_div(self.data.crop, cell), ratio=self.mask.ratio, block=self.mask.block)
+        chosen = self.objective
+        d, h, w = (n * f for n, f in zip(chosen.second_view_cells, chosen.second_view_factor, strict=True))
+        return MaskPlan(
+            grid=ceil_div(self.data.crop, cell),
+            schedule=self.mask.schedule,
+            block=self.mask.block,
+            seed=self.run.seed,
+            tile=chosen.second_view_cells if chosen.second_view else None,
+            fine_grid=(d, h, w) if chosen.second_view else None,
+        )
+
+    def masking(self, cell: Triple) -> "BlockMasking":
+        """Return the masking of held-out crops."""
+        return self.mask_plan(cell).masking()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from wavespark.doctor.check import Check
 from wavespark.doctor.pathtest import data_path, export
-from wavespark.engine.learning.step import StepResult, forward
+from wavespark.engine.learning.step import Scoring, StepResult, reconstruct
 from wavespark.masking import BlockMasking, NestedMasking, legacy_table
 from wavespark.models import DecoderSettings, SparK, create_model
 from wavespark.objectives import cell_targets, reconstruction
@@ -122,7 +122,8 @@ def _batch(generator: torch.Generator, step: int) -> Batch:
 
 
 def _step(model: SparK, batch: Batch, step: int) -> StepResult:
-    return forward(model, batch, BlockMasking(grid=(4, 4, 4), ratio=0.4), 0, step, 1e-4)
+    masks = BlockMasking(grid=(4, 4, 4), ratio=0.4).sample(draws=[(0, step, key) for key in batch.mask_keys])
+    return reconstruct(model, batch, masks, 0, step, Scoring(variance_floor=1e-4))
 
 
 def _learning() -> tuple[str, str, bool]:

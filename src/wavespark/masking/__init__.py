@@ -6,7 +6,6 @@ from wavespark.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from wavespark.masking.blocks import BlockMasking
-    from wavespark.masking.grid import GridReport, describe_grid
     from wavespark.masking.guided import (
         blend,
         cell_mean,
@@ -18,19 +17,20 @@ if TYPE_CHECKING:
     from wavespark.masking.legacy import LegacyRule, legacy_table
     from wavespark.masking.masks import Masks, NestedMasks
     from wavespark.masking.nested import NestedMasking
-    from wavespark.masking.schedule import RatioSchedule
+    from wavespark.masking.plan import MaskPlan
+    from wavespark.masking.schedule import MaskSchedule, RatioSchedule
 
 __all__ = [
     "BlockMasking",
-    "GridReport",
     "LegacyRule",
+    "MaskPlan",
+    "MaskSchedule",
     "Masks",
     "NestedMasking",
     "NestedMasks",
     "RatioSchedule",
     "blend",
     "cell_mean",
-    "describe_grid",
     "foreground_weights",
     "hardness_weights",
     "legacy_table",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wavespark import randomness
 from wavespark.errors import MaskError, ShapeError
-from wavespark.masking.choice import BoolS, FloatS, choose
+from wavespark.masking.choice import BoolS, FloatS, IntS, choose
 from wavespark.masking.grid import Block, check_grid, checked_ratio, checked_triple, hidden_count
 from wavespark.masking.masks import Masks, counts
 from wavespark.shapes import Triple, product
@@ -75,8 +75,10 @@ class BlockMasking:
         draws: Sequence[Draw] | None = None,
         valid: Bool[Tensor, "b d h w"] | None = None,
         weights: Float[Tensor, "b d h w"] | None = None,
+        hide: Bool[Tensor, "b d h w"] | None = None,
+        show: Bool[Tensor, "b d h w"] | None = None,
     ) -> Masks:
-        """Draws which cells are hidden, on the CPU.
+        """Draw which cells are hidden, on the CPU.
 
         Args:
             batch: number of volumes, drawn from `generator` one after another.
@@ -85,12 +87,21 @@ class BlockMasking:
             valid: cells that may be visible or hidden; all if None.
             weights: how likely each cell is to be hidden relative to the others of its volume, from 0. The number of
                 hidden cells stays exact; equal weights are no weights. A block weighs the mean of its valid cells.
+            hide: cells that must be hidden; blocks must be single cells.
+            show: cells that must stay visible; likewise.
+
+        Returns:
+            Masks whose counts are exact, forced cells included.
 
         Raises:
-            MaskError: if a volume has fewer than two valid cells, or a weight is negative or not finite.
-            ShapeError: if `valid` or `weights` are not [B, D, H, W] on this grid.
+            MaskError: if a volume has fewer than two valid cells, a weight is negative or not finite, or there is no
+                room for the forced cells.
+            ShapeError: if `valid`, `weights`, `hide` or `show` are not [B, D, H, W] on this grid.
         """
-        return self.draw(open_streams(batch, generator, draws), valid, weights)
+        streams = open_streams(batch, generator, draws)
+        if hide is None and show is None:
+            return self.draw(streams, valid, weights)
+        return self.draw(streams, valid, weights, self._forced(hide, show, len(streams)))
 
     def verify(self, masks: Masks) -> None:
         """Checks masks before they are used: every count exact, and each valid cell either visible or hidden.
@@ -106,19 +117,47 @@ class BlockMasking:
             if valid < 2 or hidden != hidden_count(valid, self.ratio):
                 raise MaskError(f"sample {b} hides {hidden} of {valid} valid cells, which is not ratio {self.ratio}")
 
-    def draw(self, streams: Sequence[np.random.Generator], valid: Tensor | None, weights: Tensor | None) -> Masks:
-        """`sample` from one open generator a volume, which is left just behind the draw."""
+    def _forced(self, hide: Tensor | None, show: Tensor | None, batch: int) -> IntS:
+        """Return [B, S]: 1 for cells that must be hidden, -1 for cells that must be visible, 0 for the others."""
+        if max(self.block_shape) > 1:
+            raise MaskError(f"cells can be forced where blocks are single cells, and these are of {self.block_shape}")
+        forced_BS = np.zeros((batch, self.num_cells), dtype=np.intp)
+        for sign, cells, name in ((1, hide, "hide"), (-1, show, "show")):
+            if cells is not None:
+                forced_BS += sign * _rows(cells, batch, self.grid, name).numpy().astype(np.intp)
+        return forced_BS
+
+    def draw(
+        self,
+        streams: Sequence[np.random.Generator],
+        valid: Tensor | None,
+        weights: Tensor | None,
+        forced_BS: IntS | None = None,
+    ) -> Masks:
+        """Draw as `sample` does, from one open generator a volume, which is left just behind the draw."""
         valid_BS = valid_cells(valid, len(streams), self.grid, self.block)
         weights_BS = cell_weights(weights, len(streams), self.grid)
         hidden_BS = np.zeros_like(valid_BS)
         for b, stream in enumerate(streams):
             count = hidden_count(int(valid_BS[b].sum()), self.ratio)
             weights_S = None if weights_BS is None else weights_BS[b]
-            hidden_BS[b] = choose(valid_BS[b], count, self.grid, self.block_shape, stream, weights_S)
+            forced_S = None if forced_BS is None else forced_BS[b]
+            hidden_BS[b] = choose(valid_BS[b], count, self.grid, self.block_shape, stream, weights_S, forced_S)
+            if forced_S is not None:
+                self._check_forced(valid_BS[b], hidden_BS[b], forced_S)
         shape = (len(streams), *self.grid)
         hidden = torch.from_numpy(hidden_BS.reshape(shape))
         cells = torch.from_numpy(valid_BS.reshape(shape).copy())
         return Masks(visible=cells & ~hidden, hidden=hidden, valid=cells)
+
+    def _check_forced(self, valid_S: BoolS, hidden_S: BoolS, forced_S: IntS) -> None:
+        if hidden_S[forced_S > 0].all() and (valid_S & ~hidden_S)[forced_S < 0].all():
+            return
+        hide, show = int((forced_S > 0).sum()), int((forced_S < 0).sum())
+        raise MaskError(
+            f"{hide} cell(s) must be hidden and {show} visible on grid {self.grid}, where {int(hidden_S.sum())} of "
+            f"{int(valid_S.sum())} valid cells are hidden: there is no room for them"
+        )
 
 
 def open_streams(

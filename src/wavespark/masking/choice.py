@@ -22,8 +22,12 @@ def choose(
     edges: Triple,
     stream: np.random.Generator,
     weights_S: FloatS | None = None,
+    forced_S: IntS | None = None,
 ) -> BoolS:
-    """Exactly `count` of the valid cells, by whole blocks as far as they fit.
+    """Choose exactly `count` of the valid cells, by whole blocks as far as they fit.
+
+    `forced_S` is 1 where a cell must be chosen, -1 where it must not be, and 0 where chance decides; blocks are then
+    single cells.
 
     The cells stand in a circle, blocks in random order and in random order inside a block, and an arc of `count` is
     taken. If all blocks have the same number of valid cells the arc starts at a block, so that only its last block is
@@ -42,8 +46,8 @@ def choose(
     if weights_S is not None:
         total_of_block = np.bincount(blocks, weights=weights_S[cells], minlength=num_blocks)
         mean_of_block = total_of_block / np.maximum(size_of_block, 1)
-    if np.ptp(mean_of_block[used]) > 0:
-        place_of_block = _weighted_places(mean_of_block, stream)
+    if forced_S is not None or np.ptp(mean_of_block[used]) > 0:
+        place_of_block = _weighted_places(mean_of_block, stream, forced_S)
     elif np.ptp(size_of_block[used]) > 0:
         start = int(stream.integers(len(cells)))
     circle = cells[np.argsort(place_of_block[blocks] + inside)]
@@ -52,11 +56,15 @@ def choose(
     return chosen_S
 
 
-def _weighted_places(weights: FloatS, stream: np.random.Generator) -> IntS:
-    """Places of weighted draws without replacement (Gumbel top-k: Kool et al., ICML 2019); zero weights come last."""
+def _weighted_places(weights: FloatS, stream: np.random.Generator, forced: IntS | None = None) -> IntS:
+    """Draw places without replacement by weight (Gumbel top-k: Kool et al., ICML 2019); zero weights come last.
+
+    Forced blocks come before (1) or after (-1) all others, whatever their weights.
+    """
     with np.errstate(divide="ignore"):
         scores = np.maximum(np.log(weights / weights.max()), -1e6) + stream.gumbel(size=len(weights))
-    return np.argsort(np.argsort(-scores))
+    order = np.argsort(-scores) if forced is None else np.lexsort((-scores, -forced))
+    return np.argsort(order)
 
 
 @lru_cache(maxsize=64)

@@ -3,7 +3,6 @@
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from wavespark.errors import MaskError
@@ -79,69 +78,6 @@ def block_shape(grid: Triple, block: Block) -> Triple:
         raise MaskError(f"block must be a whole number of at least 1 or 'adaptive', got {block!r}. For example block=1")
     d, h, w = (min(block, cells) for cells in grid)
     return d, h, w
-
-
-@dataclass(frozen=True, kw_only=True)
-class GridReport:
-    """The numbers of a masking, known before anything runs."""
-
-    crop: Triple
-    """Voxels."""
-    cell: Triple
-    """Voxels."""
-    grid: Triple
-    """Cells: ceil(crop / cell)."""
-    block: Triple
-    """Cells in a whole block."""
-    cells: int
-    blocks: int
-    hidden: int
-    """Cells hidden in every volume whose cells are all valid."""
-    visible: int
-    local: int
-    """Hidden cells that the local view does not show either."""
-    global_only: int
-    border_cells: int
-    """Cells that reach beyond the crop."""
-
-
-def describe_grid(
-    crop: int | Sequence[int],
-    cell: int | Sequence[int],
-    *,
-    ratio: float = 0.6,
-    local_ratio: float = 0.8,
-    block: Block = 1,
-    strict: bool = False,
-) -> GridReport:
-    """What a crop and a cell size (voxels) mean for masking.
-
-    >>> describe_grid(96, 16).grid
-    (6, 6, 6)
-
-    Raises:
-        MaskError: if such a masking is impossible; the message says what to change.
-    """
-    crop, cell = checked_triple(crop, "crop"), checked_triple(cell, "cell")
-    grid = ceil_div(crop, cell)
-    edges = check_grid(grid, block, strict=strict, context=f"crop {crop} in cells of {cell} voxels: ")
-    cells = product(grid)
-    hidden = hidden_count(cells, checked_ratio(ratio, "ratio"))
-    local = local_count(hidden, checked_ratio(local_ratio, "local_ratio"))
-    inner = product(size // edge for size, edge in zip(crop, cell, strict=True))
-    return GridReport(
-        crop=crop,
-        cell=cell,
-        grid=grid,
-        block=edges,
-        cells=cells,
-        blocks=product(ceil_div(grid, edges)),
-        hidden=hidden,
-        visible=cells - hidden,
-        local=local,
-        global_only=hidden - local,
-        border_cells=cells - inner,
-    )
 
 
 def check_masking(grid: Triple, ratio: float, block: Block = 1) -> None:

@@ -4,14 +4,9 @@ Legend: B batch, D H W grid of cells, N visible cells.
 """
 
 from dataclasses import dataclass
-from typing import TypeVar
 
-import torch
 from jaxtyping import Bool, Int32
 from torch import Tensor
-
-# Not typing.Self: the run-time type checker of the tests refuses it in a dataclass.
-AnyMasks = TypeVar("AnyMasks", bound="Masks")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,10 +35,6 @@ class Masks:
     def shares(self) -> dict[str, float]:
         """What a step's telemetry says of its masks."""
         return {"visible_share": self.visible_share, "hidden_share": self.hidden_share}
-
-    def to(self: AnyMasks, device: torch.device | str) -> AnyMasks:
-        """The same on another device."""
-        return type(self)(**{name: value.to(device) for name, value in vars(self).items()})
 
     def _share(self, cells_BDHW: Tensor) -> float:
         return int(cells_BDHW.sum()) / int(self.valid.sum())

@@ -174,21 +174,26 @@ class DecoderSettings:
     """The light decoder; one entry a scale, coarsest first, each next one at half the stride."""
 
     widths: tuple[int, ...] = (128, 64)
+    """Channels of each scale of the light decoder, coarsest first, each next one at half the stride."""
     depths: tuple[int, ...] = (2, 1)
+    """Blocks of each scale."""
     heads: tuple[int, ...] = (4, 0)
-    """0: no attention, blocks read their neighbours only. Where all scales but the coarsest have 0, they are decoded only near predicted cells."""
+    """Attention heads of each scale; 0: its blocks read their neighbours only. If all scales but the coarsest have 0,
+    they are decoded only near predicted cells."""
     mlp_ratio: int = 2
+    """Width of the hidden layer of a block, over that of the block."""
     densify_kernel: int = 3
-    """Of the projection that densifies every scale but the coarsest: 3, or 1 where a small encoder would be outweighed by it."""
+    """Kernel of the projection that densifies every scale but the coarsest: 3, or 1 where a small encoder would be outweighed by it."""
 
     def __post_init__(self) -> None:
         if not len(self.widths) == len(self.depths) == len(self.heads) >= 1:
             raise ModelError(
                 f"widths {self.widths}, depths {self.depths} and heads {self.heads} must name the same scales"
             )
-        if min(self.depths) < 0 or self.densify_kernel not in (1, 3):
+        if min(self.depths) < 0 or self.densify_kernel not in (1, 3) or self.mlp_ratio < 1:
             raise ModelError(
-                f"depths {self.depths} must not be negative and densify_kernel {self.densify_kernel} must be 1 or 3"
+                f"depths {self.depths} must not be negative, densify_kernel {self.densify_kernel} must be 1 or 3 and "
+                f"mlp_ratio {self.mlp_ratio} at least 1"
             )
         if not self.heads[0]:
             raise ModelError(

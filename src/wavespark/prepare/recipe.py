@@ -159,17 +159,12 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def recipe_names() -> list[str]:
-    """The preparation recipes that come with the package."""
-    return sorted(name for name, document in _packaged().items() if "spacing_mm" in document)
+    """Return the names of the preparation recipes that come with the package."""
+    return sorted(f.name.removesuffix(".toml") for f in _packaged().iterdir() if f.name.endswith(".toml"))
 
 
-def _packaged() -> dict[str, dict[str, Any]]:
-    folder = resources.files("wavespark") / "recipes"
-    return {
-        f.name.removesuffix(".toml"): tomllib.loads(f.read_text("utf-8"))
-        for f in folder.iterdir()
-        if f.name.endswith(".toml")
-    }
+def _packaged() -> Any:
+    return resources.files("wavespark") / "recipes"
 
 
 def load_recipe(name_or_path: str | Path = "head-1mm", overrides: Sequence[str] = ()) -> Recipe:
@@ -199,7 +194,7 @@ def load_recipe(name_or_path: str | Path = "head-1mm", overrides: Sequence[str] 
             raise SettingsError(
                 f"there is no recipe {str(name_or_path)!r}: choose {', '.join(names)}, or give a .toml file"
             )
-        document = {"name": str(name_or_path)} | _packaged()[str(name_or_path)]
+        document = {"name": str(name_or_path)} | tomllib.loads((_packaged() / f"{name_or_path}.toml").read_text("utf-8"))
     return Recipe.from_settings(override(document, overrides), str(name_or_path))
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from wavespark.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from wavespark.sampling.augment import STRONG, Augmentation
+    from wavespark.sampling.augmentation import STRONG, Augmentation
     from wavespark.sampling.crops import Crop, Region, read_crop
     from wavespark.sampling.dataset import Batch, CropDataset, batches, collate
     from wavespark.sampling.lateral import NO_SIDES, Sides

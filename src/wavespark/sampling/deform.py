@@ -15,9 +15,6 @@ from wavespark.shapes import Triple
 CONTROL_MM = 32.0
 """Distance between the control points of a bend."""
 
-MOST_BEND_MM = 8.0
-"""A quarter of the distance between control points: more could fold space."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Deformation:

@@ -16,9 +16,6 @@ from wavespark.randomness import stream
 from wavespark.sampling.dataset import Batch
 from wavespark.shapes import Triple, ceil_div
 
-CERTAIN = 1e30
-"""A weight for hiding that no chance outweighs: the exponent of a draw is between -4 and 37."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Views:

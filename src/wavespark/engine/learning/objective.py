@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from wavespark.config import PretrainSettings
-from wavespark.engine.learning.guidance import guide, masks_around
-from wavespark.engine.learning.step import Scoring, StepResult, draw_masks, reconstruct
+from wavespark.engine.learning.guidance import guide_weights
+from wavespark.engine.learning.step import Scoring, StepResult, reconstruct
 from wavespark.engine.learning.teacher import Teacher
 from wavespark.errors import SettingsError
-from wavespark.masking import BlockMasking
+from wavespark.masking import MaskPlan
 from wavespark.masking.masks import Masks
 from wavespark.models import SparK
 from wavespark.objectives import Contrast, Places, Projector, Score, info_nce, pairs, places_of
@@ -62,23 +62,23 @@ class Objective(nn.Module):
     Args:
         settings: of the run.
         model: what is trained.
-        masking: of the crop's grid.
-        log: called with what a person should know.
+        plan: the run's masks.
+        log: called with messages for the user.
     """
 
     def __init__(
         self,
         settings: PretrainSettings,
         model: SparK,
-        masking: BlockMasking,
+        plan: MaskPlan,
         log: Log = ignore_log,
     ) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
-        self.masking = masking
+        self.plan = plan
         self.log = log
-        self.scoring = Scoring(**settings.objective.scoring)
+        self.scoring = Scoring.of(settings.objective)
         chosen = settings.objective
         self.projectors = _projectors(model.encoder.channels, settings) if chosen.contrast else None
         needed = bool(chosen.contrast) or settings.mask.guide == "hard"
@@ -89,14 +89,13 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, step: int) -> Terms:
         """The terms of a batch at a step (counted from 1); everything drawn depends on the seed, the step and the samples' keys only."""
         chosen, seed, cell = self.settings.objective, self.settings.run.seed, self.model.encoder.cell
-        masking = self.settings.mask.at(self.masking, step, seed)
         views = views_of(batch, self.settings, cell, step)
         coarse = batch if views is None else views.coarse
-        weights = guide(coarse, self.settings, masking, cell, step, self.teacher)
+        weights = guide_weights(coarse, self.plan, self.scoring, cell, step, self.teacher)
         masks = (
-            draw_masks(masking, coarse.mask_keys, seed, step, weights)
+            self.plan.masks(coarse.mask_keys, step, weights)
             if views is None
-            else masks_around(views, masking, seed, step, weights, hide=True)
+            else self.plan.masks_around(views.footprint, coarse.mask_keys, step, weights, hide=True)
         )
         same_place = self.contrast_open and chosen.contrast_pairs == "same_location"
         result = reconstruct(self.model, coarse, masks, seed, step, self.scoring, levels_too=same_place)
@@ -105,7 +104,7 @@ class Objective(nn.Module):
         if fine is not None:
             terms["second_view"] = Term(total=fine.score.error, count=fine.score.voxels, weight=chosen.second_view)
         if self.contrast_open:
-            contrast = self._contrast(coarse, masking, step, views, result, fine)
+            contrast = self._contrast(coarse, step, views, result, fine)
             terms["contrast"] = Term(total=contrast.total, count=contrast.count, weight=chosen.contrast)
             terms["contrast_chance"] = Term(total=contrast.chance, count=contrast.count, weight=0.0)
         elif self.projectors is not None:  # until the contrast begins, its weights join with an exact zero
@@ -152,19 +151,13 @@ class Objective(nn.Module):
 
     def _fine(self, views: Views, step: int) -> StepResult:
         """The second view under a mask of its own, through the same model."""
-        masks = draw_masks(
-            fine_masking(self.settings, self.model.encoder.cell, step),
-            views.fine.mask_keys,
-            self.settings.run.seed,
-            step,
-        )
+        masks = self.plan.fine_masks(views.fine.mask_keys, step)
         wanted = self.contrast_open and self.settings.objective.contrast_pairs == "second_view"
         return reconstruct(self.model, views.fine, masks, self.settings.run.seed, step, self.scoring, levels_too=wanted)
 
     def _contrast(
         self,
         coarse: Batch,
-        masking: BlockMasking,
         step: int,
         views: Views | None,
         result: StepResult,
@@ -173,9 +166,10 @@ class Objective(nn.Module):
         """Queries of the student against keys of the slow copy, which sees the coarse view under another mask."""
         if self.teacher is None or self.projectors is None:
             raise RuntimeError("a contrast needs projectors and a slow copy of the model")
-        seed, device = self.settings.run.seed, result.prediction.device
+        device = result.prediction.device
+        keys_of = [f"{key}:key" for key in coarse.mask_keys]
         if views is not None and fine is not None and self.settings.objective.contrast_pairs == "second_view":
-            masks = masks_around(views, masking, seed, step, None, hide=False)
+            masks = self.plan.masks_around(views.footprint, keys_of, step, hide=False)
             whole = places_of(fine.levels[-1], fine.levels[-1].grid)
             queries = Places(
                 features=whole.features,
@@ -184,7 +178,7 @@ class Objective(nn.Module):
             )
             tile = views.tile
         else:
-            masks = draw_masks(masking, [f"{key}:key" for key in coarse.mask_keys], seed, step)
+            masks = self.plan.masks(keys_of, step)
             queries, tile = places_of(result.levels[max(0, len(result.levels) - 2)]), (1, 1, 1)
         with torch.no_grad():
             levels = self.teacher.model.encoder(
@@ -223,13 +217,6 @@ def views_of(batch: Batch, settings: PretrainSettings, cell: Triple, step: int) 
         seed=settings.run.seed,
         step=step,
     )
-
-
-def fine_masking(settings: PretrainSettings, cell: Triple, step: int | None = None) -> BlockMasking:
-    """The masking of the second view at a step, or (None) at the end of training, where it is measured."""
-    chosen = settings.objective
-    d, h, w = (n * f for n, f in zip(chosen.second_view_cells, chosen.second_view_factor, strict=True))
-    return BlockMasking(grid=(d, h, w), ratio=settings.mask.local_at(step))
 
 
 def _projectors(channels: tuple[int, ...], settings: PretrainSettings) -> nn.ModuleDict:

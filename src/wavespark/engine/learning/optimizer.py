@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from wavespark.config import PretrainSettings
 from wavespark.config.pretrain import OptimizerSettings
 from wavespark.engine.learning.schedule import learning_rate_at
-from wavespark.engine.machine.distributed import like, whole
+from wavespark.engine.machine.distributed import gather_whole, place_like
 from wavespark.errors import CheckpointError
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -92,7 +92,9 @@ def rate_at(step: int, settings: PretrainSettings) -> float:
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """`NAME.exp_avg` and so on, whole; of sharded parameters all processes must ask."""
     return {
-        f"{name}.{key}": whole(value) for name, p in trained(model) for key, value in optimizer.state.get(p, {}).items()
+        f"{name}.{key}": gather_whole(value)
+        for name, p in trained(model)
+        for key, value in optimizer.state.get(p, {}).items()
     }
 
 
@@ -123,6 +125,6 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensor
             )
         optimizer.state[p] = {
             "step": moments["step"] if not optimizer.defaults["fused"] else moments["step"].to(p.device),
-            "exp_avg": like(moments["exp_avg"], p),
-            "exp_avg_sq": like(moments["exp_avg_sq"], p),
+            "exp_avg": place_like(moments["exp_avg"], p),
+            "exp_avg_sq": place_like(moments["exp_avg_sq"], p),
         }

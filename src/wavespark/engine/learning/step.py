@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wavespark.masking import BlockMasking
+from wavespark.config.objective import ObjectiveSettings
 from wavespark.masking.masks import Masks
 from wavespark.models import SparK
 from wavespark.objectives import CellTargets, Score, cell_targets, reconstruction
@@ -20,11 +20,16 @@ from wavespark.sparse import VisibleCells
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scoring:
-    """What the encoder is given and which hidden voxels count; see `ObjectiveSettings`."""
+    """The encoder's input and the hidden voxels that count; see `ObjectiveSettings`."""
 
     variance_floor: float
     where: Literal["foreground", "everywhere"] = "foreground"
     dense: bool = False
+
+    @classmethod
+    def of(cls, settings: ObjectiveSettings) -> "Scoring":
+        """Return the scoring of a run."""
+        return cls(variance_floor=settings.variance_floor, where=settings.where, dense=settings.dense)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -39,27 +44,6 @@ class StepResult:
     targets: CellTargets
     levels: list[VisibleCells]
     """What the encoder gave, finest first; empty unless asked for."""
-
-
-def forward(
-    model: SparK, batch: Batch, masking: BlockMasking, seed: int, step: int, scoring: Scoring | float
-) -> StepResult:
-    """The reconstruction score of a batch under its own masks. They and stochastic depth depend on the seed, the step and the samples' keys only."""
-    scoring = scoring if isinstance(scoring, Scoring) else Scoring(variance_floor=scoring)
-    return reconstruct(model, batch, draw_masks(masking, batch.mask_keys, seed, step), seed, step, scoring)
-
-
-def draw_masks(
-    masking: BlockMasking, keys: Sequence[str], seed: int, step: int, weights: Tensor | None = None
-) -> Masks:
-    """Checked masks, one a key.
-
-    Raises:
-        MaskError: if one is not what the masking promises.
-    """
-    masks = masking.sample(draws=[(seed, step, key) for key in keys], weights=weights)
-    masking.verify(masks)
-    return masks
 
 
 def reconstruct(

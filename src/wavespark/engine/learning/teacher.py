@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from wavespark.engine.machine.distributed import whole
+from wavespark.engine.machine.distributed import gather_whole
 from wavespark.models import SparK
 
 
@@ -28,7 +28,7 @@ class Teacher:
         keep = min(self.momentum, (1 + step) / (10 + step))
         own = dict(self.model.named_parameters())
         for name, p in model.named_parameters():
-            own[name].lerp_(whole(p.detach()).to(own[name].dtype), 1 - keep)
+            own[name].lerp_(gather_whole(p.detach()).to(own[name].dtype), 1 - keep)
         buffers = dict(self.model.named_buffers())
         for name, b in model.named_buffers():
             buffers[name].copy_(b)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wavespark.config import PretrainSettings
 from wavespark.engine.learning.objective import Objective, Terms
 from wavespark.engine.learning.optimizer import set_learning_rate
-from wavespark.engine.machine.distributed import Ranks, whole
+from wavespark.engine.machine.distributed import Ranks, gather_whole
 from wavespark.engine.machine.faults import Faults
 from wavespark.engine.machine.precision import Precision
 from wavespark.sampling import Batch
@@ -100,7 +100,7 @@ class Updater:
             collected.append((terms, loss.detach(), values))
         self.precision.scaler.unscale_(self.optimizer)
         trained = [p for p in self.objective.parameters() if p.grad is not None]
-        norm = whole(torch.nn.utils.clip_grad_norm_(trained, self.settings.optimizer.clip)).detach()
+        norm = gather_whole(torch.nn.utils.clip_grad_norm_(trained, self.settings.optimizer.clip)).detach()
         values = self.ranks.sum(sum((v for _, _, v in collected[1:]), collected[0][2]))
         measured = Measured(
             step=step,

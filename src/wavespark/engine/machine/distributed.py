@@ -97,7 +97,7 @@ def ranks_of(environment: Mapping[str, str] = os.environ) -> Ranks:
 
 
 @contextmanager
-def joined(ranks: Ranks) -> Iterator[None]:
+def process_group(ranks: Ranks) -> Iterator[None]:
     """Within, the processes of the run can talk to each other.
 
     Raises:
@@ -141,7 +141,7 @@ def _part(code: int) -> None:
     timer.cancel()
 
 
-def across(module: nn.Module, ranks: Ranks, parallel: str, device: torch.device) -> nn.Module:
+def average_gradients(module: nn.Module, ranks: Ranks, parallel: str, device: torch.device) -> nn.Module:
     """The module, whose gradients become the mean over all processes.
 
     Raises:
@@ -182,13 +182,13 @@ def shard(model: nn.Module, ranks: Ranks, parallel: str) -> None:
     fully_shard(model, reshard_after_forward=False)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gather_whole(tensor: Tensor) -> Tensor:
     """The tensor itself, or put together from the parts of all processes, which must all ask."""
     full = getattr(tensor, "full_tensor", None)
     return tensor if full is None else full()
 
 
-def like(tensor: Tensor, pattern: Any) -> Tensor:
+def place_like(tensor: Tensor, pattern: Any) -> Tensor:
     """The whole tensor as the pattern is: on its device, and in its parts."""
     if not hasattr(pattern, "full_tensor"):
         return tensor.to(pattern.device)

@@ -48,7 +48,7 @@ def build_model(settings: PretrainSettings, stems: dict[str, int]) -> SparK:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.run.seed)
         try:
-            return SparK(settings.encoder(stems), settings.decoder.settings())
+            return SparK(settings.encoder(stems), settings.decoder.for_model())
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -67,7 +67,7 @@ def training_crops(settings: PretrainSettings, store: Store, split: Split) -> Cr
         crop=settings.box,
         batch=settings.data.batch,
         seed=settings.run.seed,
-        augmentation=settings.data.augmentation(),
+        augmentation=settings.data.augmentation,
         weights=settings.data.modality_weights,
     )
 

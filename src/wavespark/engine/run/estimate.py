@@ -203,7 +203,7 @@ def _measure(settings: PretrainSettings, store: Store | None, batch: int, steps:
     model = build_model(settings, stems_of(store) if store else {"MR": 1}).to(device)
     changed = {"run": settings.run.model_copy(update={"accumulate": 1})}
     alone = settings.model_copy(update=changed)
-    objective = Objective(alone, model, settings.masking(model.encoder.cell)).to(device).train()
+    objective = Objective(alone, model, settings.mask_plan(model.encoder.cell)).to(device).train()
     optimizer = make_optimizer(objective, settings.optimizer)
     update = Updater(alone, objective, objective, optimizer, precision, Ranks(), Faults())
     seconds, load = [], []

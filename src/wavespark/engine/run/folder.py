@@ -9,6 +9,7 @@ from typing import Any
 
 from wavespark.checkpoints import checkpoint_folders
 from wavespark.config import PretrainSettings, to_toml
+from wavespark.config.pretrain import renamed
 from wavespark.errors import CheckpointError, SettingsError, StoreError
 from wavespark.files import locks, remove_unfinished, write_file, writing
 
@@ -64,24 +65,36 @@ def begin_fresh(run: Path) -> None:
 
 
 def check_same(run: Path, settings: PretrainSettings) -> None:
-    """Checks that the settings are those with which the run began; `run.workers`-like settings that do not change the result may differ.
+    """Check that a run with checkpoints goes on with the settings with which it began.
+
+    Settings that decide how fast or how often, and not the result, may change. `run.steps` may grow: the learning rate
+    of the steps that are left is then that of the schedule of the longer run.
 
     Raises:
-        SettingsError: naming every difference, if there are checkpoints of other settings.
+        SettingsError: naming every other difference.
     """
     document = settings.model_dump()
-    if checkpoint_folders(run / CHECKPOINTS):
-        try:
-            before = tomllib.loads((run / CONFIG).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            before = document
-        changed = [
-            f"{key} was {old!r}, now {new!r}" for key, old, new in _differences(before, document) if key not in _FREE
-        ]
-        if changed:
-            raise SettingsError(
-                f"{run} was begun with other settings: {'; '.join(changed)}. Use the same, another --output, or --fresh"
-            )
+    if not checkpoint_folders(run / CHECKPOINTS):
+        return
+    before = _settings_of(run, document)
+    changed = [
+        f"{key} was {old!r}, now {new!r}{' (it may only grow)' if key == GROWS else ''}"
+        for key, old, new in _differences(before, document)
+        if key not in _FREE and not (key == GROWS and isinstance(old, int) and old < new)
+    ]
+    if changed:
+        raise SettingsError(
+            f"{run} was begun with other settings: {'; '.join(changed)}. Use the same, another --output, or --fresh"
+        )
+
+
+def _settings_of(run: Path, fallback: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings with which the run began, in the names of this version; the fallback if they cannot be read."""
+    try:
+        document = tomllib.loads((run / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return fallback
+    return renamed(document)
 
 
 def settle(run: Path, settings: PretrainSettings) -> None:
@@ -96,6 +109,8 @@ def settle(run: Path, settings: PretrainSettings) -> None:
     write_file(run / CONFIG, to_toml(settings.model_dump()).encode())
 
 
+GROWS = "run.steps"
+"""The setting of a run that may grow and not shrink."""
 _FREE = {
     "data.workers",
     "model.init",
@@ -123,16 +138,22 @@ _FREE = {
     "health.probe",
     "health.probe_volumes",
 }
-"""What may change while a run goes on: it decides how, how fast or how often, and the result by rounding at most; `run.accumulate` by a
-little more, because parts of a batch are weighted alike and not by their scored voxels."""
+"""Settings that may change while a run goes on: they decide how fast or how often, and the result by rounding at most;
+`run.accumulate` by a little more, because parts of a batch are weighted alike and not by their scored voxels."""
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    for table, values in now.items():
-        for key, value in values.items():
-            old = before.get(table, {}).get(key, value)
-            if _plain(old) != _plain(value):
-                yield f"{table}.{key}", old, value
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted key, old value, new value) of settings that differ; one that the old file lacks counts as the same."""
+    for key, value in now.items():
+        old = before.get(key, value)
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and prefix + key not in _MAPS:
+            yield from _differences(old, value, f"{prefix}{key}.")
+        elif _plain(old) != _plain(value):
+            yield prefix + key, old, value
+
+
+_MAPS = {"data.modality_weights", "model.settings"}
+"""Settings that are mappings themselves, compared as a whole."""
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The loop: load, update, note, measure, save; and stop where it was asked to, or must."""
+"""The training loop: load, update, note, validate, save, stop."""
 
 import math
 import time
@@ -11,7 +11,8 @@ from wavespark.engine.learning.update import Measured
 from wavespark.engine.machine.memory import explained, peak_bytes
 from wavespark.engine.run import folder
 from wavespark.engine.run.building import SPLIT, describe_data, training_crops
-from wavespark.engine.run.training import Training
+from wavespark.engine.run.components import Components
+from wavespark.engine.run.resuming import Progress, make_checkpoint
 from wavespark.engine.watching.examples import write_examples
 from wavespark.engine.watching.telemetry import Telemetry, environment, write_json
 from wavespark.errors import ExitCode, TrainingStopped
@@ -19,156 +20,220 @@ from wavespark.progress import OnProgress, ShouldStop
 from wavespark.sampling import Batch, batches
 
 NON_FINITE_IN_A_ROW = 5
+"""Steps in a row without a finite loss and gradient after which a run stops."""
+RECENT = 0.95
+"""Weight of the earlier steps in the smoothed loss of the progress line."""
 
 
-def run_to_end(training: Training, on_progress: OnProgress, should_stop: ShouldStop) -> None:
-    """Trains until `run.steps`.
+class Trainer:
+    """Trains a run from where it stands to its last step.
 
     Args:
-        training: the run, at the step where it is.
-        on_progress: called with (done, total, message).
-        should_stop: asked after every step in every process; a name ends all of them after saving.
-
-    Raises:
-        TrainingStopped: if it was asked to stop (75), losses stay non-finite (4), or memory ran out (5).
+        parts: what the run is made of.
+        progress: where it stands.
+        on_progress: called after every step with (done, total, message).
+        should_stop: called after every step in every process; the name of a signal stops all of them after saving.
     """
-    settings, ranks, run = training.settings, training.ranks, training.run
-    if ranks.writes:
-        write_json(run / "environment.json", environment(training.device))
-        write_json(run / "data.json", describe_data(training.store, training.split))
-        write_json(run / SPLIT, training.split.sides(training.store))
-    loader = batches(
-        training_crops(settings, training.store, training.split),
-        start=training.step,
+
+    def __init__(
+        self,
+        parts: Components,
+        progress: Progress,
+        on_progress: OnProgress,
+        should_stop: ShouldStop,
+    ) -> None:
+        self.parts, self.progress, self.on_progress = parts, progress, on_progress
+        self.settings, self.steps = parts.settings, parts.settings.run.steps
+        self.should_stop = lambda: parts.ranks.any(should_stop())
+        self.update = parts.updater()
+        self.loader = make_loader(parts, progress.step)
+        # A run that starts keeps no line of an earlier try, not even that of step 0.
+        self.telemetry = Telemetry(parts.run, progress.step or -1, self.settings.run, parts.ranks.writes)
+        self.unread: list[Measured] = []
+        """Updates whose measures are still on the device."""
+        self.smoothed_loss = math.nan
+
+    def run(self) -> None:
+        """Train to the last step.
+
+        Raises:
+            TrainingStopped: on a request (75), after non-finite losses or a collapse (4), or without memory (5).
+        """
+        parts = self.parts
+        cell, world = parts.model.encoder.cell, parts.ranks.world
+        with (
+            closing(self.telemetry),
+            closing(parts.saver),
+            closing(self.loader),
+            explained(self.settings, parts.device, cell, world),
+        ):
+            self.train()
+            parts.saver.wait()
+
+    def train(self) -> None:
+        """Load, update, note, validate, save, stop."""
+        if self.progress.step == 0:
+            self.validate()
+        self.parts.objective.train()
+        self.on_progress(self.progress.step, self.steps, "")
+        if not self.finished:
+            self.stop_if(self.should_stop())
+        while not self.finished:
+            batch = self.load()
+            self.train_step(batch)
+            signal = None if self.finished else self.should_stop()
+            self.note(wait=self.validates or self.saves or signal is not None)
+            if self.validates:
+                self.validate()
+            if self.saves:
+                self.save()
+            self.stop_if(signal)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is done."""
+        return self.progress.step >= self.steps
+
+    @property
+    def validates(self) -> bool:
+        """Whether held-out crops are measured after this step."""
+        return self.finished or self.progress.step % self.settings.run.validate_every == 0
+
+    @property
+    def saves(self) -> bool:
+        """Whether a checkpoint follows this step."""
+        return self.finished or self.progress.step % self.settings.run.checkpoint_every == 0
+
+    def load(self) -> Batch:
+        """Return the next batch."""
+        self.load_started = time.perf_counter()
+        try:
+            batch = next(self.loader)
+        except TrainingStopped:  # a signal to the whole process group can kill the loader's workers
+            self.stop_if(self.should_stop())
+            raise
+        self.step_started = time.perf_counter()
+        return batch
+
+    def train_step(self, batch: Batch) -> None:
+        """Update the weights. On an accelerator nothing waits for the device here."""
+        self.progress.step += 1
+        self.unread.append(self.update(batch, self.progress.step, rate_at(self.progress.step, self.settings)))
+
+    def note(self, wait: bool) -> None:
+        """Write the lines of finished updates.
+
+        Args:
+            wait: also read the newest update of an accelerator, which is otherwise read while the next one computes.
+        """
+        ready = len(self.unread) if wait or not self.update.on_device else len(self.unread) - 1
+        lines = [measured.line() for measured in self.unread[:ready]]
+        self.unread = self.unread[ready:]
+        seconds = time.perf_counter() - self.step_started
+        self.progress.seconds += seconds
+        times = {"seconds": round(seconds, 4), "load_seconds": round(self.step_started - self.load_started, 4)}
+        for line in lines:
+            self.note_line(line | times)
+        self.on_progress(self.progress.step, self.steps, self.progress_message())
+
+    def note_line(self, line: dict[str, Any]) -> None:
+        """Write the line of a step and check it.
+
+        Raises:
+            TrainingStopped: if masks are wrong, or too many steps in a row were not finite.
+        """
+        parts, progress = self.parts, self.progress
+        progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if line["skipped"] else 0
+        progress.skipped += line["skipped"]
+        self.telemetry.metrics(line)
+        if (loss := line["normalised_loss"]) is not None:
+            earlier = self.smoothed_loss
+            self.smoothed_loss = loss if math.isnan(earlier) else RECENT * earlier + (1 - RECENT) * loss
+        masking = parts.plan.masking(line["step"])
+        parts.alarms.masks(line["step"], line["hidden_share"], masking.num_cells, masking.ratio)
+        if line["skipped"]:
+            parts.log(f"step {line['step']}: loss or gradient is not finite, no update was made")
+            self.stop_if_non_finite(line)
+
+    def stop_if_non_finite(self, line: dict[str, Any]) -> None:
+        """Stop after too many steps in a row that were not finite."""
+        limit = 1 if self.settings.health.non_finite == "stop" else NON_FINITE_IN_A_ROW
+        if self.progress.skipped_in_a_row < limit:
+            return
+        steps = f"{limit} steps in a row, up to step" if limit > 1 else "step"
+        raise TrainingStopped(
+            f"loss or gradient was not finite in {steps} {line['step']} (modality {line['modality']}). The last good "
+            f"checkpoint is kept in {self.parts.run / folder.CHECKPOINTS}; try a smaller optimizer.learning_rate",
+            ExitCode.DIVERGED,
+        )
+
+    def progress_message(self) -> str:
+        """Return the text of the progress bar."""
+        each = self.progress.seconds / self.progress.step
+        return (
+            f"step {self.progress.step} of {self.steps}, normalised loss {self.smoothed_loss:.3f}, {each:.2f} s a step, "
+            f"{self.settings.data.batch / each:.1f} crops/s, {peak_bytes(self.parts.device) / 2**30:.1f} GiB"
+        )
+
+    def validate(self) -> None:
+        """Measure held-out crops, write the line and the pictures, and check for collapse."""
+        parts, step = self.parts, self.progress.step
+        unshard = getattr(parts.model, "unshard", None)
+        if unshard is not None:
+            unshard()
+        line, results = parts.held_out.measure(parts.model, step)
+        self.progress.held_out = line["normalised_loss"]
+        pictures = parts.run / folder.EXAMPLES
+        if parts.ranks.writes:
+            cell = parts.model.encoder.cell
+            crops = [batch for batch, _ in parts.held_out.batches(cell)]
+            write_examples(pictures, parts.held_out.crops, crops, results, cell, step)
+        self.telemetry.validation(line)
+        self.telemetry.examples(pictures, step)
+        parts.objective.measured(line)
+        parts.alarms.measured(line)
+
+    def save(self) -> None:
+        """Save a checkpoint; it is written after the lines of all steps so far are safe."""
+        checkpoint = make_checkpoint(self.parts, self.progress)
+        self.progress.saved = self.progress.step
+        if self.parts.ranks.writes:
+            self.parts.saver.save(checkpoint, self.telemetry.sync)
+
+    def stop_if(self, signal: str | None) -> None:
+        """Save and stop if a signal asks for it.
+
+        Raises:
+            TrainingStopped: with exit code 75.
+        """
+        if not signal:
+            return
+        if self.progress.saved != self.progress.step:
+            self.save()
+        self.parts.saver.wait()
+        self.parts.ranks.wait()
+        raise TrainingStopped(
+            f"stopped by {signal} after step {self.progress.step}, which is saved: run the same command again to go on",
+            ExitCode.INTERRUPTED,
+        )
+
+
+def make_loader(parts: Components, step: int) -> Iterator[Batch]:
+    """Return the batches of this process from a step on."""
+    settings, ranks = parts.settings, parts.ranks
+    return batches(
+        training_crops(settings, parts.store, parts.split),
+        start=step,
         stop=settings.run.steps,
         workers=settings.data.workers,
         rank=ranks.rank,
         world=ranks.world,
-        pin=training.device.type == "cuda",
+        pin=parts.device.type == "cuda",
     )
-    # A run that starts keeps no line of an earlier try, not even that of step 0.
-    telemetry = Telemetry(run, training.step or -1, settings.run, ranks.writes)
-    with (
-        closing(telemetry),
-        closing(training.saver),
-        closing(loader),
-        explained(settings, training.device, training.model.encoder.cell, ranks.world),
-    ):
-        _Loop(training, telemetry, on_progress, lambda: ranks.any(should_stop())).all_steps(loader)
-        training.saver.wait()
 
 
-class _Loop:
-    def __init__(
-        self, training: Training, telemetry: Telemetry, on_progress: OnProgress, should_stop: ShouldStop
-    ) -> None:
-        self.now, self.telemetry, self.on_progress, self.should_stop = training, telemetry, on_progress, should_stop
-        self.pending: Measured | None = None
-        self.recent = math.nan
-
-    def all_steps(self, loader: Iterator[Batch]) -> None:
-        now = self.now
-        if now.step == 0:
-            self._validate()
-        total = now.settings.run.steps
-        now.objective.train()
-        self.on_progress(now.step, total, "")
-        self._stop_if(self.should_stop() if now.step < total else None)
-        while now.step < total:
-            self._step(loader)
-
-    def _step(self, loader: Iterator[Batch]) -> None:
-        now, run = self.now, self.now.settings.run
-        waiting = time.perf_counter()
-        try:
-            batch = next(loader)
-        except TrainingStopped:  # a signal to the whole group can take the loader's processes away
-            self._stop_if(self.should_stop())
-            raise
-        started = time.perf_counter()
-        now.step += 1
-        rate = rate_at(now.step, now.settings)
-        # On an accelerator the step before is read while this one computes: nothing waits for the device.
-        before, self.pending = self.pending, now.update(batch, now.step, rate)
-        last = now.step == run.steps
-        validates = last or now.step % run.validate_every == 0
-        saves = last or now.step % run.checkpoint_every == 0
-        lines = [m.line() for m in (before,) if m is not None]
-        asked = None if last else self.should_stop()
-        if not now.update.on_device or validates or saves or asked:
-            lines.append(self.pending.line())
-            self.pending = None
-        seconds = time.perf_counter() - started
-        now.seconds += seconds
-        for line in lines:
-            self._note(line | {"seconds": round(seconds, 4), "load_seconds": round(started - waiting, 4)})
-        self.on_progress(now.step, run.steps, self._progress())
-        if validates:
-            self._validate()
-        if saves:
-            self._save()
-        self._stop_if(asked)
-
-    def _progress(self) -> str:
-        now = self.now
-        each = now.seconds / now.step
-        return (
-            f"step {now.step} of {now.settings.run.steps}, normalised loss {self.recent:.3f}, {each:.2f} s a step, "
-            f"{now.settings.data.batch / each:.1f} crops/s, {peak_bytes(now.device) / 2**30:.1f} GiB"
-        )
-
-    def _stop_if(self, asked: str | None) -> None:
-        if not asked:
-            return
-        now = self.now
-        if now.saved != now.step:
-            self._save()
-        now.saver.wait()
-        now.ranks.wait()
-        raise TrainingStopped(
-            f"stopped by {asked} after step {now.step}, which is saved: run the same command again to go on",
-            ExitCode.INTERRUPTED,
-        )
-
-    def _note(self, line: dict[str, Any]) -> None:
-        now = self.now
-        now.skipped_in_a_row = now.skipped_in_a_row + 1 if line["skipped"] else 0
-        now.skipped += line["skipped"]
-        self.telemetry.metrics(line)
-        loss = line["normalised_loss"]
-        if loss is not None:
-            self.recent = loss if math.isnan(self.recent) else 0.95 * self.recent + 0.05 * loss
-        ratio = now.settings.mask.at(now.masking, line["step"], now.settings.run.seed).ratio
-        now.alarms.masks(line["step"], line["hidden_share"], now.masking.num_cells, ratio)
-        if line["skipped"]:
-            now.log(f"step {line['step']}: loss or gradient is not finite, no update was made")
-        stop_after = 1 if now.settings.health.non_finite == "stop" else NON_FINITE_IN_A_ROW
-        if now.skipped_in_a_row >= stop_after:
-            steps = f"{stop_after} steps in a row, up to step" if stop_after > 1 else "step"
-            raise TrainingStopped(
-                f"loss or gradient was not finite in {steps} {line['step']} (modality {line['modality']}). "
-                f"The last good checkpoint is kept in {now.run / folder.CHECKPOINTS}; try a smaller optimizer.learning_rate",
-                ExitCode.DIVERGED,
-            )
-
-    def _validate(self) -> None:
-        now, pictures = self.now, self.now.run / folder.EXAMPLES
-        unshard = getattr(now.model, "unshard", None)
-        if unshard is not None:
-            unshard()
-        line, results = now.held_out.measure(now.model, now.step)
-        now.measure = line
-        if now.ranks.writes:
-            cell = now.model.encoder.cell
-            boxes = [batch for batch, _ in now.held_out.batches(cell)]
-            write_examples(pictures, now.held_out.crops, boxes, results, cell, now.step)
-        self.telemetry.validation(line)
-        self.telemetry.examples(pictures, now.step)
-        now.objective.measured(line)
-        now.alarms.measured(line)
-
-    def _save(self) -> None:
-        checkpoint = self.now.checkpoint()
-        self.now.saved = self.now.step
-        if self.now.ranks.writes:
-            self.now.saver.save(checkpoint, self.telemetry.sync)
+def describe_run(parts: Components) -> None:
+    """Write environment.json, data.json and split.json into the run's folder."""
+    write_json(parts.run / "environment.json", environment(parts.device))
+    write_json(parts.run / "data.json", describe_data(parts.store, parts.split))
+    write_json(parts.run / SPLIT, parts.split.sides(parts.store))

@@ -108,7 +108,7 @@ def _verified(store: Store) -> str:
 
 def _room(settings: PretrainSettings, model: SparK, run: Path) -> str:
     with torch.device("meta"):
-        objective = Objective(settings, model, settings.masking(model.encoder.cell))
+        objective = Objective(settings, model, settings.mask_plan(model.encoder.cell))
     count, each = checkpoints_kept(settings), checkpoint_bytes(objective)
     there = len(checkpoint_folders(run / folder.CHECKPOINTS))
     needed = max(0, count - there) * each + _ROOM_FOR_THE_REST

@@ -1,6 +1,6 @@
-"""A pre-training run: build, continue where it was, loop, save, export. Killed at any moment it goes on from its last checkpoint, to the bit on a CPU.
+"""A pre-training run: build, resume, train, export. Killed at any moment, it resumes from its last checkpoint; on a CPU to the bit.
 
-No global generator is drawn from, so there is none to save: every draw is a function of the seed, the step and the sample.
+There is no global generator whose state would have to be saved: every draw is a function of the seed, the step and the sample.
 """
 
 import gc
@@ -16,10 +16,11 @@ from wavespark.config import PretrainSettings
 from wavespark.engine.encoders.load import export_checkpoint
 from wavespark.engine.learning.objective import check_processes
 from wavespark.engine.machine.device import set_threads
-from wavespark.engine.machine.distributed import joined, leave_when_stuck, ranks_of
+from wavespark.engine.machine.distributed import Ranks, leave_when_stuck, process_group, ranks_of
 from wavespark.engine.run import folder
-from wavespark.engine.run.loop import run_to_end
-from wavespark.engine.run.training import Training
+from wavespark.engine.run.components import Components, build_components
+from wavespark.engine.run.loop import Trainer, describe_run
+from wavespark.engine.run.resuming import Progress, resume_or_begin
 from wavespark.engine.watching.telemetry import write_json
 from wavespark.files import read_lines
 from wavespark.prepare import Store
@@ -28,7 +29,7 @@ from wavespark.progress import Log, OnProgress, ShouldStop, ignore_log, ignore_p
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSummary:
-    """What a finished run says of itself; also RUN/summary.json."""
+    """Numbers of a finished run; also RUN/summary.json."""
 
     model: str
     parameters: int
@@ -43,7 +44,7 @@ class RunSummary:
     skipped_steps: int = 0
     """Steps whose loss or gradient was not finite: no update was made."""
     checkpoint_seconds: float = 0.0
-    """Since the last start: how long training waited for checkpoints."""
+    """Seconds that training waited for checkpoints, since the last start."""
     processes: int = 1
     finished: bool = True
 
@@ -57,70 +58,90 @@ def pretrain(
     log: Log = ignore_log,
     should_stop: ShouldStop = never_stop,
 ) -> RunSummary:
-    """Trains until `run.steps`, continuing by itself if the folder has a checkpoint. Started by torchrun, its processes train together.
+    """Train until `run.steps`, resuming if the folder has a checkpoint. Under torchrun all processes train together.
 
     Args:
         settings: everything that decides the run.
         store: prepared volumes.
-        run: the run's folder; made if it is not there.
-        on_progress: called with (done, total, message).
-        log: called with what a person should know, e.g. `resumed from step 50`.
-        should_stop: asked after every step; a name (of a signal) ends the run after saving.
+        run: folder of the run; made if it does not exist.
+        on_progress: called after every step with (done, total, message).
+        log: called with messages for the user, e.g. `resumed from step 50`.
+        should_stop: called after every step; the name of a signal stops the run after saving.
+
+    Returns:
+        The numbers of RUN/summary.json.
 
     Raises:
-        SettingsError: if the folder was begun with other settings.
+        SettingsError: if the folder was begun with other settings. Only `run.steps` may grow; see `folder.check_same`.
         StoreError: if there is nothing to train on, or the disk is full.
-        CheckpointError: if all checkpoints are damaged, they belong to another store, or another process trains in this folder.
-        TrainingStopped: if `should_stop` asked for it (exit code 75), losses stay non-finite (4), memory runs out (5), or another process is lost (1).
+        CheckpointError: if all checkpoints are damaged or belong to another store, or another process trains here.
+        TrainingStopped: after a request to stop (exit code 75), non-finite losses or a collapse (4), lack of memory (5),
+            or the loss of another process (1).
     """
     ranks = ranks_of()
     check_processes(settings, ranks.world)
-    quiet = not ranks.writes
-    with ExitStack() as held:
+    with ExitStack() as stack:
         set_threads(settings.run.threads, ranks.local_world)
-        held.enter_context(_determinism(settings.run.deterministic))
+        stack.enter_context(_determinism(settings.run.deterministic))
         if ranks.writes:
             folder.make(run)
-            held.enter_context(folder.hold(run))
+            stack.enter_context(folder.hold(run))
             folder.settle(run, settings)
         leave_when_stuck(should_stop, ranks)
-        held.enter_context(joined(ranks))
+        stack.enter_context(process_group(ranks))
         ranks.wait()
-        training = Training(settings, store, run, ignore_log if quiet else log, ranks)
-        run_to_end(training, ignore_progress if quiet else on_progress, should_stop)
-        summary = _summary(training)
-        if ranks.writes:
-            write_json(run / "summary.json", asdict(summary))
-            export_checkpoint(run, run / "exports" / "encoder", "wavespark")
-        ranks.wait()
-        # What holds the processes together (DDP's buckets) must be gone before they part, or its destructor waits for ever.
-        del training
+        if not ranks.writes:  # only the first process speaks
+            on_progress, log = ignore_progress, ignore_log
+        summary = _train(settings, store, run, ranks, on_progress, log, should_stop)
+        # What joins the processes (DDP's buckets) must be gone before they part, or its destructor waits without end.
         gc.collect()
         return summary
 
 
-def _summary(training: Training) -> RunSummary:
-    measures = read_lines(training.run / folder.VALIDATION, strict=False)
+def _train(
+    settings: PretrainSettings,
+    store: Store,
+    run: Path,
+    ranks: Ranks,
+    on_progress: OnProgress,
+    log: Log,
+    should_stop: ShouldStop,
+) -> RunSummary:
+    parts = build_components(settings, store, run, log, ranks)
+    progress = resume_or_begin(parts)
+    if ranks.writes:
+        describe_run(parts)
+    Trainer(parts, progress, on_progress, should_stop).run()
+    summary = _summary(parts, progress)
+    if ranks.writes:
+        write_json(run / "summary.json", asdict(summary))
+        export_checkpoint(run, run / "exports" / "encoder", "wavespark")
+    ranks.wait()
+    return summary
+
+
+def _summary(parts: Components, progress: Progress) -> RunSummary:
+    measures = read_lines(parts.run / folder.VALIDATION, strict=False)
     return RunSummary(
-        model=training.settings.model.name,
-        parameters=training.parameters,
-        steps=training.step,
-        seconds=round(training.seconds, 2),
-        seconds_per_step=round(training.seconds / max(1, training.step), 4),
+        model=parts.settings.model.name,
+        parameters=parts.parameters,
+        steps=progress.step,
+        seconds=round(progress.seconds, 2),
+        seconds_per_step=round(progress.seconds / max(1, progress.step), 4),
         first=measures[0] if measures else {},
         last=measures[-1] if measures else {},
-        resumed_from=training.resumed_from,
-        skipped_steps=training.skipped,
-        checkpoint_seconds=round(training.saver.waited, 2),
-        processes=training.ranks.world,
+        resumed_from=progress.resumed_from,
+        skipped_steps=progress.skipped,
+        checkpoint_seconds=round(parts.saver.waited, 2),
+        processes=parts.ranks.world,
     )
 
 
 @contextmanager
-def _determinism(wanted: bool) -> Iterator[None]:
-    """Within, an operation whose result is not always the same is an error."""
+def _determinism(required: bool) -> Iterator[None]:
+    """Within, make operations fail whose result can differ from run to run."""
     before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    if wanted:
+    if required:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     try:

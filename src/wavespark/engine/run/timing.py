@@ -18,7 +18,7 @@ def seconds_per_step(settings: PretrainSettings, store: Store, steps: int = 4) -
     """Median wall-clock seconds of a training step, without loading; the first one, which warms up, is left out."""
     device = choose_device(settings.run.device)
     model = build_model(settings, stems_of(store)).to(device).train()
-    objective = Objective(settings, model, settings.masking(model.encoder.cell)).to(device)
+    objective = Objective(settings, model, settings.mask_plan(model.encoder.cell)).to(device)
     optimizer = make_optimizer(objective, settings.optimizer)
     dataset = training_crops(settings, store, choose_split(settings, store))
     seconds = []

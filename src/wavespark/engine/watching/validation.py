@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from wavespark.config import PretrainSettings
-from wavespark.engine.learning.objective import fine_masking, views_of
-from wavespark.engine.learning.step import Scoring, StepResult, draw_masks, reconstruct, voxel_mask
+from wavespark.engine.learning.objective import views_of
+from wavespark.engine.learning.step import Scoring, StepResult, reconstruct, voxel_mask
 from wavespark.engine.watching.online_probe import OnlineProbe
-from wavespark.masking import BlockMasking
+from wavespark.masking import MaskPlan
+from wavespark.masking.masks import Masks
+from wavespark.masking.plan import HELD_OUT_STEP
 from wavespark.metrics import harmonic, inpaint
 from wavespark.metrics.health import level_health
 from wavespark.models import SparK
@@ -27,23 +29,20 @@ from wavespark.sampling.views import Views
 from wavespark.shapes import Triple
 from wavespark.sparse import VisibleCells, cut_cells
 
-_MASK_STEP = 0
-"""Training steps count from 1, so no training mask equals a held-out one."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class HeldOut:
     """Crops that no training crop touches, the same in every run of a seed."""
 
     crops: tuple[Crop, ...]
-    masking: BlockMasking
+    plan: MaskPlan
     settings: PretrainSettings
     probe: OnlineProbe
     baselines: list[tuple[Score, Score, Score]] = field(default_factory=list)
     """What interpolation scores on each crop, once it is known."""
 
     @classmethod
-    def of(cls, store: Store, split: Split, settings: PretrainSettings, masking: BlockMasking) -> "HeldOut":
+    def of(cls, store: Store, split: Split, settings: PretrainSettings, plan: MaskPlan) -> "HeldOut":
         """`run.held_out_crops` crops, spread over modalities, contrasts and volumes."""
         by_kind: dict[tuple[str, str], list[Any]] = {}
         for region in split.held_out:
@@ -56,12 +55,12 @@ class HeldOut:
             queue = queues[k % len(queues)]
             region = queue[(k // len(queues)) % len(queue)]
             crops.append(random_crop(store[region.volume], region, settings.box, rng, tries=8))
-        return cls(crops=tuple(crops), masking=masking, settings=settings, probe=OnlineProbe.of(store, settings))
+        return cls(crops=tuple(crops), plan=plan, settings=settings, probe=OnlineProbe.of(store, settings))
 
     def batches(self, cell: Triple) -> list[tuple[Batch, Views | None]]:
         """One crop each, and its two views where the run has two: a score does not depend on how many are computed at once."""
         boxes = [collate([(-1 - k, crop)]) for k, crop in enumerate(self.crops)]
-        views = [views_of(box, self.settings, cell, _MASK_STEP) for box in boxes]
+        views = [views_of(box, self.settings, cell, HELD_OUT_STEP) for box in boxes]
         return [(box if v is None else v.coarse, v) for box, v in zip(boxes, views, strict=True)]
 
     @torch.no_grad()
@@ -70,12 +69,16 @@ class HeldOut:
         was_training = model.training
         model.eval()
         batches = self.batches(model.encoder.cell)
-        results = [self._score(model, batch, self.masking) for batch, _ in batches]
-        others = [self._score(model, batch, self.masking, "another mask") for batch, _ in batches]
+        results = [self._score(model, batch, self.plan.held_out_masks(batch.mask_keys)) for batch, _ in batches]
+        other_keys = [[f"{key}:another mask" for key in batch.mask_keys] for batch, _ in batches]
+        others = [
+            self._score(model, batch, self.plan.held_out_masks(keys))
+            for (batch, _), keys in zip(batches, other_keys, strict=True)
+        ]
         line: dict[str, Any] = {}
         if self.settings.objective.second_view:
-            masking = fine_masking(self.settings, model.encoder.cell)
-            fine = [self._score(model, views.fine, masking) for _, views in batches if views is not None]
+            views = [v.fine for _, v in batches if v is not None]
+            fine = [self._score(model, view, self.plan.held_out_fine_masks(view.mask_keys)) for view in views]
             line["second_view"] = _finite(reduce(add, [r.score for r in fine]).normalised_loss)
         model.train(was_training)
         if not self.baselines:  # they never change: the crops and the masks are fixed
@@ -101,12 +104,9 @@ class HeldOut:
             "per_contrast": _by(scans, rows),
         }, results
 
-    def _score(self, model: SparK, batch: Batch, masking: BlockMasking, which: str = "") -> StepResult:
-        seed = self.settings.run.seed
-        keys = [f"{key}:{which}" if which else key for key in batch.mask_keys]
-        masks = draw_masks(masking, keys, seed, _MASK_STEP)
-        scoring = Scoring(**self.settings.objective.scoring)
-        return reconstruct(model, batch, masks, seed, _MASK_STEP, scoring, levels_too=True)
+    def _score(self, model: SparK, batch: Batch, masks: Masks) -> StepResult:
+        scoring = Scoring.of(self.settings.objective)
+        return reconstruct(model, batch, masks, self.settings.run.seed, HELD_OUT_STEP, scoring, levels_too=True)
 
 
 def health_of(
