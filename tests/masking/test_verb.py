@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from wavespark.cli import masks
+from wavespark.config import load_pretraining
 from wavespark.errors import WavesparkError
 from wavespark.masking import NestedMasking
 
@@ -120,3 +121,27 @@ def test_a_terminal_without_unicode_gets_plain_marks():
     result = CliRunner(charset="ascii").invoke(app, ["--grid", "4,4,4"], catch_exceptions=False)
     assert "#" in result.stdout
     assert result.stdout.isascii()
+
+
+def test_a_config_shows_what_its_run_hides_at_a_step() -> None:
+    words = ["mask.ratio_start=0.25", "mask.ratio=0.75", "mask.ratio_steps=2", "run.seed=9", "objective.second_view=1"]
+    plan = load_pretraining("tiny-cpu", words).mask_plan((8, 8, 8))
+    document = json.loads(run("tiny-cpu", *words, "--step", "2", "--batch", "3", "--json"))
+    assert (document["hidden"], document["cells"], document["second_view"]) == (3 * 256, 3 * 512, 3 * 8)
+    assert (document["step"], document["ratio"], document["seed"]) == (2, 0.5, 9)
+    assert document["explanation"][1:5] == plan.explain(2)
+    text = run("tiny-cpu", *words, "--step", "1")
+    assert "Step 1: 128 of 512 cells are hidden" in text and "in the second view" in text
+
+
+def test_the_picture_of_a_config_shows_the_cells_that_training_hides() -> None:
+    rows = [line.split("  ") for line in run("tiny-cpu", "--step", "4", "--batch", "1").splitlines()[-8:]]
+    drawn = load_pretraining("tiny-cpu").mask_plan((8, 8, 8)).masks(["volume 0"], 4)
+    for d in range(8):
+        for h in range(8):
+            assert rows[h][d] == "".join("·" if visible else "█" for visible in drawn.visible[0, d, h])
+
+
+def test_a_config_that_is_not_there_is_refused() -> None:
+    with pytest.raises(WavesparkError, match="tiny-cpu"):
+        run("tiny-gpu")

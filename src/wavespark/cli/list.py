@@ -12,12 +12,12 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """List the models, training configs and preparation recipes that come with the package."""
-    from wavespark.config import pretraining_recipes
+    from wavespark.config import training_configs
     from wavespark.models import list_models
     from wavespark.prepare import recipe_names
 
-    configs = {name: _first_comment(name) for name in pretraining_recipes()}
-    recipes = {name: _first_comment(name) for name in recipe_names()}
+    configs = {name: _first_comment("configs", name) for name in training_configs()}
+    recipes = {name: _first_comment("recipes", name) for name in recipe_names()}
     if json:
         emit_json({"models": list_models(), "configs": configs, "recipes": recipes})
         return
@@ -34,18 +34,18 @@ def command(
             say(f"  {name:<15} {text}")
 
 
-def _first_comment(name: str) -> str:
+def _first_comment(folder: str, name: str) -> str:
     """Return the first sentence of the comment that opens a packaged TOML file."""
-    lines = files("wavespark").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8").splitlines()
+    lines = files("wavespark").joinpath(folder, f"{name}.toml").read_text(encoding="utf-8").splitlines()
     text = " ".join(line.lstrip("# ").strip() for line in lines[:3] if line.startswith("#"))
     return text.split(". ")[0].split(": ")[0].rstrip(".")
 
 
 def config_names(incomplete: str = "") -> list[str]:
     """Return names of training configs for the completion of shells."""
-    from wavespark.config import pretraining_recipes
+    from wavespark.config import training_configs
 
-    return [name for name in pretraining_recipes() if name.startswith(incomplete)]
+    return [name for name in training_configs() if name.startswith(incomplete)]
 
 
 def model_names(incomplete: str = "") -> list[str]:

@@ -1,69 +1,182 @@
-"""`wavespark masks`: what a masking does, in numbers and as a picture."""
+"""`wavespark masks`: the cells that a run or a masking hides, in numbers and as a picture."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wavespark.cli.checks import require_settings
 from wavespark.cli.console import emit_json, note, say
+from wavespark.cli.list import config_names
 from wavespark.errors import DependencyError, SettingsError
 from wavespark.shapes import Triple, product
 from wavespark.text import printable
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wavespark.config import PretrainSettings
     from wavespark.masking import LegacyRule, NestedMasking, NestedMasks
 
 MOST_CELLS = 2**24
-"""More cells in all than anyone looks at; a crop of 4096^3 voxels in cells of 16."""
+"""Largest number of cells in all volumes; a crop of 4096^3 voxels in cells of 16."""
 
 KINDS = ("visible", "global_only", "local")
-NAMES = {"visible": "visible", "global_only": "hidden, global only", "local": "hidden, local"}
-COLOURS = {"visible": "#f2e3c6", "global_only": "#6baed6", "local": "#08306b"}
+"""Kinds of cells of the 2025-10 system's rule."""
+RUN_KINDS = ("visible", "hidden", "second_view")
+"""Kinds of cells of a run; the second view covers hidden cells."""
+NAMES = {
+    "visible": "visible",
+    "global_only": "hidden, global only",
+    "local": "hidden, local",
+    "hidden": "hidden",
+    "second_view": "hidden, in the second view",
+}
+COLOURS = {
+    "visible": "#f2e3c6",
+    "global_only": "#6baed6",
+    "local": "#08306b",
+    "hidden": "#08306b",
+    "second_view": "#6baed6",
+}
+MARKS = {"visible": "·", "global_only": "▒", "local": "█", "hidden": "█", "second_view": "▒"}
+ASCII_MARKS = {"visible": ".", "global_only": "+", "local": "#", "hidden": "#", "second_view": "+"}
 
 
 def command(
+    config: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CONFIG",
+            help="Show the masks of this run: a training config, e.g. mim, or a TOML file. Without one, those of --grid.",
+            autocompletion=config_names,
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Settings to change, e.g. mask.ratio=0.75.")
+    ] = None,
+    step: Annotated[int, typer.Option(min=1, help="With CONFIG: the training step, counted from 1.")] = 1,
     grid: Annotated[str, typer.Option(metavar="D,H,W", help="Cells along depth, height, width.")] = "8,8,8",
     batch: Annotated[int, typer.Option(help="Volumes to draw for.")] = 2,
     ratio: Annotated[float, typer.Option(help="Share of the cells to hide, between 0 and 1.")] = 0.6,
-    local_ratio: Annotated[float, typer.Option(help="Share of the hidden cells to hide locally, too.")] = 0.8,
+    local_ratio: Annotated[float, typer.Option(help="Share of the hidden cells that are local, too.")] = 0.8,
     block: Annotated[str, typer.Option(metavar="N|adaptive", help="Block edge in cells.  [1; with --legacy 4]")] = "",
-    seed: Annotated[int, typer.Option(help="Another seed draws other cells.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed; with CONFIG it is run.seed.")] = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse a grid that is a single block.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Say how the numbers come about.")] = False,
-    legacy: Annotated[bool, typer.Option("--legacy", help="Use the seed's rule, to see what is wrong.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Explain the numbers.")] = False,
+    legacy: Annotated[bool, typer.Option("--legacy", help="Show the faulty rule of the 2025-10 system.")] = False,
     output: Annotated[Path | None, typer.Option(metavar="PNG", help="Also draw the cells into this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Show what a masking does to a grid of cells, in numbers and as a picture."""
-    cells = _parsed_grid(grid)
-    if batch < 1 or batch * product(cells) > MOST_CELLS:
-        raise SettingsError(f"--batch {batch} of grid {cells}: at least 1 volume and at most {MOST_CELLS} cells in all")
+    """Show which cells a training run hides at a step, or what a masking does to a grid of cells."""
     if output is not None and output.suffix.lower() != ".png":
         raise SettingsError(f"--output {output.name}: the picture is a PNG, give a name that ends in .png")
-
-    from wavespark import randomness
-    from wavespark.masking import LegacyRule, NestedMasking
-
-    edge = _parsed_block(block or ("4" if legacy else "1"))
-    if legacy:
-        rule = LegacyRule(grid=cells, block=edge, ratio=ratio, local_ratio=local_ratio)
-        masks = rule.sample(batch=batch, generator=randomness.stream(seed, purpose="mask"))
-        explanation = _legacy_text(rule, batch) if explain else ["The seed's rule: never train with it.", ""]
-        document = {**_numbers(rule, masks), "table": _legacy_rows(rule, batch)}
+    if config is not None:
+        require_settings(settings, "mask.ratio=0.75")
+        explanation, document, layers = _of_run(config, settings or [], step, batch)
     else:
-        masking = NestedMasking(grid=cells, block=edge, ratio=ratio, local_ratio=local_ratio, strict=strict)
-        masks = masking.sample(draws=[(seed, 0, f"volume {b}") for b in range(batch)])
-        explanation = _explanation(masking) if explain else []
-        document = _numbers(masking, masks)
+        cells = _parsed_grid(grid)
+        _check_size(batch, cells)
+        edge = _parsed_block(block or ("4" if legacy else "1"))
+        if legacy:
+            explanation, document, layers = _of_legacy(cells, edge, ratio, local_ratio, batch, seed, explain)
+        else:
+            explanation, document, layers = _of_grid(
+                cells, edge, ratio, local_ratio, batch, seed, strict=strict, explain=explain
+            )
     if output is not None:
-        draw(masks, output)
+        draw(layers, output)
         note(f"picture: {printable(output)}")
     if as_json:
-        emit_json(document | ({"explanation": explanation} if explain else {}))
+        emit_json(document | ({"explanation": explanation} if explain or config is not None else {}))
     else:
-        say("\n".join([*explanation, *_summary(document), "", *_picture(masks)]))
+        say("\n".join([*explanation, *_summary(document), "", *_picture(layers)]))
+
+
+Layers = Mapping[str, "Tensor"]
+"""bool [B, D, H, W] for each kind of cell; every cell is of one kind."""
+Shown = tuple[list[str], dict[str, Any], Layers]
+"""Explanation, numbers, cells."""
+
+
+def _check_size(batch: int, cells: Triple) -> None:
+    if batch < 1 or batch * product(cells) > MOST_CELLS:
+        raise SettingsError(f"--batch {batch} of grid {cells}: at least 1 volume and at most {MOST_CELLS} cells in all")
+
+
+def _of_grid(
+    cells: Triple, edge: Any, ratio: float, local_ratio: float, batch: int, seed: int, *, strict: bool, explain: bool
+) -> Shown:
+    from wavespark.masking import NestedMasking
+
+    masking = NestedMasking(grid=cells, block=edge, ratio=ratio, local_ratio=local_ratio, strict=strict)
+    masks = masking.sample(draws=[(seed, 0, f"volume {b}") for b in range(batch)])
+    layers = {kind: getattr(masks, kind) for kind in KINDS}
+    return _explanation(masking) if explain else [], _numbers(masking, masks), layers
+
+
+def _of_legacy(
+    cells: Triple, edge: Any, ratio: float, local_ratio: float, batch: int, seed: int, explain: bool
+) -> Shown:
+    from wavespark import randomness
+    from wavespark.masking import LegacyRule
+
+    rule = LegacyRule(grid=cells, block=edge, ratio=ratio, local_ratio=local_ratio)
+    masks = rule.sample(batch=batch, generator=randomness.stream(seed, purpose="mask"))
+    explanation = _legacy_text(rule, batch) if explain else ["The rule of the 2025-10 system: never train with it.", ""]
+    layers = {kind: getattr(masks, kind) for kind in KINDS}
+    return explanation, {**_numbers(rule, masks), "table": _legacy_rows(rule, batch)}, layers
+
+
+def _of_run(config: str, words: Sequence[str], step: int, batch: int) -> Shown:
+    """Return the masks that a run with this config draws at a step, for made-up samples whose crops are all head."""
+    from wavespark.config import load_pretraining
+
+    settings = load_pretraining(config, words)
+    cell = settings.cell
+    plan = settings.mask_plan(cell)
+    _check_size(batch, plan.grid)
+    keys = [f"volume {b}" for b in range(batch)]
+    footprint = _footprint(settings, cell, keys, step)
+    masks = plan.masks(keys, step) if footprint is None else plan.masks_around(footprint, keys, step, hide=True)
+    layers = {"visible": masks.visible, "hidden": masks.hidden}
+    if footprint is not None:
+        layers |= {"hidden": masks.hidden & ~footprint, "second_view": footprint}
+    explanation = [f"{settings.model.name}: crops of {_by(settings.data.crop)} voxels, cells of {_by(cell)}."]
+    explanation += plan.explain(step)
+    if plan.schedule.guide != "none":
+        explanation.append("The picture leaves the guide out: it needs the images.")
+    document = {
+        "config": config,
+        "step": step,
+        "grid": list(plan.grid),
+        "cell": list(cell),
+        "batch": batch,
+        "ratio": plan.masking(step).ratio,
+        "block": plan.block,
+        "seed": plan.seed,
+        "guide": plan.schedule.guide,
+        "guide_strength": plan.schedule.strength_at(step),
+        "cells": masks.valid.numel(),
+        "visible": int(masks.visible.sum()),
+        "hidden": int(masks.hidden.sum()),
+        "second_view": None if footprint is None else int(footprint.sum()),
+        "visible_share": masks.visible_share,
+        "hidden_share": masks.hidden_share,
+    }
+    return [*explanation, ""], document, layers
+
+
+def _footprint(settings: "PretrainSettings", cell: Triple, keys: Sequence[str], step: int) -> "Tensor | None":
+    """Return the cells that second views cover, bool [B, D, H, W], where the whole crop is head."""
+    if not settings.objective.second_view:
+        return None
+    from wavespark.sampling.views import footprints_in_head
+
+    grid = settings.mask_plan(cell).grid
+    return footprints_in_head(grid, settings.objective.second_view_cells, keys, settings.run.seed, step)
 
 
 def _parsed_grid(text: str) -> Triple:
@@ -107,8 +220,9 @@ def _numbers(rule: "LegacyRule | NestedMasking", masks: "NestedMasks") -> dict[s
 def _summary(numbers: dict[str, Any]) -> list[str]:
     grid = " x ".join(map(str, numbers["grid"]))
     settings = f"ratio {numbers['ratio']}, block {numbers['block']}"
+    kinds = [k for k in (RUN_KINDS if "config" in numbers else KINDS) if numbers[k] is not None]
     title = f"{numbers['batch']} x {grid} = {numbers['cells']} cells, {settings}"
-    rows = [f"  {NAMES[k]:<20} {numbers[k]:>8}  {100 * numbers[k] / numbers['cells']:5.1f} %" for k in KINDS]
+    rows = [f"  {NAMES[k]:<26} {numbers[k]:>8}  {100 * numbers[k] / numbers['cells']:5.1f} %" for k in kinds]
     return [title, *rows]
 
 
@@ -127,12 +241,12 @@ def _explanation(rule: "NestedMasking") -> list[str]:
 
 
 def _legacy_rows(rule: "LegacyRule", batch: int) -> list[dict[str, Any]]:
-    """The seed's table, with a row for this grid if it is not in it."""
+    """Return the 2025-10 system's table, with a row for this grid if it is not in it."""
     from wavespark.masking import legacy_table
 
-    seed_rules = legacy_table()
+    known_rules = legacy_table()
     rows = []
-    for r in [*seed_rules, *([] if rule in seed_rules else [rule])]:
+    for r in [*known_rules, *([] if rule in known_rules else [rule])]:
         names = ("unmasked", "global_masked", "local_masked", "probability")
         frequent = r.most_frequent(batch)
         rows.append(
@@ -153,7 +267,7 @@ def _legacy_rows(rule: "LegacyRule", batch: int) -> list[dict[str, Any]]:
 
 def _legacy_text(rule: "LegacyRule", batch: int) -> list[str]:
     rows = _legacy_rows(rule, batch)
-    lines = ["The seed's rule: masked blocks = max(1, int(ratio * blocks))", ""]
+    lines = ["The rule of the 2025-10 system: masked blocks = max(1, int(ratio * blocks))", ""]
     lines += [f"{'grid':<10} {'block':<5} {'blocks':<14} {'masked':<18} result"]
     for row in rows:
         total = product(row["blocks"])
@@ -186,26 +300,26 @@ def _by(size: Sequence[int]) -> str:
     return "x".join(map(str, size))
 
 
-def _picture(masks: "NestedMasks", width: int = 78, most_rows: int = 24) -> list[str]:
-    """The first volume's slices side by side, as many as fit."""
-    marks = {"visible": "·", "global_only": "▒", "local": "█"}
+def _picture(layers: Layers, width: int = 78, most_rows: int = 24) -> list[str]:
+    """Draw slices of the first volume side by side, as many as fit."""
+    marks = MARKS
     try:
         "".join(marks.values()).encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
-        marks = {"visible": ".", "global_only": "+", "local": "#"}
-    depth, height, columns = masks.visible.shape[1:]
-    columns, height = min(columns, width), min(height, most_rows)
+        marks = ASCII_MARKS
+    size = next(iter(layers.values())).shape[1:]
+    depth, height, columns = size[0], min(size[1], most_rows), min(size[2], width)
     shown = _spread(depth, max(1, (width + 2) // (columns + 2)))
     rows = []
     for h in range(height):
         row = []
         for d in shown:
-            kinds = [next(k for k in KINDS if getattr(masks, k)[0, d, h, w]) for w in range(columns)]
+            kinds = [next(k for k, cells in layers.items() if cells[0, d, h, w]) for w in range(columns)]
             row.append("".join(marks[kind] for kind in kinds))
         rows.append("  ".join(row))
     titles = "  ".join(f"d {d}"[:columns].ljust(columns) for d in shown)
-    legend = ", ".join(f"{marks[kind]} {NAMES[kind]}" for kind in KINDS)
-    cut = "" if (height, columns) == tuple(masks.visible.shape[2:]) else f", its first {height} x {columns} cells"
+    legend = ", ".join(f"{marks[kind]} {NAMES[kind]}" for kind in layers)
+    cut = "" if (height, columns) == tuple(size[1:]) else f", its first {height} x {columns} cells"
     return [f"slices of the first volume{cut}: {legend}", titles, *rows]
 
 
@@ -216,8 +330,8 @@ def _spread(total: int, most: int) -> list[int]:
     return [round(i * (total - 1) / max(most - 1, 1)) for i in range(most)]
 
 
-def draw(masks: "NestedMasks", path: Path, most_volumes: int = 4, most_slices: int = 8) -> None:
-    """Draws slices of the first volumes into a PNG.
+def draw(layers: Layers, path: Path, most_volumes: int = 4, most_slices: int = 8) -> None:
+    """Draw slices of the first volumes into a PNG.
 
     Raises:
         SettingsError: if the file cannot be written.
@@ -229,19 +343,19 @@ def draw(masks: "NestedMasks", path: Path, most_volumes: int = 4, most_slices: i
         from matplotlib.patches import Patch
     except ImportError:
         raise DependencyError("matplotlib", "report", "a picture") from None
-    kind_BDHW = (masks.global_only.int() + 2 * masks.local.int()).numpy()
+    kind_BDHW = sum(number * cells.int() for number, cells in enumerate(layers.values())).numpy()
     volumes, slices = min(len(kind_BDHW), most_volumes), _spread(kind_BDHW.shape[1], most_slices)
-    colours = ListedColormap(list(COLOURS.values()))
+    colours = ListedColormap([COLOURS[kind] for kind in layers])
     figure = Figure(figsize=(1.4 * len(slices) + 0.6, 1.5 * volumes + 0.9), dpi=150, layout="constrained")
     axes = figure.subplots(volumes, len(slices), squeeze=False)
     for b, row in enumerate(axes):
         for d, axis in zip(slices, row, strict=True):
-            axis.imshow(kind_BDHW[b, d], cmap=colours, vmin=0, vmax=2, interpolation="none")
+            axis.imshow(kind_BDHW[b, d], cmap=colours, vmin=0, vmax=len(layers) - 1, interpolation="none")
             axis.set(xticks=[], yticks=[])
             if b == 0:
                 axis.set_title(f"d {d}", fontsize=8)
         row[0].set_ylabel(f"volume {b}", fontsize=8)
-    patches = [Patch(facecolor=COLOURS[kind], edgecolor="0.5", label=NAMES[kind]) for kind in KINDS]
+    patches = [Patch(facecolor=COLOURS[kind], edgecolor="0.5", label=NAMES[kind]) for kind in layers]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(len(slices), 3), fontsize=8, frameon=False)
     try:
         figure.savefig(path)

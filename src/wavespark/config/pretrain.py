@@ -215,6 +215,11 @@ class PretrainSettings(Settings):
         return own | ({"gradient_checkpointing": True} if self.run.gradient_checkpointing else {})
 
     @property
+    def cell(self) -> Triple:
+        """Voxels of a cell of the encoder along D, H, W."""
+        return as_triple(model_settings(self.model.name, **self._own_model_settings).cell)
+
+    @property
     def box(self) -> Triple:
         """Voxels of the store that a training sample covers along D, H, W: the crop, larger where a second view needs finer voxels."""
         d, h, w = (c * f for c, f in zip(self.data.crop, self.objective.join, strict=True))

@@ -5,6 +5,7 @@ coarse one, its *footprint*, so that it can be asked for exactly where the coars
 Axes: B batch, C channels, D H W voxels or cells.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -59,11 +60,9 @@ def two_views(box: Batch, *, cell: Triple, factor: Triple, tile: Triple, seed: i
     share = F.avg_pool3d(box.foreground[:, None].float(), extent)[:, 0]
     places = tuple(_place(s, seed, step, key) for s, key in zip(share, box.mask_keys, strict=True))
     grid = ceil_div(coarse.voxels.shape[2:], cell)
-    footprint = torch.zeros(len(places), *grid, dtype=torch.bool)
+    footprint = _footprints(grid, tile, places)
     voxels, foreground = [], []
     for b, place in enumerate(places):
-        d, h, w = _slices(place, tile)
-        footprint[b, d, h, w] = True
         d, h, w = _slices(place, extent)
         voxels.append(box.voxels[b, :, d, h, w])
         foreground.append(box.foreground[b, d, h, w])
@@ -74,6 +73,20 @@ def two_views(box: Batch, *, cell: Triple, factor: Triple, tile: Triple, seed: i
         mask_keys=tuple(f"{key}:fine" for key in box.mask_keys),
     )
     return Views(coarse=coarse, fine=fine, footprint=footprint, tile=tile, places=places)
+
+
+def footprints_in_head(grid: Triple, tile: Triple, keys: Sequence[str], seed: int, step: int) -> Tensor:
+    """Draw the cells, bool [B, D, H, W], that second views of `two_views` cover in crops that are all head."""
+    shape = tuple(g // t for g, t in zip(grid, tile, strict=True))
+    return _footprints(grid, tile, [_place(torch.ones(shape), seed, step, key) for key in keys])
+
+
+def _footprints(grid: Triple, tile: Triple, places: Sequence[Triple]) -> Tensor:
+    footprint = torch.zeros(len(places), *grid, dtype=torch.bool)
+    for b, place in enumerate(places):
+        d, h, w = _slices(place, tile)
+        footprint[b, d, h, w] = True
+    return footprint
 
 
 def _place(share_DHW: Tensor, seed: int, step: int, key: str) -> Triple:
