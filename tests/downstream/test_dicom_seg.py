@@ -113,6 +113,32 @@ def test_a_folder_of_predictions_gets_one_for_each_dicom_series(tmp_path):
         assert (found.pixel_array == 1).all()
 
 
+def test_the_name_of_the_patient_is_in_the_file_and_nowhere_else(tmp_path, capfd, recwarn):
+    files = written(tmp_path)
+    for path in files:
+        header = pydicom.dcmread(path)
+        header.PatientName, header.PatientID = "PLANTEDNAME", "PLANTEDID"
+        header.save_as(path)
+    (volume,) = read_volumes(tmp_path).volumes
+    labels = np.ones(volume.voxels.shape[1:], np.uint8)
+    found = dicom_segmentation(labels, volume.affine, files, 2, ["vessel"])
+    found.save_as(tmp_path / "seg")
+    assert found.PatientName == "PLANTEDNAME"
+    assert [s.SegmentLabel for s in found.SegmentSequence] == ["vessel"]
+    shown = capfd.readouterr()
+    assert "PLANTED" not in shown.out + shown.err + " ".join(str(w.message) for w in recwarn)
+    for path in files:
+        header = pydicom.dcmread(path)
+        header.PatientBirthDate = "PLANTEDDATE"
+        del header.StudyInstanceUID
+        header.save_as(path)
+    with pytest.raises(SettingsError) as refused:
+        dicom_segmentation(labels, volume.affine, files, 2)
+    assert "PLANTED" not in str(refused.value) and refused.value.__cause__ is None
+    shown = capfd.readouterr()
+    assert "PLANTED" not in shown.out + shown.err
+
+
 def test_without_highdicom_nothing_is_predicted_first(monkeypatch):
     monkeypatch.setattr(dicom_seg, "find_spec", lambda name: None)
     with pytest.raises(DependencyError, match=r"pip install 'wavespark\[dicom-seg\]'"):

@@ -232,6 +232,7 @@ def test_a_study_compares_pairs_and_goes_on_where_it_was_stopped(
         gain = next(g for g in results["gains"] if g["labels"] == n)["figures"]["dice"]["value"]
         assert gain == pytest.approx(value["pre-trained"] - value["scratch"], abs=1e-9)
     assert load_model(tmp_path / "run").config["provenance"]["volumes"] == 2
+    assert load_model(tmp_path / "run").modalities == ("MR",)
     page = study_page(results)
     assert "<svg" in page
     assert "http:" not in page and "https:" not in page

@@ -7,6 +7,7 @@ it imports torch, so that a mistake is answered in less than a second.
 
 import os
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from keyword import iskeyword
 from typing import Annotated, Any, NoReturn
@@ -17,6 +18,7 @@ from wavespark import __version__
 from wavespark.cli.console import fail
 from wavespark.cli.help import VerbCommand
 from wavespark.errors import ExitCode, WavesparkError
+from wavespark.quiet import quiet_process
 
 VERBS = (
     "quickstart",
@@ -99,10 +101,18 @@ def _refuse(error: Any) -> NoReturn:
 
 
 def run(arguments: list[str] | None = None) -> None:
-    """Run one command line and exit with its code (see CONTRACT: 0, 1, 2, 4, 5 or 75)."""
+    """Run one command line and exit with its code (see CONTRACT: 0, 1, 2, 4, 5 or 75).
+
+    No text of another library is shown, unless `--debug` asks for all there is.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    # Read when torch is loaded: threads that spin while they wait take the cores from everybody on a busy machine.
+    with nullcontext() if debug else quiet_process():
+        _run(words, debug)
+
+
+def _run(words: list[str], debug: bool) -> None:
+    # Threads that spin while they wait take the cores from everybody on a busy machine; it is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         # Not standalone: typer would print a wrong option in several lines with its usage.

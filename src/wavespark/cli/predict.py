@@ -25,15 +25,18 @@ def command(
         bool,
         typer.Option(
             "--dicom-seg",
-            help="Segmentations of DICOM series also as DICOM Segmentation (ID.seg.dcm). Such a file names the patient, as an archive needs it.",
+            help="Write segmentations of DICOM series also as DICOM Segmentation (ID.seg.dcm). Such a file names the patient, as an archive needs it.",
         ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Predict also volumes of a modality that the model was not trained on.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Segment, classify or find points in volumes. What is written lies on the grid of each source and is called by the store's ids.
+    """Apply a fine-tuned model: segment, classify or find points. Results lie on the grid of each source, in files named by id.
 
-    `wavespark inspect OUTPUT/store --reveal ID` tells which file an id is.
+    `wavespark inspect OUTPUT/store --reveal ID` shows which scan an id is. A stopped prediction goes on with the same command.
     """
     with stop_requests() as should_stop:
         from dataclasses import asdict, replace
@@ -72,16 +75,32 @@ def command(
             for refusal in report.refused:
                 note(f"left out, {refusal.reason}: {printable(refusal.sentence)} (id {refusal.source_id})")
         with progress("predict") as on_progress:
-            done = predict_store(found, open_store(store), output, on_progress=on_progress, should_stop=should_stop)
+            done = predict_store(
+                found,
+                open_store(store),
+                output,
+                force=force,
+                on_progress=on_progress,
+                log=note,
+                should_stop=should_stop,
+            )
         if dicom_seg and isinstance(found.task, Segment):
-            made = write_dicom_segmentations(open_store(store), source or (), output, found.task.classes, note)
-            done = replace(done, files=(*done.files, *made))
+            written = write_dicom_segmentations(
+                open_store(store),
+                source or (),
+                output,
+                found.task.classes,
+                note,
+                getattr(found.task, "names", ()),
+            )
+            done = replace(done, files=(*done.files, *written))
     if json:
         emit_json(asdict(done) | {"output": str(output), "store": str(store)})
         return
-    say(f"{done.volumes} volume(s) predicted -> {printable(output)}")
+    earlier = f", {done.earlier} of them by an earlier run" if done.earlier else ""
+    say(f"{done.volumes} volume(s) predicted{earlier} -> {printable(output)}")
     if done.left_out:
-        say(f"{done.left_out} volume(s) left out: the model has no stem for their modality")
+        say(f"{done.left_out} volume(s) left out: the model has no stem for their modality, or was not trained on it")
     kinds = sorted({Path(f).suffix for f in done.files})
     say(
         f"Written: {len(done.files)} file(s) ({', '.join(kinds)}), called by id; the source of an id: wavespark inspect {printable(store)} --reveal ID"

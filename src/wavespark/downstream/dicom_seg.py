@@ -11,16 +11,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pydicom
 
 from wavespark import __version__
+from wavespark.downstream.items import read_labels_of
 from wavespark.errors import DependencyError, SettingsError
 from wavespark.files import write_file
 from wavespark.prepare import Store
 from wavespark.prepare.origins import dicom_files
 from wavespark.progress import Log
+from wavespark.quiet import quiet
 
 _ATTRIBUTE = re.compile(r"\b([A-Z][A-Za-z]+)'?$")
 
@@ -39,16 +40,22 @@ _MAY_BE_EMPTY = (
 
 
 def write_dicom_segmentations(
-    store: Store, roots: Iterable[str | Path], folder: Path, classes: int, log: Log
+    store: Store,
+    roots: Iterable[str | Path],
+    folder: Path,
+    classes: int,
+    log: Log,
+    names: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """`ID.seg.dcm` beside each `ID.nii.gz` whose volume a DICOM series alone gave.
+    """Write `ID.seg.dcm` beside each `ID.nii.gz` whose volume came from a DICOM series of its own.
 
     Args:
         store: the volumes that were segmented.
         roots: the files and folders that the store was prepared from.
         folder: with the segmentations.
         classes: of the model, background included.
-        log: called with which volume has none, and why.
+        log: called with a sentence about each volume that gets none.
+        names: of classes 1, 2, ...; `class 1` and so on if there are none.
 
     Returns:
         The names of the files.
@@ -65,34 +72,42 @@ def write_dicom_segmentations(
         if volume.id not in files:
             log(f"{volume.id}: no DICOM Segmentation, because its source is not a DICOM series with this volume alone")
             continue
-        image: Any = nib.load(source)
+        labels, affine = read_labels_of(source, f"the prediction of {volume.id}")
         try:
-            found = dicom_segmentation(np.asarray(image.dataobj), image.affine, files[volume.id], classes)
+            content = _encoded(labels, affine, files[volume.id], classes, names)
         except SettingsError as error:
             log(f"{volume.id}: {error}")
             continue
-        content = io.BytesIO()
-        found.save_as(content)
         name = f"{volume.id}.seg.dcm"
-        write_file(folder / name, content.getvalue())
+        write_file(folder / name, content)
         written.append(name)
     return tuple(written)
 
 
+def _encoded(labels: np.ndarray, affine: np.ndarray, files: Sequence[str], classes: int, names: Sequence[str]) -> bytes:
+    content = io.BytesIO()
+    with quiet():
+        dicom_segmentation(labels, affine, files, classes, names).save_as(content)
+    return content.getvalue()
+
+
 def require_highdicom() -> None:
-    """Raises a DependencyError if highdicom is not installed: before minutes of prediction, not after them."""
+    """Raise a DependencyError if highdicom is not installed: before minutes of prediction, not after them."""
     if find_spec("highdicom") is None:
         raise DependencyError("highdicom", "dicom-seg", "--dicom-seg")
 
 
-def dicom_segmentation(labels: np.ndarray, affine: np.ndarray, files: Sequence[str], classes: int) -> Any:
-    """The dataset of a binary DICOM Segmentation, one segment for each class but the background.
+def dicom_segmentation(
+    labels: np.ndarray, affine: np.ndarray, files: Sequence[str], classes: int, names: Sequence[str] = ()
+) -> Any:
+    """Build a binary DICOM Segmentation, one segment for each class but the background.
 
     Args:
         labels: whole numbers [i, j, k], 0 for background.
         affine: index to RAS mm.
         files: the source series, single slices or one file of many frames; its pixels are not read.
         classes: of the model, background included.
+        names: of classes 1, 2, ...; `class 1` and so on if there are none.
 
     Returns:
         A `highdicom.seg.Segmentation`; its `save_as` writes it.
@@ -102,6 +117,13 @@ def dicom_segmentation(labels: np.ndarray, affine: np.ndarray, files: Sequence[s
         SettingsError: if the series cannot be segmented, for example because it names no study.
     """
     require_highdicom()
+    with quiet():  # highdicom and pydicom warn with the patient's name
+        return _segmentation(labels, affine, files, classes, names)
+
+
+def _segmentation(
+    labels: np.ndarray, affine: np.ndarray, files: Sequence[str], classes: int, names: Sequence[str]
+) -> Any:
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
@@ -114,7 +136,7 @@ def dicom_segmentation(labels: np.ndarray, affine: np.ndarray, files: Sequence[s
     segments = [
         hd.seg.SegmentDescription(
             segment_number=k,
-            segment_label=f"class {k}",
+            segment_label=(names[k - 1] if k <= len(names) else f"class {k}")[:64],
             segmented_property_category=codes.SCT.Tissue,
             segmented_property_type=codes.SCT.Tissue,
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
@@ -138,10 +160,10 @@ def dicom_segmentation(labels: np.ndarray, affine: np.ndarray, files: Sequence[s
             device_serial_number="0",
             series_description="wavespark segmentation",
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # its text may quote the series
         lacking = isinstance(error, AttributeError) and _ATTRIBUTE.search(str(error))
         why = f"it lacks {lacking[1]}" if lacking else f"highdicom refuses it with {type(error).__name__}"
-        raise SettingsError(f"no DICOM Segmentation can be made of this series: {why}") from error
+        raise SettingsError(f"no DICOM Segmentation can be made of this series: {why}") from None
 
 
 def _planes(series: Sequence[Any]) -> list[tuple[np.ndarray, tuple[int, int]]]:

@@ -8,8 +8,10 @@ Headers are written fresh.
 
 import csv
 import gzip
+import hashlib
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,22 +25,27 @@ from wavespark.downstream.heads import encoder_of
 from wavespark.downstream.regress import Regress
 from wavespark.downstream.saving import TaskModel
 from wavespark.errors import ExitCode, SettingsError, TrainingStopped
-from wavespark.files import write_file, writing
+from wavespark.files import append, write_file, writing
 from wavespark.prepare import Store, StoredVolume
 from wavespark.prepare.labels import resample_labels
-from wavespark.progress import OnProgress, ShouldStop, ignore_progress, never_stop
+from wavespark.progress import Log, OnProgress, ShouldStop, ignore_log, ignore_progress, never_stop
 
 INDEX, POINTS, PROBABILITIES, ESTIMATES = "predictions.json", "points.csv", "probabilities.csv", "estimates.csv"
+JOURNAL = "progress.jsonl"
+"""Finished volumes, for a run that goes on after this one was stopped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predicted:
-    """What was done."""
+    """Summary of a prediction."""
 
     volumes: int
+    """Volumes with a prediction, those of earlier runs included."""
     left_out: int
-    """Volumes of a modality that the model has no stem for."""
+    """Volumes of a modality that the model has no stem for, or was not trained on."""
     files: tuple[str, ...]
+    earlier: int = 0
+    """Volumes that an earlier run of the same command had finished."""
 
 
 def predict_store(
@@ -46,17 +53,24 @@ def predict_store(
     store: Store,
     output: Path,
     *,
+    force: bool = False,
     on_progress: OnProgress = ignore_progress,
+    log: Log = ignore_log,
     should_stop: ShouldStop = never_stop,
 ) -> Predicted:
-    """Predicts every volume of the store that the model can take.
+    """Predict every volume of the store that the model can take; volumes that are done already are not done again.
+
+    Each volume is recorded in `progress.jsonl` when its file is on the disk, with the file's checksum, the content of
+    the volume and the model. An entry that fits all of them is kept.
 
     Args:
         found: from `load_model`.
         store: prepared with `found.recipe`.
         output: folder for everything.
-        on_progress: called with (done, total, message).
-        should_stop: a name (of a signal) ends it.
+        force: predict also volumes of a modality that the model was not trained on.
+        on_progress: called with (volumes done, volumes to do, text); volumes of earlier runs are not counted.
+        log: called with a sentence about volumes that are left out or predicted against the training.
+        should_stop: the name of a signal ends it; finished volumes are kept.
 
     Raises:
         SettingsError: if the store was prepared in another way, or holds nothing that the model takes.
@@ -66,25 +80,126 @@ def predict_store(
         raise SettingsError(
             f"{store.path} was prepared in another way than the model needs: {'; '.join(differences[:4])}"
         )
+    volumes = _usable(found, store, force, log)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+    journal = _Journal(output, model_fingerprint(found))
+    rows = {volume.id: row for volume in volumes if (row := journal.row(volume)) is not None}
+    todo, earlier = [volume for volume in volumes if volume.id not in rows], len(rows)
+    words = f" ({earlier} more of an earlier run)" if earlier else ""
+    for number, volume in enumerate(todo):
+        on_progress(number, len(todo), f"{number} of {len(todo)} volumes{words}")
+        rows[volume.id] = {"id": volume.id, **_one(found, volume, output)}
+        journal.add(volume, rows[volume.id])
+        if signal := should_stop():
+            raise TrainingStopped(
+                f"stopped by {signal} with {len(rows)} of {len(volumes)} volumes done: run the same command again, "
+                "it goes on with the others",
+                ExitCode.INTERRUPTED,
+            )
+    ordered = [rows[volume.id] for volume in volumes]
+    files = _tables(found, ordered, output)
+    document = {"task": found.task.describe(), "volumes": ordered, "preparation": found.recipe.fingerprint}
+    write_file(output / INDEX, json.dumps(document, indent=1, allow_nan=False).encode())
+    on_progress(len(todo), len(todo), f"{len(todo)} volumes{words}")
+    return Predicted(volumes=len(ordered), left_out=len(store) - len(ordered), files=(INDEX, *files), earlier=earlier)
+
+
+def _usable(found: TaskModel, store: Store, force: bool, log: Log) -> list[StoredVolume]:
+    """The volumes that the model takes and, unless forced, was trained on."""
     stems = encoder_of(found.model).stem_channels
     volumes = [v for v in store if stems.get(v.modality, stems.get("any")) == v.channels]
     if not volumes:
         raise SettingsError(
             f"{store.path} holds no volume of {' or '.join(sorted(stems))}, which is what the model takes"
         )
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    for number, volume in enumerate(volumes):
-        on_progress(number, len(volumes), f"{number} of {len(volumes)} volumes")
-        rows.append({"id": volume.id, **_one(found, volume, output)})
-        if asked := should_stop():
-            raise TrainingStopped(f"stopped by {asked}: run the same command again", ExitCode.INTERRUPTED)
-    files = _tables(found, rows, output)
-    document = {"task": found.task.describe(), "volumes": rows, "preparation": found.recipe.fingerprint}
-    write_file(output / INDEX, json.dumps(document, indent=1, allow_nan=False).encode())
-    on_progress(len(volumes), len(volumes), f"{len(volumes)} volumes")
-    return Predicted(volumes=len(rows), left_out=len(store) - len(rows), files=(INDEX, *files))
+    trained = found.modalities
+    foreign = [v for v in volumes if trained and v.modality not in trained]
+    if not foreign:
+        return volumes
+    others = ", ".join(sorted({v.modality for v in foreign}))
+    sentence = f"{len(foreign)} {others} volume(s), and the model was trained on {', '.join(trained)} only"
+    if force:
+        log(f"predicting {sentence}: nothing is known of how good that is")
+        return volumes
+    if len(foreign) == len(volumes):
+        raise SettingsError(f"{store.path} holds {sentence}. If that is meant, repeat the command with --force")
+    log(f"left out: {sentence}; --force predicts them")
+    return [v for v in volumes if v.modality in trained]
+
+
+def model_fingerprint(found: TaskModel) -> str:
+    """Return the SHA-256 of what decides a prediction: weights, task, settings and preparation."""
+    parts = {
+        "task": found.task.describe(),
+        "crop": list(found.task.settings.data.crop),
+        "overlap": found.task.settings.run.overlap,
+        "preparation": found.recipe.fingerprint,
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    for name, tensor in sorted(found.model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class _Journal:
+    """Finished volumes of a folder of predictions, one line each, for the runs after this one."""
+
+    def __init__(self, output: Path, model: str) -> None:
+        self._output, self._model = output, model
+        self._path = output / JOURNAL
+        self._entries = {entry["id"]: entry for entry in self._read() if entry["model"] == model}
+        # A killed run may have left half a line, and another model's lines are of no use any more.
+        write_file(self._path, b"".join(_line(entry) for entry in self._entries.values()))
+
+    def row(self, volume: StoredVolume) -> dict[str, Any] | None:
+        """Return the row of a volume that is done, if its file is what was written."""
+        entry = self._entries.get(volume.id)
+        if entry is None or entry["content"] != volume.content or entry["sha256"] != self._sum(entry["row"]):
+            return None
+        return dict(entry["row"])
+
+    def add(self, volume: StoredVolume, row: dict[str, Any]) -> None:
+        """Record a volume whose file is on the disk."""
+        entry = {
+            "id": volume.id,
+            "model": self._model,
+            "content": volume.content,
+            "sha256": self._sum(row),
+            "row": row,
+        }
+        append(self._path, _line(entry))
+
+    def _sum(self, row: dict[str, Any]) -> str | None:
+        """Checksum of the row's file; None for a row without one, or whose file is gone."""
+        if "file" not in row:
+            return None
+        try:
+            return hashlib.sha256((self._output / Path(row["file"]).name).read_bytes()).hexdigest()
+        except OSError:
+            return ""
+
+    def _read(self) -> Iterator[dict[str, Any]]:
+        try:
+            lines = self._path.read_bytes().splitlines()
+        except OSError:
+            return
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                row = entry["row"]
+                if (
+                    isinstance(row, dict)
+                    and {"id", "model", "content", "sha256"} <= set(entry)
+                    and row["id"] == entry["id"]
+                ):
+                    yield entry
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
 def _one(found: TaskModel, volume: StoredVolume, output: Path) -> dict[str, Any]:

@@ -30,15 +30,20 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TaskModel:
-    """A fine-tuned network and what it is for."""
+    """A fine-tuned network with its task."""
 
     task: Task
     model: nn.Module
     config: Mapping[str, Any]
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities of the labelled volumes that it was trained on; none where that was not recorded."""
+        return tuple(map(str, self.config.get("provenance", {}).get("modalities", ())))
+
+    @property
     def recipe(self) -> Recipe:
-        """How its input must be prepared."""
+        """Preparation that its input needs."""
         return Recipe.from_settings(self.config["preparation"]["settings"], "the model's preparation")
 
 

@@ -154,6 +154,7 @@ def _provenance(settings: Any, chosen: Sequence[Labelled], tested: int) -> dict[
         "steps": settings.run.steps,
         "volumes": len(chosen),
         "patients": len({i.volume.patient for i in chosen}),
+        "modalities": sorted({i.volume.modality for i in chosen}),
         "test_volumes": tested,
         "start": "the encoder frozen" if settings.frozen else "from a pre-trained encoder",
     }
