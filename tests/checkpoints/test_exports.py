@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import wavespark as ws
 from engine.small import mr_store, small_settings  # noqa: F401
+from wavespark.checkpoints import Export
 from wavespark.cli.main import run as command_line
-from wavespark.engine import pretrain
+from wavespark.engine import import_weights, pretrain
 from wavespark.engine.encoders.formats import FORMATS, export_as
-from wavespark.engine.encoders.load import newest_encoder
-from wavespark.errors import CheckpointError, DependencyError
+from wavespark.engine.encoders.load import describe_encoder, newest_encoder
+from wavespark.errors import CheckpointError, DependencyError, ModelError, ShapeError
 from wavespark.models import Encoder
 from wavespark.prepare import Store
 
@@ -242,3 +244,155 @@ def test_what_cannot_be_exported_is_said_in_a_line(
 ) -> None:
     assert call("export", str(run), "--output", str(tmp_path / "x"), *words) == 2
     assert sentence in capsys.readouterr().err
+
+
+STEMS = {"MR": 1, "CT": 3}
+
+
+@pytest.fixture
+def two_stems(monkeypatch: pytest.MonkeyPatch) -> Encoder:
+    """An encoder with two stems, given to every export in place of a run's newest one."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        encoder: Any = ws.create_model("waveformer_tiny", stems=STEMS, channels=(12, 24), depths=(1, 1), heads=(1, 2))
+    encoder.eval()
+    preparation = {"fingerprint": "f", "settings": {"spacing_mm": 1.0}}
+    provenance = {"steps": 3, "volumes": 2, "normalised_loss": 1.0, "crop": list(CROP), "hidden_ratio": 0.6}
+    config = describe_encoder(encoder, "waveformer_tiny", preparation, provenance)
+    newest = encoder, Export(weights=encoder.state_dict(), config=config), 3
+    for module in ("formats", "load"):
+        monkeypatch.setattr(f"wavespark.engine.encoders.{module}.newest_encoder", lambda *_: newest)
+    return encoder
+
+
+def levels_of(encoder: Encoder, modality: str) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    x = crop(STEMS[modality])
+    with torch.no_grad():
+        return x, tuple(encoder(x, modality=modality))
+
+
+def equal(found: Any, wanted: Any, threshold: float = 0.0) -> None:
+    assert len(found) == len(wanted)
+    for a, b in zip(found, wanted, strict=True):
+        assert (torch.as_tensor(a) - b).abs().max() <= threshold
+
+
+@pytest.mark.parametrize("modality", STEMS)
+def test_a_bundle_of_two_stems_runs_by_its_own_configuration(two_stems: Encoder, tmp_path: Path, modality: str) -> None:
+    export_as(tmp_path, tmp_path / "bundle", "monai", modality=modality)
+    x, wanted = levels_of(two_stems, modality)
+    network = _built(json.loads((tmp_path / "bundle/configs/inference.json").read_text())["network_def"])
+    network.load_state_dict(torch.load(tmp_path / "bundle/models/model.pt", weights_only=True))
+    with torch.no_grad():
+        equal(network.eval()(x), wanted)
+
+
+@pytest.mark.parametrize("modality", STEMS)
+def test_monai_runs_a_bundle_of_two_stems_over_a_volume(two_stems: Encoder, tmp_path: Path, modality: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bundle = pytest.importorskip("monai.bundle")
+        export_as(tmp_path, tmp_path / "bundle", "monai", modality=modality)
+        parser = bundle.ConfigParser()
+        parser.read_config(str(tmp_path / "bundle/configs/inference.json"))
+        parser["bundle_root"] = str(tmp_path / "bundle")
+        parser["device"] = "cpu"
+        network = parser.get_parsed_content("network")
+        parser.get_parsed_content("load")
+        inferer = parser.get_parsed_content("inferer")
+        x, wanted = levels_of(two_stems, modality)
+        with torch.no_grad():
+            equal(inferer(x, network.eval()), wanted, 1e-5)
+            whole = inferer(torch.nn.functional.pad(x, (0, 24)), network)
+    assert whole[0].shape[-3:] == (CROP[0] // 2, CROP[1] // 2, CROP[2])
+
+
+@pytest.mark.parametrize("modality", STEMS)
+def test_transformers_names_the_features_and_chooses_the_stem_by_the_channels(
+    two_stems: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modality: str
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        transformers = pytest.importorskip("transformers")
+        export_as(tmp_path, tmp_path / "hf", "huggingface")
+        model = transformers.AutoModel.from_pretrained(tmp_path / "hf", trust_remote_code=True).eval()
+    x, wanted = levels_of(two_stems, modality)
+    with torch.no_grad():
+        found = model(pixel_values=x)
+        equal(found, wanted)
+        equal(found.hidden_states, wanted)
+        assert torch.equal(found.last_hidden_state, wanted[-1]) and torch.equal(found["last_hidden_state"], wanted[-1])
+        assert found.pooler_output.shape == (1, 24)
+        assert type(model(pixel_values=x, return_dict=False)) is tuple
+        with pytest.raises(ValueError, match="give modality="):
+            model(pixel_values=crop(2))
+
+
+@pytest.mark.parametrize("modality", STEMS)
+def test_onnx_of_two_stems_has_the_stem_that_was_named(two_stems: Encoder, tmp_path: Path, modality: str) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    export_as(tmp_path, tmp_path / "encoder.onnx", "onnx", modality=modality, crop=CROP)
+    session = runtime.InferenceSession(str(tmp_path / "encoder.onnx"))
+    x, wanted = levels_of(two_stems, modality)
+    equal(session.run(None, {"crop": x.numpy()}), wanted, 1e-4)
+
+
+@pytest.mark.parametrize("form", ["wavespark", "safetensors"])
+def test_our_own_forms_of_two_stems_load_and_are_imported_whole(two_stems: Encoder, tmp_path: Path, form: str) -> None:
+    target = tmp_path / ("x.safetensors" if form == "safetensors" else "x")
+    export_as(tmp_path, target, form)
+    weights = target if form == "safetensors" else target / "model.safetensors"
+    report = import_weights(weights, tmp_path / "imported")
+    assert report.whole and dict(report.stems) == STEMS
+    for modality in STEMS:
+        x, wanted = levels_of(two_stems, modality)
+        with torch.no_grad():
+            equal(ws.load_encoder(target)(x, modality=modality), wanted)
+            loaded = ws.load_encoder(tmp_path / "imported")
+            equal(loaded(x, modality=modality), wanted)
+    assert loaded.preparation == {"fingerprint": "f", "settings": {"spacing_mm": 1.0}}
+
+
+@pytest.mark.parametrize("stems", [STEMS, {"CT": 2}])
+def test_weights_without_their_description_still_tell_their_stems(tmp_path: Path, stems: dict[str, int]) -> None:
+    encoder: Any = ws.create_model("resenc_tiny", stems=stems)
+    save_file(encoder.state_dict(), tmp_path / "alone.safetensors")
+    report = import_weights(tmp_path / "alone.safetensors", tmp_path / "out")
+    assert (report.model, report.whole, dict(report.stems)) == ("resenc_tiny", True, stems)
+
+
+def test_a_file_of_which_nothing_fits_is_an_error_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file({"decoder.of.something": torch.zeros(2)}, tmp_path / "w.safetensors")
+    assert call("import", str(tmp_path / "w.safetensors"), "--output", str(tmp_path / "out")) == 1
+    error = capsys.readouterr().err
+    assert "none of its 1 weight(s)" in error and "'decoder.of.something'" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_format_is_named_and_only_other_changes_are_damage(run: Path, tmp_path: Path) -> None:
+    export_as(run, tmp_path / "x", "wavespark")
+    path = tmp_path / "x" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"format": "wavespark encoder 9", "wavespark": "7.0"}))
+    with pytest.raises(
+        CheckpointError, match=r"'wavespark encoder 9', written by wavespark '7.0'.*reads 'wavespark enc"
+    ):
+        ws.load_encoder(tmp_path / "x")
+    path.write_text(json.dumps(config | {"cell": [8, 8, 8]}))
+    with pytest.raises(CheckpointError, match="damaged or was changed"):
+        ws.load_encoder(tmp_path / "x")
+
+
+def test_a_crop_of_numpy_and_a_modality_in_small_letters_have_an_answer(two_stems: Encoder) -> None:
+    with pytest.raises(ShapeError, match=r"numpy\.ndarray"):
+        two_stems(crop().numpy())  # type: ignore[arg-type]
+    x, wanted = levels_of(two_stems, "MR")
+    with torch.no_grad():
+        equal(two_stems(x, modality="mr"), wanted)
+    with pytest.raises(ModelError, match="no stem for modality 'PET'"):
+        two_stems(x, modality="PET")

@@ -10,10 +10,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
+from wavespark import __version__
 from wavespark.checkpoints.format import MANIFEST, manifest, read_checked
 from wavespark.errors import CheckpointError
 from wavespark.files import write_folder, writing
 
+FORMAT = "wavespark encoder 1"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _NAMES = {WEIGHTS, CONFIG, CARD, MANIFEST}
 
@@ -62,6 +64,7 @@ def read_export(folder: Path) -> Export:
         raise CheckpointError(
             f"{folder} is not an export: give the folder that `wavespark export` or a run (RUN/exports/encoder) wrote"
         )
+    check_format(folder, FORMAT)
     files = read_checked(folder, (WEIGHTS, CONFIG))
     try:
         config = json.loads(files[CONFIG])
@@ -70,6 +73,25 @@ def read_export(folder: Path) -> Export:
         return Export(weights=load(files[WEIGHTS]), config=config)
     except (SafetensorError, ValueError, RecursionError):
         raise CheckpointError(f"{folder} was not written by this version of wavespark") from None
+
+
+def check_format(folder: Path, expected: str) -> None:
+    """Refuse a folder whose config.json names another format, before its checksums are looked at.
+
+    Raises:
+        CheckpointError: naming both formats; a file that is damaged or names none is left to `read_checked`.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+        name, version = config.get("format"), config.get("wavespark")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return
+    if isinstance(name, str) and name != expected:
+        writer = f", written by wavespark {str(version)[:40]!r}" if version else ""
+        raise CheckpointError(
+            f"{folder / CONFIG} is of the format {name[:80]!r}{writer}; wavespark {__version__} reads {expected!r}. "
+            "Read it with the version that wrote it, or export it again"
+        )
 
 
 def card(config: Mapping[str, Any]) -> str:

@@ -108,7 +108,9 @@ def read_checked(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
         except OSError:
             raise CheckpointError(f"{folder / name} is missing or cannot be read") from None
         if hashlib.sha256(files[name]).hexdigest() != sums[name]:
-            raise CheckpointError(f"{folder / name} is damaged: its SHA-256 is not the one it was written with")
+            raise CheckpointError(
+                f"{folder / name} is damaged or was changed: its SHA-256 is not the one in {MANIFEST}"
+            )
     return files
 
 

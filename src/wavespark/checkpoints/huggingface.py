@@ -19,13 +19,41 @@ from transformers import PretrainedConfig, PreTrainedModel
 from wavespark.models import from_description
 
 
+class WavesparkOutput(tuple):
+    """[B, C, d, h, w] of every level, finest first; a tuple with the names that `transformers` gives to outputs."""
+
+    @property
+    def hidden_states(self):
+        return tuple(self)
+
+    @property
+    def last_hidden_state(self):
+        """[B, C, d, h, w] of the coarsest level."""
+        return self[-1]
+
+    @property
+    def pooler_output(self):
+        """[B, C]: mean of the coarsest level."""
+        return self[-1].mean(dim=(2, 3, 4))
+
+    def __getitem__(self, key):
+        return getattr(self, key) if isinstance(key, str) else super().__getitem__(key)
+
+    def keys(self):
+        return ("last_hidden_state", "pooler_output", "hidden_states")
+
+    def to_tuple(self):
+        return tuple(self)
+
+
 class WavesparkConfig(PretrainedConfig):
     model_type = "wavespark"
 
-    def __init__(self, model=None, stems=None, preparation=None, **others):
+    def __init__(self, model=None, stems=None, preparation=None, modality=None, **others):
         self.model = model or {}
         self.stems = stems or {}
         self.preparation = preparation or {}
+        self.modality = modality
         super().__init__(**others)
 
 
@@ -40,14 +68,33 @@ class WavesparkModel(PreTrainedModel):
         self.encoder.preparation = dict(config.preparation)
         self.post_init()
 
-    def forward(self, pixel_values, modality=None):
-        """pixel_values: float32 [B, C, D, H, W], prepared by the recipe in `config.preparation`. Returns [B, C, d, h, w] of every level, finest first."""
-        return tuple(self.encoder(pixel_values, modality=modality))
+    def forward(self, pixel_values, modality=None, output_hidden_states=None, return_dict=None):
+        """Compute [B, C, d, h, w] of every level, finest first.
+
+        pixel_values: float32 [B, C, D, H, W], prepared by the recipe in `config.preparation`.
+        modality: the stem; if None that of the configuration, else the only one with as many channels.
+        return_dict: False gives a plain tuple.
+        """
+        modality = modality or self.config.modality or self._stem_of(pixel_values)
+        levels = self.encoder(pixel_values, modality=modality)
+        return tuple(levels) if return_dict is False else WavesparkOutput(levels)
+
+    def _stem_of(self, pixel_values):
+        stems = self.encoder.stem_channels
+        fitting = [name for name, channels in stems.items() if channels == pixel_values.shape[1]]
+        if len(stems) > 1 and len(fitting) != 1:
+            raise ValueError(f"the stems are {stems} and the input has {pixel_values.shape[1]} channel(s): give modality=")
+        return fitting[0] if len(stems) > 1 else None
 '''
 
 
-def write_huggingface(folder: Path, export: Export) -> None:
-    """Publishes the folder; an earlier one is replaced.
+def write_huggingface(folder: Path, export: Export, modality: str | None = None) -> None:
+    """Publish the folder; an earlier one is replaced.
+
+    Args:
+        folder: a new folder, or an earlier such export.
+        export: the encoder.
+        modality: stem of inputs for which none is named.
 
     Raises:
         CheckpointError: if the folder holds anything else: it is never deleted.
@@ -62,6 +109,7 @@ def write_huggingface(folder: Path, export: Export) -> None:
     config = {
         **export.config,
         "model_type": "wavespark",
+        **({} if modality is None else {"modality": modality}),
         "architectures": ["WavesparkModel"],
         "auto_map": {"AutoConfig": f"{module}.WavesparkConfig", "AutoModel": f"{module}.WavesparkModel"},
     }

@@ -1,5 +1,6 @@
 """`wavespark import FILE --output DIR`: weights that another program saved."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,10 @@ from wavespark.text import printable
 
 NO_ARGS_IS_HELP = True
 _SHOWN = 12
+
+
+def _stems(stems: Mapping[str, int]) -> str:
+    return ", ".join(f"{'' if name == 'any' else printable(name) + ' '}{n} channel(s)" for name, n in stems.items())
 
 
 def command(
@@ -40,8 +45,8 @@ def command(
     say(f"{found.found} weight(s) in {printable(file)}{where}.")
     for kind, names in (
         ("another shape", found.other_shapes),
-        ("in the file, not in the encoder", found.unused),
-        ("in the encoder, not in the file", found.missing if found.used else ()),
+        (f"in the file, not in {found.model}", found.unused),
+        (f"in {found.model}, not in the file", found.missing),
         ("other groups, not looked at", found.elsewhere),
     ):
         if names:
@@ -51,16 +56,14 @@ def command(
         say(f"  {len(found.copies)} are second names of weights that are used")
     if found.whole:
         say(
-            f"All {len(found.used)} weights of {found.model} ({found.channels} channel(s)) are there: {printable(output)} is its export."
+            f"All {len(found.used)} weights of {found.model} ({_stems(found.stems)}) are there: {printable(output)} is its export."
         )
         say(f"Load it with wavespark.load_encoder, or begin a run with it: model.init={printable(output)}")
     else:
-        best = (
-            f" The nearest is {found.model}: {len(found.used)} of {len(found.used) + len(found.missing) + len(found.other_shapes)} weights."
-            if found.model
-            else ""
+        total = len(found.used) + len(found.missing) + len(found.other_shapes)
+        say(
+            f"They are no whole encoder of this package. The nearest is {found.model}: {len(found.used)} of {total} weights."
         )
-        say(f"They are no whole encoder of this package.{best}")
         say(
             f"All are in {printable(output)}/weights.safetensors; a run takes what fits with model.init=... model.init_partial=true"
         )

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
+from wavespark.checkpoints.export import check_format
 from wavespark.checkpoints.format import MANIFEST, manifest, read_checked
 from wavespark.config.downstream import FinetuneSettings
 from wavespark.downstream.classify import Classify
@@ -89,6 +90,7 @@ def load_model(path: str | Path, device: str = "auto") -> TaskModel:
         folder = folder / "model"
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} holds no fine-tuned model: give the folder that `wavespark finetune` wrote")
+    check_format(folder, FORMAT)
     files = read_checked(folder, (WEIGHTS, CONFIG))
     try:
         config = json.loads(files[CONFIG])

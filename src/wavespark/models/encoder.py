@@ -84,6 +84,9 @@ class Encoder(nn.Module, ABC):
 
     def layout(self, crop_BCDHW: Tensor, visible_BDHW: Tensor | None) -> CellLayout:
         """Which cells of the crop are computed."""
+        if not isinstance(crop_BCDHW, Tensor):
+            kind = f"{type(crop_BCDHW).__module__}.{type(crop_BCDHW).__qualname__}"
+            raise ShapeError(f"a crop must be a torch tensor [B, C, D, H, W], got {kind}: use torch.as_tensor(crop)")
         if crop_BCDHW.ndim != 5:
             raise ShapeError(f"a crop must be [B, C, D, H, W], got shape {tuple(crop_BCDHW.shape)}")
         batch, _, d, h, w = crop_BCDHW.shape
@@ -123,6 +126,8 @@ class Encoder(nn.Module, ABC):
             modality = next(iter(stems))
         elif modality not in stems and set(stems) == {"any"}:
             modality = "any"
+        elif modality not in stems:  # `mr` is MR
+            modality = next((name for name in stems if name.lower() == str(modality).lower()), modality)
         if modality not in stems:
             raise ModelError(f"no stem for modality {modality!r}; this encoder has {sorted(stems)}")
         if crop_BCDHW.shape[1] != stems[modality]:

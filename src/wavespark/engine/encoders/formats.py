@@ -1,5 +1,6 @@
 """The encoder of a run in the forms that other programs read."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from wavespark.checkpoints.nnunet import adaptation_plan, write_nnunet, write_tr
 from wavespark.checkpoints.onnx import write_onnx
 from wavespark.engine.encoders.load import export_checkpoint, newest_encoder
 from wavespark.errors import CheckpointError, SettingsError
-from wavespark.models import Encoder
+from wavespark.models import Encoder, from_description
 from wavespark.models.resenc import ResEnc
 from wavespark.progress import Log, ignore_log
 from wavespark.shapes import Triple
@@ -29,13 +30,13 @@ def export_as(
     crop: Triple | None = None,
     log: Log = ignore_log,
 ) -> int:
-    """Writes the encoder of a run's newest checkpoint and returns its step.
+    """Write the encoder of a run's newest checkpoint and return its step.
 
     Args:
-        run: the run's folder; it may still be going.
+        run: the run's folder; training may still go on.
         output: folder or file, see `FORMATS`.
         format: one of `FORMATS`.
-        modality: which stem, for the forms that have one input (nnunet, monai, onnx).
+        modality: the stem, for the forms that have one input (nnunet, monai, onnx); huggingface: the default stem.
         crop: voxels along D, H, W of the input of an ONNX file and the window of a bundle; that of pre-training if None.
         log: called with of damaged checkpoints that were passed over.
 
@@ -49,7 +50,7 @@ def export_as(
         return export_checkpoint(run, output, format, log)
     encoder, export, step = newest_encoder(run, log)
     if format == "huggingface":
-        write_huggingface(output, export)
+        write_huggingface(output, export, None if modality is None else choose_stem(encoder, modality))
         return step
     stem = choose_stem(encoder, modality)
     d, h, w = crop or export.config["provenance"]["crop"]
@@ -97,6 +98,34 @@ class FixedSize(nn.Module):
     def forward(self, crop_BCDHW: Tensor) -> tuple[Tensor, ...]:
         """[B, C, d, h, w] of every level, finest first."""
         return tuple(level.to_dense() for level in self.encoder.encode(crop_BCDHW, self.layout, modality=self.modality))
+
+
+class OneInput(nn.Module):
+    """An encoder with a fixed stem: crop -> features of every level, as MONAI's inferers call a network."""
+
+    def __init__(self, encoder: Encoder, modality: str) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.modality = modality
+
+    def forward(self, crop_BCDHW: Tensor, modality: str | None = None) -> tuple[Tensor, ...]:
+        """Compute [B, C, d, h, w] of every level, finest first.
+
+        Args:
+            crop_BCDHW: prepared voxels.
+            modality: the stem, if not the one of the bundle.
+        """
+        return tuple(self.encoder(crop_BCDHW, modality=modality or self.modality))
+
+
+def bundle_network(description: Mapping[str, Any], modality: str) -> OneInput:
+    """Build the network of a bundle with fresh weights; `configs/inference.json` calls it.
+
+    Args:
+        description: `kind`, `settings` and `stems` of an encoder.
+        modality: the stem that its input goes through.
+    """
+    return OneInput(from_description(dict(description), device="cpu"), modality)
 
 
 def _spacing(export: Export) -> float:
@@ -148,8 +177,8 @@ def _monai(encoder: Encoder, export: Export, stem: str, size: Triple, output: Pa
     }
     write_bundle(
         output,
-        network={"_target_": "wavespark.models.from_description", "description": description},
-        weights=encoder.state_dict(),
+        network={"_target_": "wavespark.engine.encoders.formats.bundle_network", "description": description, "modality": stem},
+        weights=OneInput(encoder, stem).state_dict(),
         window=size,
         metadata=metadata,
         card=card(export.config),

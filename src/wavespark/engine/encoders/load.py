@@ -8,14 +8,15 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
+from wavespark import __version__
 from wavespark.checkpoints import Export, newest_checkpoint, read_export, write_export
+from wavespark.checkpoints.export import FORMAT
 from wavespark.config import PretrainSettings
 from wavespark.errors import CheckpointError, ModelError
 from wavespark.files import write_file, writing
 from wavespark.models import Encoder, describe, from_description
 from wavespark.progress import Log, ignore_log
 
-FORMAT = "wavespark encoder 1"
 DECODER = "decoder."
 """Start of the names of a segmentation decoder that was pre-trained with the encoder, in an export."""
 
@@ -131,6 +132,7 @@ def describe_encoder(
     described = describe(encoder)
     return {
         "format": FORMAT,
+        "wavespark": __version__,
         "model": {"name": name, "kind": described["kind"], "settings": described["settings"]},
         "stems": described["stems"],
         **({"decoder": "unet"} if encoder.pretrained_decoder else {}),
