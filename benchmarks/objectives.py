@@ -35,7 +35,7 @@ from wavespark.engine.learning.optimizer import make_optimizer, rate_at, set_lea
 from wavespark.engine.learning.step import target_cells
 from wavespark.engine.run.building import build_model, stems_of, training_crops
 from wavespark.engine.watching.validation import HeldOut
-from wavespark.metrics.probes import linear, probe
+from wavespark.metrics.probes import probe
 from wavespark.models import SparK
 from wavespark.objectives import places_of
 from wavespark.prepare import Recipe, Store, load_recipe, open_store, prepare
@@ -180,8 +180,8 @@ def measure(model: SparK, store: Store) -> dict[str, float]:
     return {
         "normalised_loss": line["normalised_loss"],
         "effective_rank": line["effective_rank"],
-        "position": probe(rows, position, patients, linear, draws=2).accuracy.value,
-        "contrast": probe(rows, contrast, patients, linear, draws=2).accuracy.value,
+        "position": probe(rows, position, patients, "linear", draws=2).accuracy.value,
+        "contrast": probe(rows, contrast, patients, "linear", draws=2).accuracy.value,
     }
 
 

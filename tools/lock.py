@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = "samples,report,eval,dicom"
+EXTRAS = "samples,report,dicom"
 HEAD = (
     "# Made by tools/lock.py from constraints.txt: Linux x86-64, Python 3.11, extras "
     + EXTRAS

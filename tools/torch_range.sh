@@ -17,7 +17,7 @@ for version in "${versions[@]}"; do
   if [ ! -x "$environment/bin/pytest" ]; then
     python3 -m venv "$environment"
     "$environment/bin/pip" install -q "torch==$version" "${numpy[$version]:-numpy}"
-    "$environment/bin/pip" install -q -e '.[dev,samples,report,eval,wavelets,dicom]' "torch==$version" "${numpy[$version]:-numpy}"
+    "$environment/bin/pip" install -q -e '.[dev,samples,report,wavelets,dicom]' "torch==$version" "${numpy[$version]:-numpy}"
   fi
   "$environment/bin/python" -c 'import torch, numpy; print("torch", torch.__version__, "numpy", numpy.__version__)'
   # Warnings of another version's libraries are theirs: only ours are errors everywhere, in the pinned environment.

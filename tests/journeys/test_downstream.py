@@ -55,14 +55,16 @@ def test_probe_tells_kinds_apart_and_shows_the_control(small: Small, capsys: pyt
         "--column",
         "kind",
     )
-    assert call(*words, "--level", "-1", "--tile", "16") == 0
+    assert call(*words, "--level", "-1", "--tile", "16", "--repeats", "2") == 0
     out = capsys.readouterr().out
     assert "even 3, odd 2" in out
-    assert "scratch" in out
-    assert call(*words, "--json") == 0
+    assert "random weights" in out and "histogram + volume" in out and "no features" in out
+    assert call(*words, "--repeats", "1", "--json") == 0
     (report,) = json.loads(capsys.readouterr().out)["probes"]
     assert {(r["encoder"], r["level"], r["probe"]) for r in report["rows"]} == {
-        (e, n, p) for e in ("pre-trained", "scratch") for n in (0, 1, -1) for p in ("knn", "linear")
+        *((e, n, p) for e in ("pre-trained", "scratch") for n in (0, 1, -1) for p in ("knn", "linear")),
+        *((e, None, p) for e in ("intensities", "volume") for p in ("knn", "linear")),
+        ("constant", None, "majority"),
     }
     assert all("low" in r["gain"] for r in report["rows"] if r["encoder"] == "pre-trained")
     assert call(*words[:-1], "nose") == 2

@@ -1,20 +1,28 @@
-"""`wavespark probe ENCODER --store STORE --labels L.csv`: what frozen features know, beside random ones."""
+"""`wavespark probe ENCODER --store STORE --labels L.csv`: probe frozen features, beside random weights and intensities."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from wavespark.cli.checks import require_encoder
-from wavespark.cli.console import emit_json, note, progress, say
+from wavespark.cli.console import emit_json, note, printable, progress, say
 from wavespark.errors import SettingsError
-from wavespark.text import printable
 
 NO_ARGS_IS_HELP = True
 
 
+class TaskChoice(StrEnum):
+    """How a column is read."""
+
+    AUTO = "auto"
+    CLASSIFICATION = "classification"
+    REGRESSION = "regression"
+
+
 def command(
-    encoder: Annotated[Path, typer.Argument(metavar="ENCODER", help="An export, or a run's folder.")],
+    encoder: Annotated[Path, typer.Argument(metavar="ENCODER", help="An export, or the folder of a run.")],
     labels: Annotated[
         Path,
         typer.Option(
@@ -25,15 +33,45 @@ def command(
     column: Annotated[
         list[str] | None, typer.Option(help="Column to predict; may be repeated.  [the only one there is]")
     ] = None,
+    task: Annotated[
+        TaskChoice,
+        typer.Option(
+            help="classification, regression, or auto: regression for a column of numbers with more than 10 different values, "
+            "or with more values than half its rows."
+        ),
+    ] = TaskChoice.AUTO,
     level: Annotated[
-        list[int] | None, typer.Option(help="Level: 0 is the finest, -1 all side by side; may be repeated.  [all]")
+        list[int] | None,
+        typer.Option(help="Level to read: 0 is the finest, -1 all side by side; may be repeated.  [each, and -1]"),
     ] = None,
-    tile: Annotated[int, typer.Option(min=8, help="Voxels along each edge of a piece that is encoded at once.")] = 64,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    no_control: Annotated[bool, typer.Option("--no-control", help="Leave the scratch control out.")] = False,
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Pooling over the head: mean, deviation, quantiles, max, regions (eight octants of the head), volume "
+            "(of the head); may be repeated.  [mean and deviation]"
+        ),
+    ] = None,
+    tile: Annotated[
+        int,
+        typer.Option(min=8, help="Voxels along each edge of a piece that is encoded at once; less needs less memory."),
+    ] = 128,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation, split by patient.")] = 6,
+    repeats: Annotated[
+        int | None,
+        typer.Option(min=1, help="Repeats of the cross-validation.  [20; fewer with more than 50 volumes]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the folds, the random weights and the intervals.")] = 0,
+    no_control: Annotated[
+        bool, typer.Option("--no-control", help="Leave out the network with random weights.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Probe frozen features with k nearest neighbours and a linear model: cross-validated by patient, with 95 % intervals and the scratch control."""
+    """Probe frozen features with nearest neighbours and a linear model, cross-validated by patient, with 95 % intervals.
+
+    Words are classified (balanced accuracy, AUC); numbers are predicted by ridge regression (mean absolute error, R2).
+    Controls: the same network with random weights, the histogram of intensities with the head's volume, the volume alone,
+    and a constant.
+    """
     from wavespark.downstream import read_labels
     from wavespark.prepare import open_store
 
@@ -49,56 +87,78 @@ def command(
     with progress("probe", "loading PyTorch"):
         import torch
 
-        from wavespark.downstream import probe_column
+        from wavespark.downstream import ProbePlan, probe_column
+        from wavespark.downstream.features import DEFAULT_POOLS
         from wavespark.engine import load_encoder
 
+        plan = ProbePlan(
+            task=task.value,
+            levels=tuple(level) if level else None,
+            pools=tuple(pool or DEFAULT_POOLS),
+            tile=tile,
+            folds=folds,
+            repeats=repeats,
+            seed=seed,
+            control=not no_control,
+        )
         network = load_encoder(encoder)
         network.to("cuda" if torch.cuda.is_available() else "cpu")
     remarks(table, network, opened)
     reports = []
     for name in columns:
         with progress(f"probe {printable(name)}") as on_progress:
-            reports.append(
-                probe_column(
-                    network,
-                    opened,
-                    table,
-                    name,
-                    levels=level,
-                    tile=tile,
-                    seed=seed,
-                    control=not no_control,
-                    on_progress=on_progress,
-                )
-            )
+            reports.append(probe_column(network, opened, table, name, plan=plan, on_progress=on_progress))
     if json:
         emit_json({"encoder": str(encoder), "store": str(store), "probes": [r.to_json() for r in reports]})
         return
     for report in reports:
-        _say(report)
+        for line in probe_lines(report):
+            say(line)
 
 
 def remarks(table: Any, encoder: Any, store: Any) -> None:
-    """What a person should know of the labels and the preparation, on standard error."""
+    """Print on standard error what a person should know of the labels and the preparation."""
     if table is not None and table.remark:
         note(printable(table.remark))
-    made = encoder.preparation.get("fingerprint")
-    if made and made != store.recipe.fingerprint:
+    fingerprint = encoder.preparation.get("fingerprint")
+    if fingerprint and fingerprint != store.recipe.fingerprint:
         note(
             "the encoder was pre-trained on another preparation than this store's: values and voxel sizes may not be what it expects"
         )
 
 
-def _say(report: Any) -> None:
-    spread = ", ".join(f"{printable(c)} {n}" for c, n in zip(report.classes, report.counts, strict=True))
-    say(
-        f"{printable(report.column)}: {sum(report.counts)} volumes of {report.patients} patients ({spread}); chance {1 / len(report.classes):.2f}"
-    )
+_FIGURES = {"balanced_accuracy": "balanced accuracy", "auc": "AUC", "mae": "mean absolute error", "r2": "R2"}
+_ARMS = {
+    "scratch": "random weights",
+    "intensities": "histogram + volume",
+    "volume": "volume alone",
+    "constant": "no features",
+}
+
+
+def probe_lines(report: Any) -> list[str]:
+    """Lines of the table that people read."""
+    question = report.question
+    if question.numeric:
+        spread = f"mean {question.targets.mean():.2f}, standard deviation {question.targets.std():.2f}"
+    else:
+        spread = ", ".join(f"{printable(c)} {n}" for c, n in report.counts.items())
+        spread += f"); chance {1 / len(question.classes):.2f}"
+    head = f"{printable(report.column)}: {len(question.volumes)} volumes of {report.patients} patients ({spread}"
+    lines = [head + (")" if question.numeric else "")]
     if report.left_out:
-        say(f"  {report.left_out} volume(s) left out: the encoder has no stem for them")
-    say(f"  {'level':<12} {'probe':<7} {'encoder':<12} {'balanced accuracy':<24} {'AUC':<24} gain over scratch")
+        lines.append(f"  {report.left_out} volume(s) left out: the encoder has no stem for them")
+    names = list(report.rows[0].figures)
+    titles = "".join(f" {_FIGURES[name]:<24}" for name in names)
+    lines.append(f"  {'features':<19} {'level':<12} {'probe':<9}{titles}")
     for r in report.rows:
-        where = "all levels" if r.level < 0 else f"{r.level} (stride {r.stride})"
-        say(
-            f"  {where:<12} {r.probe:<7} {r.encoder:<12} {r.accuracy!s:<24} {r.auc!s:<24} {'' if r.gain is None else r.gain}"
-        )
+        where = "-" if r.level is None else "all levels" if r.level < 0 else f"{r.level} (stride {r.stride})"
+        cells = "".join(f" {r.figures[name]!s:<24}" for name in names)
+        lines.append(f"  {_ARMS.get(r.encoder, r.encoder):<19} {where:<12} {r.probe:<9}{cells}".rstrip())
+    lines += ["", f"  Pre-trained is better by, in {_FIGURES[names[0]]} (same patients, 95 % interval):"]
+    for r in report.rows:
+        if r.gains:
+            where = "all levels" if r.level < 0 else f"level {r.level}"
+            over = "; ".join(f"{_ARMS[arm]} {each[names[0]]}" for arm, each in r.gains.items())
+            lines.append(f"  {where}, {r.probe}: {over}")
+    return lines

@@ -16,7 +16,7 @@ SAFE = MappingProxyType({"torch": "2.10", "pydicom": "3.0.2", "monai": "1.6.1"})
 
 Kept here because a scanner that cannot reach its data base says that all is well."""
 
-_CHECKED_EXTRAS = ("samples", "report", "eval", "wavelets", "dicom", "monai", "cluster", "huggingface", "onnx")
+_CHECKED_EXTRAS = ("samples", "report", "wavelets", "dicom", "monai", "cluster", "huggingface", "onnx")
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)[^;]*?(?:>=\s*([0-9.]+))?[^;>]*(?:;.*extra == ['\"]([\w-]+)['\"].*)?$")
 
 

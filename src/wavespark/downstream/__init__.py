@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from wavespark.downstream.fitting import Task, fit
     from wavespark.downstream.items import Labelled
     from wavespark.downstream.labels import LabelTable, read_labels
-    from wavespark.downstream.probing import ProbeReport, probe_column
+    from wavespark.downstream.probing import ProbePlan, ProbeReport, probe_column
     from wavespark.downstream.regress import Regress
     from wavespark.downstream.saving import TaskModel, load_model, save_model
     from wavespark.downstream.segment import Segment
@@ -23,6 +23,7 @@ __all__ = [
     "LabelTable",
     "Labelled",
     "Plan",
+    "ProbePlan",
     "ProbeReport",
     "Regress",
     "Segment",

@@ -1,50 +1,141 @@
-"""What frozen features know about a column of labels, level by level, beside the same network with random weights."""
+"""Probes of frozen features for a column of labels, beside random weights, intensities and a constant predictor."""
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
-from wavespark.downstream.features import store_features
+from wavespark.downstream.features import (
+    DEFAULT_POOLS,
+    TILE,
+    check_pools,
+    intensity_features,
+    log_volume,
+    store_features,
+)
 from wavespark.downstream.heads import untrained
-from wavespark.downstream.labels import LabelTable
+from wavespark.downstream.labels import LabelRow, LabelTable
 from wavespark.errors import SettingsError
-from wavespark.metrics.classification import aucs, balanced_accuracy
-from wavespark.metrics.intervals import Interval, bootstrap
-from wavespark.metrics.probes import Fit, Probe, knn, linear, probe
+from wavespark.metrics.folds import patient_folds
+from wavespark.metrics.intervals import Interval
+from wavespark.metrics.probes import classifiers, out_of_fold, regressors
+from wavespark.metrics.scores import (
+    Figure,
+    class_figures,
+    gain_figure,
+    interval_of,
+    mean_figure,
+    number_figures,
+    patient_weights,
+)
 from wavespark.models import Encoder
 from wavespark.prepare import Store, StoredVolume
 from wavespark.progress import OnProgress, ignore_progress
 
-_FEW = 25
-"""Rows below which one neighbour is asked: five would be most of a class."""
+TaskName = Literal["auto", "classification", "regression"]
+TASKS = ("auto", "classification", "regression")
+OURS, SCRATCH, INTENSITIES, VOLUME, CONSTANT = "pre-trained", "scratch", "intensities", "volume", "constant"
+"""Arms of a table: the encoder; the same network with random weights; histogram and volume of the foreground; its volume
+alone; the most frequent class or the mean."""
+CONTROL_SEEDS = 3
+"""Random initialisations of the scratch control; its figures are their mean."""
+FOLDS = 6
+_MAX_CLASSES = 100
+_FEW_VALUES = 10
+_DRAWS = 1000
+_MAX_REPEATS, _ROWS_FOR_ONE_REPEAT = 20, 1000
 
 
-def kinds(rows: int) -> dict[str, Fit]:
-    """The probes for so many rows."""
-    return {"knn": partial(knn, k=1) if rows < _FEW else knn, "linear": linear}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbePlan:
+    """Settings of a probe."""
+
+    task: TaskName = "auto"
+    """`auto` takes a column of numbers with more than 10 values, or more values than half its rows, for a regression."""
+    levels: tuple[int, ...] | None = None
+    """Levels to read: 0 is the finest, -1 all side by side; None = each, and all side by side."""
+    pools: tuple[str, ...] = DEFAULT_POOLS
+    """How tokens are pooled; see `features.pool_tokens`."""
+    tile: int = TILE
+    """Voxels along each edge of a piece that is encoded at once."""
+    folds: int = FOLDS
+    """Parts of the patients in a repeat."""
+    repeats: int | None = None
+    """Repeats of the cross-validation; None = 20, fewer from 50 volumes on, one from 1000 on."""
+    seed: int = 0
+    """Random seed of folds, scratch weights and intervals."""
+    control: bool = True
+    """Also probe the same network with random weights."""
+
+    def __post_init__(self) -> None:
+        check_pools(self.pools)
+        if self.task not in TASKS:
+            raise SettingsError(f"task {self.task!r} must be one of {', '.join(TASKS)}")
+        if self.folds < 2 or self.tile < 8 or (self.repeats is not None and self.repeats < 1):
+            raise SettingsError(
+                f"folds {self.folds} must be at least 2, repeats {self.repeats} at least 1, tile {self.tile} at least 8"
+            )
+
+    def repeats_for(self, rows: int) -> int:
+        """Repeats of the cross-validation of so many rows."""
+        return self.repeats or max(1, min(_MAX_REPEATS, _ROWS_FOR_ONE_REPEAT // max(rows, 1)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Question:
+    """Volumes and what is to be predicted of each."""
+
+    volumes: tuple[StoredVolume, ...]
+    targets: np.ndarray
+    """int64 [N] class numbers, or float64 [N]."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes; empty for numbers."""
+    left_out: int = 0
+    """Volumes with a label for which the encoder has no stem."""
+
+    @property
+    def numeric(self) -> bool:
+        """True for a regression."""
+        return not self.classes
+
+    @property
+    def patients(self) -> list[str]:
+        """Patient of each volume."""
+        return [v.patient for v in self.volumes]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeRow:
-    """One probe of one level of one encoder."""
+    """One probe of one arm."""
 
     encoder: str
-    """`pre-trained` or `scratch`."""
-    level: int
-    """0 is the finest; -1 is all levels side by side."""
+    """`pre-trained`, `scratch`, or a control without a network: `intensities`, `volume`, `constant`."""
+    level: int | None
+    """0 is the finest; -1 is all levels side by side; None without a network."""
     stride: int
-    """Voxels per token; 0 for all levels."""
+    """Voxels per token; 0 for all levels or without a network."""
     probe: str
-    """`knn` or `linear`."""
-    accuracy: Interval
-    """Balanced accuracy."""
-    auc: Interval
-    """Mean over the classes of one against the rest."""
-    gain: Interval | None = None
-    """Balanced accuracy minus that of the scratch control, on the same volumes."""
+    """`knn` or `linear` (logistic or ridge regression); `majority` or `mean` for the constant."""
+    figures: Mapping[str, Interval]
+    """`balanced_accuracy` and `auc`, or `mae` and `r2`."""
+    gains: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    """Control -> figure -> by how much this row is better than the same probe of the control, on the same patients."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; `gain` is the main figure's gain over scratch."""
+        main = next(iter(self.figures))
+        over = self.gains.get(SCRATCH)
+        return {
+            "encoder": self.encoder,
+            "level": self.level,
+            "stride": self.stride,
+            "probe": self.probe,
+            **{name: i.to_json() for name, i in self.figures.items()},
+            "gain": None if over is None else over[main].to_json(),
+            "gains": {arm: {name: i.to_json() for name, i in each.items()} for arm, each in self.gains.items()},
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,35 +143,51 @@ class ProbeReport:
     """All probes of a column."""
 
     column: str
-    classes: tuple[str, ...]
-    counts: tuple[int, ...]
-    """Volumes of each class."""
-    patients: int
+    question: Question
+    plan: ProbePlan
+    repeats: int
     rows: tuple[ProbeRow, ...]
-    left_out: int
-    """Volumes that the encoder has no stem for."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Volumes of each class; empty for numbers."""
+        return {c: int((self.question.targets == k).sum()) for k, c in enumerate(self.question.classes)}
+
+    @property
+    def patients(self) -> int:
+        """Number of patients."""
+        return len(set(self.question.patients))
+
+    @property
+    def left_out(self) -> int:
+        """Volumes that the encoder has no stem for."""
+        return self.question.left_out
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
+        targets = self.question.targets
+        if self.question.numeric:
+            about: dict[str, Any] = {
+                "target": {"mean": round(float(targets.mean()), 6), "deviation": round(float(targets.std()), 6)}
+            }
+        else:
+            about = {"classes": self.counts, "chance": round(1 / len(self.question.classes), 4)}
         return {
             "column": self.column,
-            "classes": dict(zip(self.classes, self.counts, strict=True)),
+            "task": "regression" if self.question.numeric else "classification",
+            **about,
+            "volumes": len(targets),
             "patients": self.patients,
             "left_out": self.left_out,
-            "chance": round(1 / len(self.classes), 4),
-            "rows": [
-                {
-                    "encoder": r.encoder,
-                    "level": r.level,
-                    "stride": r.stride,
-                    "probe": r.probe,
-                    "balanced_accuracy": r.accuracy.to_json(),
-                    "auc": r.auc.to_json(),
-                    "gain": None if r.gain is None else r.gain.to_json(),
-                }
-                for r in self.rows
-            ],
+            "folds": self.plan.folds,
+            "repeats": self.repeats,
+            "pools": list(self.plan.pools),
+            "rows": [row.to_json() for row in self.rows],
         }
+
+
+_Key = tuple[str, int | None, str]
+"""Arm, level, probe."""
 
 
 def probe_column(
@@ -89,122 +196,223 @@ def probe_column(
     table: LabelTable,
     column: str,
     *,
-    levels: Sequence[int] | None = None,
-    tile: int = 64,
-    seed: int = 0,
-    control: bool = True,
+    plan: ProbePlan | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> ProbeReport:
-    """Every probe of every level, cross-validated by patient, with 95 % intervals over patients.
+    """Probe a column with nearest neighbours and a linear model, cross-validated by patient, with 95 % intervals over patients.
 
     Args:
         encoder: frozen.
         store: prepared volumes.
         table: labels of its volumes.
-        column: of the table; words or whole numbers, empty = unknown.
-        levels: which levels (0 is the finest); all, and all side by side, if None.
-        tile: voxels along each edge of a piece that is encoded at once.
-        seed: of the folds, the control's weights and the intervals.
-        control: also probe the same network with random weights.
+        column: column of the table; words or numbers, empty = unknown.
+        plan: settings.
         on_progress: called with (done, total, message).
 
+    Returns:
+        Rows of the encoder and of all controls.
+
     Raises:
-        SettingsError: if the column is missing, or has fewer than two classes or patients.
+        SettingsError: if the column is missing, has fewer than two classes or patients, or holds no numbers for a regression.
     """
-    volumes, labels, left_out = labelled_volumes(encoder, store, table, column)
-    patients = [v.patient for v in volumes]
-    classes = tuple(sorted(set(labels)))
-    if len(classes) < 2 or len(set(patients)) < 2:
-        raise SettingsError(
-            f"a probe needs two classes and two patients; column {column!r} gives {len(classes)} class(es) of {len(set(patients))} patient(s)"
-        )
-    chosen, device = _levels(encoder, levels), next(encoder.parameters()).device
-    arms = {"pre-trained": encoder} | ({"scratch": untrained(encoder, seed).to(device)} if control else {})
-    total, rows = len(volumes) * len(arms), []
-    found: dict[tuple[str, int, str], Probe] = {}
-    for number, (arm, network) in enumerate(arms.items()):
-
-        def say(done: float, of: float, text: str, base: int = number * len(volumes), arm: str = arm) -> None:
-            on_progress(base + done, total, f"{arm}: {text}")
-
-        features = store_features(network, volumes, (tile, tile, tile), say)
-        for level in chosen:
-            matrix = np.concatenate(features, 1) if level < 0 else features[level]
-            for kind, method in kinds(len(labels)).items():
-                found[arm, level, kind] = probe(matrix, labels, patients, method, seed=seed)
-    for (arm, level, kind), one in found.items():
-        truth = np.array([one.classes.index(label) for label in labels])
-        onehot = np.eye(len(classes))[truth]
-        gain = None
-        if control and arm == "pre-trained":
-            gain = _gain(one.chosen, found["scratch", level, kind].chosen, truth, patients, seed)
-        rows.append(
-            ProbeRow(
-                encoder=arm,
-                level=level,
-                stride=0 if level < 0 else encoder.strides[level],
-                probe=kind,
-                accuracy=one.accuracy,
-                auc=bootstrap(_mean_auc(one.probabilities, onehot), patients, draws=500, seed=seed),
-                gain=gain,
-            )
-        )
-    return ProbeReport(
-        column=column,
-        classes=classes,
-        counts=tuple(labels.count(c) for c in classes),
-        patients=len(set(patients)),
-        rows=tuple(rows),
-        left_out=left_out,
+    plan = plan or ProbePlan()
+    levels = _levels(encoder, plan.levels)
+    question = ask(encoder, store, table, column, plan.task)
+    patients, repeats = question.patients, plan.repeats_for(len(question.volumes))
+    folds_RN = patient_folds(
+        patients, question.targets, numeric=question.numeric, folds=plan.folds, repeats=repeats, seed=plan.seed
     )
+    figures: dict[_Key, dict[str, Figure]] = {}
+    networks = _networks(encoder, plan)
+    for number, (arm, seeds) in enumerate(networks.items()):
+        each: list[dict[tuple[int, str], dict[str, Figure]]] = []
+        for place, network in enumerate(seeds):
+            base = number + place / len(seeds)
+
+            def say(
+                done: float, total: float, message: str, base: float = base, arm: str = arm, share: int = len(seeds)
+            ) -> None:
+                on_progress(base + done / total / share, len(networks), f"{arm}: {message}")
+
+            matrices = store_features(network(), question.volumes, plan.tile, say, plan.pools)
+            each.append(_probed(question, {i: _side_by_side(matrices, i) for i in levels}, folds_RN))
+        for level, probe in each[0]:
+            runs = [one[level, probe] for one in each]
+            figures[arm, level, probe] = {name: mean_figure([run[name] for run in runs]) for name in runs[0]}
+    figures |= _controls(question, folds_RN)
+    on_progress(len(networks), len(networks), "intervals")
+    weights = patient_weights(patients, draws=_DRAWS, seed=plan.seed)
+    rows = tuple(_row(key, figures, encoder, weights, len(set(patients))) for key in figures)
+    return ProbeReport(column=column, question=question, plan=plan, repeats=repeats, rows=rows)
 
 
-def _mean_auc(probabilities: np.ndarray, onehot: np.ndarray) -> Callable[[np.ndarray], float]:
-    def mean(rows: np.ndarray) -> float:
-        each = np.array(aucs(probabilities[rows], onehot[rows]))
-        return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
-
-    return mean
-
-
-def _gain(ours: np.ndarray, theirs: np.ndarray, truth: np.ndarray, patients: Sequence[Hashable], seed: int) -> Interval:
-    return bootstrap(
-        lambda rows: balanced_accuracy(ours[rows], truth[rows]) - balanced_accuracy(theirs[rows], truth[rows]),
-        patients,
-        draws=1000,
-        seed=seed,
-    )
+def _networks(encoder: Encoder, plan: ProbePlan) -> dict[str, list[Any]]:
+    """Arm -> functions that make its networks, so that one is held at a time."""
+    device = next(encoder.parameters()).device
+    fresh = [lambda seed=plan.seed + k: untrained(encoder, seed).to(device) for k in range(CONTROL_SEEDS)]
+    return {OURS: [lambda: encoder]} | ({SCRATCH: fresh} if plan.control else {})
 
 
-def labelled_volumes(
-    encoder: Encoder, store: Store, table: LabelTable, column: str
-) -> tuple[list[StoredVolume], list[str], int]:
-    """Volumes with a word in the column, the words, and how many the encoder has no stem for.
+def _side_by_side(matrices: Sequence[np.ndarray], level: int) -> np.ndarray:
+    return np.concatenate(matrices, 1) if level < 0 else matrices[level]
+
+
+def _probed(
+    question: Question, matrices: Mapping[int, np.ndarray], folds_RN: np.ndarray
+) -> dict[tuple[int, str], dict[str, Figure]]:
+    """Figures of both probes of each matrix."""
+    return {
+        (level, probe): probe_figures(question, matrix, probe, folds_RN)
+        for level, matrix in matrices.items()
+        for probe in ("knn", "linear")
+    }
+
+
+def probe_figures(question: Question, features_ND: np.ndarray, probe: str, folds_RN: np.ndarray) -> dict[str, Figure]:
+    """Figures of one cross-validated probe.
+
+    Args:
+        question: targets and patients.
+        features_ND: a row a volume.
+        probe: `knn`, `linear` (chosen penalty) or `constant`.
+        folds_RN: see `patient_folds`.
+    """
+    if question.numeric:
+        fit = regressors(len(features_ND))[{"linear": "ridge", "constant": "mean"}.get(probe, probe)]
+        return number_figures(
+            out_of_fold(features_ND, question.targets, question.patients, folds_RN, fit), question.targets
+        )
+    name = {"linear": "logistic", "constant": "majority"}.get(probe, probe)
+    fit = classifiers(len(features_ND), len(question.classes))[name]
+    chance = out_of_fold(features_ND, question.targets, question.patients, folds_RN, fit)
+    return class_figures(chance, question.targets, folds_RN)
+
+
+def _controls(question: Question, folds_RN: np.ndarray) -> dict[_Key, dict[str, Figure]]:
+    """Figures of the controls without a network."""
+    figures: dict[_Key, dict[str, Figure]] = {}
+    for arm, matrix in control_features(question.volumes).items():
+        for probe in ("constant",) if arm == CONSTANT else ("knn", "linear"):
+            name = probe if arm != CONSTANT else ("mean" if question.numeric else "majority")
+            figures[arm, None, name] = probe_figures(question, matrix, probe, folds_RN)
+    return figures
+
+
+def control_features(volumes: Sequence[StoredVolume]) -> dict[str, np.ndarray]:
+    """Features [N, D] of the controls without a network; volumes with other channels than the first cannot be compared.
 
     Raises:
-        SettingsError: if the column is missing or two rows of a volume disagree.
+        SettingsError: if the volumes do not all have the same number of channels.
+    """
+    sizes = np.array([[log_volume(v)] for v in volumes])
+    controls = {VOLUME: sizes, CONSTANT: np.zeros((len(volumes), 1))}
+    if len({v.channels for v in volumes}) > 1:
+        return controls
+    return {INTENSITIES: intensity_features(volumes)} | controls
+
+
+def _row(
+    key: _Key, figures: Mapping[_Key, Mapping[str, Figure]], encoder: Encoder, weights: np.ndarray, patients: int
+) -> ProbeRow:
+    arm, level, probe = key
+    mine = figures[key]
+    gains = {}
+    for other in (SCRATCH, INTENSITIES, VOLUME, CONSTANT) if arm == OURS else ():
+        theirs = next((f for k, f in figures.items() if _is_control_of(key, k, other)), None)
+        if theirs is not None:
+            gains[other] = {n: interval_of(gain_figure(n, mine[n], theirs[n]), weights, patients) for n in mine}
+    return ProbeRow(
+        encoder=arm,
+        level=level,
+        stride=0 if level is None or level < 0 else encoder.strides[level],
+        probe=probe,
+        figures={name: interval_of(figure, weights, patients) for name, figure in mine.items()},
+        gains=gains,
+    )
+
+
+def _is_control_of(key: _Key, other: _Key, arm: str) -> bool:
+    """True if `other` is the row of the arm that `key` is compared with: the same probe, and the same level if it has one."""
+    return other[0] == arm and (arm == CONSTANT or other[2] == key[2]) and other[1] in (None, key[1])
+
+
+def ask(encoder: Encoder, store: Store, table: LabelTable, column: str, task: TaskName = "auto") -> Question:
+    """Collect the volumes with a label that the encoder has a stem for.
+
+    Raises:
+        SettingsError: see `probe_column`.
     """
     table.require(column)
-    volumes, labels, left_out = [], [], 0
+    volumes, words, lines, left_out = [], [], [], 0
     for name, rows in table.by_volume().items():
-        words = {row.values[column] for row in rows if row.values[column]}
-        if len(words) > 1:
-            raise SettingsError(
-                f"{table.name}: lines {rows[0].line} and {rows[-1].line} give one volume different values of {column!r}"
-            )
-        if not words:
+        row = _label_row(table, rows, column)
+        if row is None:
             continue
         volume = store[name]
         if encoder.stem_channels.get(volume.modality, encoder.stem_channels.get("any")) != volume.channels:
             left_out += 1
             continue
         volumes.append(volume)
-        labels.append(words.pop())
-    if len(set(labels)) > 100:
+        words.append(row.values[column])
+        lines.append(row.line)
+    numbers = np.array([_number(word) for word in words])
+    numeric = task == "regression" or (task == "auto" and _looks_numeric(numbers))
+    patients = len({v.patient for v in volumes})
+    if numeric:
+        _check_numbers(table, column, numbers, lines, patients)
+        return Question(volumes=tuple(volumes), targets=numbers, left_out=left_out)
+    classes = tuple(sorted(set(words)))
+    if len(classes) > _MAX_CLASSES:
         raise SettingsError(
-            f"{table.name}: column {column!r} holds {len(set(labels))} different values; a probe tells up to 100 classes apart"
+            f"{table.name}: column {column!r} holds {len(classes)} different values; a probe tells up to {_MAX_CLASSES} classes "
+            "apart. For numbers add --task regression"
         )
-    return volumes, labels, left_out
+    if len(classes) < 2 or patients < 2:
+        raise SettingsError(
+            f"a probe needs two classes and two patients; column {column!r} gives {len(classes)} class(es) of {patients} patient(s)"
+        )
+    targets = np.array([classes.index(word) for word in words])
+    return Question(volumes=tuple(volumes), targets=targets, classes=classes, left_out=left_out)
+
+
+def _label_row(table: LabelTable, rows: Sequence[LabelRow], column: str) -> LabelRow | None:
+    """The first row of a volume with a label; None if there is none."""
+    labelled = [row for row in rows if row.values[column]]
+    if len({row.values[column] for row in labelled}) > 1:
+        raise SettingsError(
+            f"{table.name}: lines {labelled[0].line} and {labelled[-1].line} give one volume different values of {column!r}"
+        )
+    return labelled[0] if labelled else None
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        return math.nan
+
+
+def _looks_numeric(numbers: np.ndarray) -> bool:
+    values = len(set(numbers.tolist()))
+    return (
+        bool(len(numbers))
+        and bool(np.isfinite(numbers).all())
+        and (values > _FEW_VALUES or 2 * values > len(numbers) > 2)
+    )
+
+
+def _check_numbers(table: LabelTable, column: str, numbers: np.ndarray, lines: Sequence[int], patients: int) -> None:
+    wrong = [line for line, number in zip(lines, numbers, strict=True) if not math.isfinite(number)]
+    if wrong:
+        raise SettingsError(
+            f"{table.name}: column {column!r} holds no number in {len(wrong)} of {len(lines)} line(s), first in line {wrong[0]}: "
+            "correct them, empty them, or use --task classification"
+        )
+    if len(set(numbers.tolist())) < 2 or patients < 2:
+        raise SettingsError(
+            f"a regression needs two values and two patients; column {column!r} gives {len(set(numbers.tolist()))} value(s) "
+            f"of {patients} patient(s)"
+        )
 
 
 def _levels(encoder: Encoder, levels: Sequence[int] | None) -> list[int]:
@@ -216,4 +424,4 @@ def _levels(encoder: Encoder, levels: Sequence[int] | None) -> list[int]:
             raise SettingsError(
                 f"there is no level {level}: the encoder has 0 (finest) to {count - 1}, and -1 is all side by side"
             )
-    return list(levels)
+    return list(dict.fromkeys(levels))

@@ -9,7 +9,7 @@ import torch
 from wavespark.config import PretrainSettings
 from wavespark.engine.learning.step import target_cells
 from wavespark.errors import SettingsError
-from wavespark.metrics.probes import knn, linear, probe
+from wavespark.metrics.probes import probe
 from wavespark.models import SparK
 from wavespark.objectives import places_of
 from wavespark.prepare import Store, StoredVolume
@@ -71,8 +71,8 @@ class OnlineProbe:
         features = np.stack([self._features(model, v) for v in volumes])
         model.train(was_training)
         found: dict[str, Any] = {"label": self.label, "volumes": len(volumes), "chance": 1 / len(set(labels))}
-        for name, fit in (("knn", knn), ("linear", linear)):
-            accuracy = probe(features, labels, [v.patient for v in volumes], fit, seed=self.seed, draws=300).accuracy
+        for name in ("knn", "linear"):
+            accuracy = probe(features, labels, [v.patient for v in volumes], name, seed=self.seed, draws=300).accuracy
             found[name] = {k: accuracy.to_json()[k] for k in ("value", "low", "high")}
         return found
 
