@@ -77,8 +77,8 @@ def test_the_dense_copy_of_a_resenc_has_its_features_and_gradients_too():
 def test_every_model_has_a_bench_with_a_dense_copy_or_without():
     assert isinstance(dense_copy(encoder_of("waveformer_tiny")), DenseWaveFormer)
     assert isinstance(dense_copy(encoder_of("resenc_l")), DenseResEnc)
-    assert dense_copy(encoder_of("seed_waveformer_small")) is None
-    found = measure_step(replace(TINY, model="seed_waveformer_small_8", size=32, rounds=1))
+    assert dense_copy(encoder_of("isotropic_small")) is None
+    found = measure_step(replace(TINY, model="isotropic_small_8", size=32, rounds=1))
     assert found["dense_copy_differs_by"] is None
     assert "There is no dense copy" in "\n".join(step_lines(found))
 

@@ -285,7 +285,7 @@ def test_a_pretrained_segmentation_decoder_travels_with_its_encoder_and_nothing_
         load_encoder(path)
 
 
-@pytest.mark.parametrize("name", ["resenc_tiny", "seed_waveformer_small_8"])
+@pytest.mark.parametrize("name", ["resenc_tiny", "isotropic_small_8"])
 def test_every_kind_of_encoder_comes_back_to_the_bit(name, tmp_path):
     made = create_model(name, stems={"MR": 1, "CT": 3}).eval()
     run = {"steps": 5, "volumes": 2, "normalised_loss": 0.9}

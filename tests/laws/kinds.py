@@ -12,7 +12,7 @@ from wavespark.models.settings import MODELS
 
 VARIANTS = {
     "waveformer_small": {"with finer scales": {"multi_scale": True}},
-    "seed_waveformer_small": {
+    "isotropic_small": {
         "with one sparse scale": {"sparse": (10,)},
         "with two sparse scales": {"sparse": (10, 8)},
     },

@@ -1,5 +1,7 @@
 """A law that cannot fail says nothing: each is run against a fault planted in the code, and must notice it."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 
@@ -15,6 +17,7 @@ from wavespark.sparse import (
 )
 from wavespark.sparse.cells import wavelets
 from wavespark.sparse.cells.forms import halo as cell_halo
+from wavespark.sparse.cells.forms import tuning
 
 SIZE, BORDERED = (24, 24, 24), (19, 24, 13)
 DTYPE = torch.float64
@@ -90,7 +93,7 @@ def test_neighbours_of_another_sample(plant):
     """A table of cells without a margin: the last cell of a row and the first of the next one are taken for neighbours."""
 
     def without_margin(_):
-        def neighbours(self):
+        def neighbours(self, reach):
             gd, gh, gw = self.grid
             table = torch.full((self.batch_size * gd * gh * gw,), len(self))
             rows = self.rows_of(self.cells)
@@ -118,7 +121,7 @@ def test_a_weight_gradient_that_loses_the_last_chunk(plant):
     def shorter(halos):
         return lambda *args, **settings: list(halos(*args, **settings))[:-1]
 
-    plant(cell_halo, "_CHUNK_BYTES", lambda _: {"cpu": 1})
+    plant(tuning, "TUNING", lambda known: replace(known, chunk_bytes=1))
     right = cell_halo._weight_gradient
 
     def gradient(features, grad, weight, index, groups):

@@ -20,7 +20,7 @@ RECOMPUTED = test_every_model.test_computing_blocks_again_in_the_backward_pass_c
 ALONE = test_every_model.test_a_sample_does_not_depend_on_the_others_of_its_batch
 NO_LEAK = test_pretraining.test_hidden_voxels_change_no_prediction_and_distinct_hidden_cells_get_distinct_ones
 ZERO = test_pretraining.test_hidden_sites_of_every_densified_map_are_exactly_zero_before_the_mask_token
-SCALES, SPARSE = "waveformer_small with finer scales", "seed_waveformer_small with two sparse scales"
+SCALES, SPARSE = "waveformer_small with finer scales", "isotropic_small with two sparse scales"
 DOUBLE = torch.float64
 
 
@@ -45,11 +45,17 @@ def test_a_norm_that_counts_tokens_outside_the_crop(plant):
 
 def test_a_strided_convolution_without_its_halo(plant):
     plant(
-        cell_strided._HaloConvStride2,
+        cell_strided.HaloStrided,
         "apply",
         lambda apply: (
-            lambda features, weight, count, below, absent, *above: apply(
-                features, weight, count, below, torch.arange(below.numel()).view_as(below)[:, 0].flatten(), *above
+            lambda features, weight, stride, count, below, absent, *above: apply(
+                features,
+                weight,
+                stride,
+                count,
+                below,
+                torch.arange(below.numel()).view_as(below)[:, 0].flatten(),
+                *above,
             )
         ),
     )
@@ -113,7 +119,7 @@ def test_an_input_normalised_over_the_batch(plant):
     with the_law_notices():
         ALONE("resenc_tiny")
     with the_law_notices():
-        NO_BIT("seed_waveformer_small", DOUBLE, False)
+        NO_BIT("isotropic_small", DOUBLE, False)
 
 
 def test_a_decoder_that_sees_the_voxels_of_hidden_cells(plant):

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import wavespark as ws
 from wavespark.errors import ModelError
 from wavespark.models import catalogue, describe, from_description, list_models, segmentation_model
+from wavespark.models.settings import ALIASES
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -26,7 +27,7 @@ def test_every_model_is_described_in_json_and_made_again_with_the_same_weights(n
 @pytest.mark.parametrize("name", list_models())
 def test_every_model_tells_its_levels_as_timm_does(name):
     with torch.device("meta"):
-        encoder = ws.create_model(name, in_channels=1, features_only=True)
+        encoder = ws.create_model(name, in_channels=1)
     info = encoder.feature_info
     assert [i["num_chs"] for i in info] == list(encoder.channels)
     assert [i["reduction"] for i in info] == list(encoder.strides) == sorted(encoder.strides)
@@ -52,12 +53,21 @@ def test_wrong_names_and_settings_are_refused_with_the_nearest():
         ws.create_model("waveformer_tiny", depth=(1, 1, 1))
     with pytest.raises(ModelError, match="either in_channels"):
         ws.create_model("waveformer_tiny", in_channels=1, stems={"MR": 1})
-    with pytest.raises(ModelError, match="features only"):
-        ws.create_model("waveformer_tiny", features_only=False)
+    with pytest.raises(ModelError, match="has no setting 'features_only'"):
+        ws.create_model("waveformer_tiny", features_only=True)
     with pytest.raises(ModelError, match="blocks"):
         ws.create_model("resenc_tiny", blocks=[1, 1])
     with pytest.raises(ModelError, match="at least 1"):
         ws.create_model("resenc_tiny", in_channels=0)
+
+
+@pytest.mark.parametrize("name", ALIASES)
+def test_a_former_name_makes_the_model_of_the_new_one(name):
+    assert name not in ws.list_models()
+    with torch.device("meta"):
+        former, new = ws.create_model(name), ws.create_model(ALIASES[name])
+    assert describe(former) == describe(new)
+    assert describe(from_description(describe(new) | {"kind": "seed_waveformer"}, "meta")) == describe(new)
 
 
 GOOD = {"kind": "resenc", "settings": {"channels": [4, 8], "blocks": [1, 1]}, "stems": {"MR": 1}}

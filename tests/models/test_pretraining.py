@@ -119,7 +119,7 @@ def test_with_attention_at_finer_scales_everything_is_decoded():
 
 
 def test_tokens_of_one_hidden_cell_differ_where_the_coarsest_level_has_several():
-    model = spark("seed_waveformer_small", "light")
+    model = spark("isotropic_small", "light")
     crop, visible = crop_of(16, 8, 24), ragged(2, 1, 3)
     found = []
     model.decoder.norm.register_forward_hook(lambda module, inputs, output: found.append(inputs[0]))

@@ -29,7 +29,7 @@ def test_logits_come_at_every_size_and_every_weight_learns(name):
         assert model(crop_of(1, 1, 1, batch=1, dtype=torch.float32)).shape == (1, 3, 1, 1, 1)
 
 
-@pytest.mark.parametrize("name", ["waveformer_tiny", "resenc_tiny", "seed_waveformer_small"])
+@pytest.mark.parametrize("name", ["waveformer_tiny", "resenc_tiny", "isotropic_small"])
 def test_modalities_have_their_own_way_in_and_idle_ones_an_exact_zero(name):
     model = segmentation_model(encoder_of(name, stems={"MR": 1, "CT": 3}), 2).double().train()
     crop = crop_of(16, 12, 18, channels=3)

@@ -1,5 +1,7 @@
 """The forms of a convolution of visible cells: each equal to the dense one with all gradients, deterministic, and said in words (law I5)."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from wavespark.sparse import (
 )
 from wavespark.sparse.cells import conv as cell_conv
 from wavespark.sparse.cells.forms import gradient as cell_gradient
+from wavespark.sparse.cells.forms import tuning
 
 EXACT = 1e-10
 CASES = [
@@ -55,7 +58,7 @@ def check(found, expected, *leaves):
 def test_every_form_is_the_dense_convolution_on_what_is_visible_with_all_gradients(form, block, share, cut):
     crop, shown, cells = scene(block, ragged(4, 3, 5, share=share), cut)
     weight = weight_of(6, 4)
-    found = cells.with_features(cell_conv._compute(form, cells.zero_outside(), weight, 1)).to_dense()
+    found = submanifold_conv(cells, weight, form=form).to_dense()
     check(found, submanifold(crop, shown, weight, None), crop, weight)
 
 
@@ -65,7 +68,7 @@ def test_columns_are_the_dense_convolution_with_more_tokens_than_channels_and_wi
     crop, shown, cells = scene((2, 2, 2), ragged(3, 3, 3), cut)
     weight = weight_of(out, 4)
     assert cell_conv._is_few(cells, weight) == (out == 500)
-    found = cells.with_features(cell_conv._compute("columns", cells.zero_outside(), weight, 1)).to_dense()
+    found = submanifold_conv(cells, weight, form="columns").to_dense()
     check(found, submanifold(crop, shown, weight, None), crop, weight)
 
 
@@ -88,7 +91,7 @@ def test_two_runs_on_two_threads_give_the_same_bits(form):
     runs, threads = [], torch.get_num_threads()
     torch.set_num_threads(2)
     for _ in range(3):
-        y = cell_conv._compute(form, cells.with_features(features), weight, 1)
+        y = submanifold_conv(cells.with_features(features), weight, form=form).features
         runs.append((y, *torch.autograd.grad(y.square().sum(), (features, weight))))
     torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
@@ -101,11 +104,11 @@ def test_the_gradient_of_a_weight_is_a_convolution_with_the_upstream_gradient_as
     monkeypatch, block, kernel_bytes, form
 ):
     monkeypatch.setattr(cell_gradient, "_is_faster_swapped", lambda *_: True)
-    monkeypatch.setattr(cell_gradient, "_KERNEL_BYTES", kernel_bytes)
+    monkeypatch.setattr(tuning, "TUNING", replace(tuning.TUNING, kernel_bytes=kernel_bytes))
     crop, shown, cells = scene(block, ragged(4, 3, 5, share=0.4))
-    assert len(cells) > 3 * cell_gradient._LANES  # several convolutions, the last of fewer cells
+    assert len(cells) > 3 * tuning.TUNING.lanes  # several convolutions, the last of fewer cells
     weight = weight_of(6, 4)
-    found = cells.with_features(cell_conv._compute(form, cells.zero_outside(), weight, 1)).to_dense()
+    found = submanifold_conv(cells, weight, form=form).to_dense()
     check(found, submanifold(crop, shown, weight, None), crop, weight)
 
 

@@ -9,11 +9,14 @@ if TYPE_CHECKING:
     from wavespark.models.decoder import LightDecoder
     from wavespark.models.densify import Densify
     from wavespark.models.encoder import Encoder
+    from wavespark.models.isotropic import IsotropicWaveFormer, SeedWaveFormer
     from wavespark.models.resenc import ResEnc, from_nnunet
-    from wavespark.models.seed_waveformer import SeedWaveFormer
     from wavespark.models.segmentation import Segmentation, segmentation_model
     from wavespark.models.settings import (
         DecoderSettings,
+        Description,
+        FeatureInfo,
+        IsotropicSettings,
         ResEncSettings,
         SeedWaveFormerSettings,
         WaveFormerSettings,
@@ -27,7 +30,11 @@ if TYPE_CHECKING:
 __all__ = [
     "DecoderSettings",
     "Densify",
+    "Description",
     "Encoder",
+    "FeatureInfo",
+    "IsotropicSettings",
+    "IsotropicWaveFormer",
     "LightDecoder",
     "ResEnc",
     "ResEncSettings",

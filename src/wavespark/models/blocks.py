@@ -61,7 +61,7 @@ class WaveletBlock(nn.Module):
         return x.with_features(self._run(x.features, x, rotation, keep))
 
     def normed(self, x: VisibleCells) -> VisibleCells:
-        """What the wavelet of the block is taken of."""
+        """Return the normalised features, to which the wavelet of the block is applied."""
         return x.with_features(self.norm1(x.features)).zero_outside()
 
     def _run(self, features: Tensor, x: VisibleCells, rotation: "Rotation", keep: Tensor | None) -> Tensor:

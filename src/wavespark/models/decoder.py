@@ -69,7 +69,7 @@ class LightDecoder(nn.Module):
 
     @staticmethod
     def _reach(settings: DecoderSettings, edge: int) -> int | None:
-        """How many cells around the predicted ones the finer scales read; None if attention reads all."""
+        """Return the number of cells around the predicted ones that the finer scales read; None if attention reads all."""
         if any(settings.heads[1:]):
             return None
         own, halo = settings.densify_kernel // 2, 0
@@ -132,7 +132,7 @@ def _near(chosen_BDHW: Tensor, reach: int) -> Tensor:
 
 
 class TokenPosition(nn.Module):
-    """Where a token lies in the crop, so that mask tokens at different places differ: fixed sines and cosines, projected; free of the crop's size."""
+    """Position of a token in the crop as projected sines and cosines, so that mask tokens at different places differ; free of the crop's size."""
 
     FREQUENCIES = 6
 

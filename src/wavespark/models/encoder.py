@@ -1,19 +1,20 @@
-"""What every encoder is: voxels of visible cells in, features at every stride out. The kinds differ in `encode` alone."""
+"""Base class of the encoders: voxels of visible cells in, features at every stride out. The kinds differ in `encode` alone."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from wavespark.errors import ModelError, ShapeError
+from wavespark.models.settings import FeatureInfo, Settings
 from wavespark.shapes import Triple, as_triple, ceil_div
 from wavespark.sparse import CellLayout, VisibleCells
 
 
 class Encoder(nn.Module, ABC):
-    """Common to `WaveFormer`, `ResEnc` and the seed's isotropic variant.
+    """Base class of `WaveFormer`, `ResEnc` and `IsotropicWaveFormer`.
 
     Args:
         settings: the frozen dataclass that describes the network.
@@ -27,7 +28,13 @@ class Encoder(nn.Module, ABC):
     """
 
     def __init__(
-        self, settings: Any, stems: Mapping[str, int], *, cell: int, strides: tuple[int, ...], channels: tuple[int, ...]
+        self,
+        settings: Settings,
+        stems: Mapping[str, int],
+        *,
+        cell: int,
+        strides: tuple[int, ...],
+        channels: tuple[int, ...],
     ) -> None:
         super().__init__()
         if not stems:
@@ -35,7 +42,7 @@ class Encoder(nn.Module, ABC):
         for name, count in stems.items():
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise ModelError(f"the stem {name!r} must take a whole number of channels, at least 1, got {count!r}")
-        self.settings = settings
+        self.settings: Settings = settings
         self.stem_channels = dict(stems)
         self.preparation: dict[str, Any] = {}
         """The recipe that the input needs: fingerprint and settings; set when an export is loaded."""
@@ -49,12 +56,41 @@ class Encoder(nn.Module, ABC):
         """Channels of each level, finest first."""
 
     @property
-    def feature_info(self) -> list[dict[str, Any]]:
-        """One dict a level, finest first: `num_chs`, `reduction` (voxels per token), `module`; as timm names them."""
+    def feature_info(self) -> list[FeatureInfo]:
+        """Describe each level, finest first, with the names that timm uses."""
         return [
             {"num_chs": c, "reduction": s, "module": f"stages.{i}"}
             for i, (c, s) in enumerate(zip(self.channels, self.strides, strict=True))
         ]
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __call__(
+            self,
+            crop_BCDHW: Tensor,
+            visible_BDHW: None = None,
+            *,
+            modality: str | None = None,
+            generator: torch.Generator | None = None,
+        ) -> list[Tensor]: ...
+        @overload
+        def __call__(
+            self,
+            crop_BCDHW: Tensor,
+            visible_BDHW: Tensor,
+            *,
+            modality: str | None = None,
+            generator: torch.Generator | None = None,
+        ) -> list[VisibleCells]: ...
+        def __call__(
+            self,
+            crop_BCDHW: Tensor,
+            visible_BDHW: Tensor | None = None,
+            *,
+            modality: str | None = None,
+            generator: torch.Generator | None = None,
+        ) -> list[Tensor] | list[VisibleCells]: ...
 
     def forward(
         self,
@@ -63,8 +99,8 @@ class Encoder(nn.Module, ABC):
         *,
         modality: str | None = None,
         generator: torch.Generator | None = None,
-    ) -> list:
-        """Features of every level, finest first.
+    ) -> list[Tensor] | list[VisibleCells]:
+        """Return the features of every level, finest first.
 
         Args:
             crop_BCDHW: prepared voxels; any size, also odd and anisotropic.
@@ -83,7 +119,7 @@ class Encoder(nn.Module, ABC):
         return levels if visible_BDHW is not None else [level.to_dense() for level in levels]
 
     def layout(self, crop_BCDHW: Tensor, visible_BDHW: Tensor | None) -> CellLayout:
-        """Which cells of the crop are computed."""
+        """Return the layout of the cells of the crop that are computed."""
         if not isinstance(crop_BCDHW, Tensor):
             kind = f"{type(crop_BCDHW).__module__}.{type(crop_BCDHW).__qualname__}"
             raise ShapeError(f"a crop must be a torch tensor [B, C, D, H, W], got {kind}: use torch.as_tensor(crop)")
@@ -106,14 +142,17 @@ class Encoder(nn.Module, ABC):
         generator: torch.Generator | None = None,
         details: list[list[Tensor]] | None = None,
     ) -> list[VisibleCells]:
-        """The visible-only computation. To `details` are appended, stage by stage, the wavelet details that the published decoder needs."""
+        """Compute the features of the visible cells alone, at every level.
+
+        Stage by stage, the wavelet details that the published decoder needs are appended to `details`.
+        """
 
     def own_parameters(self, level: int) -> Iterable[nn.Parameter]:
-        """Parameters that serve a level's output and nothing else."""
+        """Return the parameters that serve the output of a level and nothing else."""
         return ()
 
     def modality_of(self, crop_BCDHW: Tensor, modality: str | None) -> str:
-        """The stem that the crop goes through; a single unnamed one (`any`) takes every modality.
+        """Return the name of the stem that the crop goes through; a single unnamed one (`any`) takes every modality.
 
         Raises:
             ModelError: if that is not decided, or there is none.

@@ -1,15 +1,15 @@
-"""Weights that a step does not use."""
+"""Parameters that a training step does not use."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from wavespark.sparse.derivatives import Context
 
 
 def with_idle(x: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
-    """x itself, with idle parameters in its graph, whose gradient is an exact zero: no rank has an unused one."""
+    """Return x unchanged, but attach unused parameters to its graph with zero gradients (DDP requires every parameter to take part)."""
     unused = [p for p in parameters if p.requires_grad]
     if not unused or not torch.is_grad_enabled():
         return x
@@ -18,7 +18,7 @@ def with_idle(x: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
 
 
 def others(modules: nn.ModuleDict, chosen: str) -> Iterable[nn.Parameter]:
-    """The parameters of all modules but the chosen one."""
+    """Return the parameters of all modules but the chosen one."""
     return (p for name, module in modules.items() if name != chosen for p in module.parameters())
 
 
@@ -26,13 +26,12 @@ class _Joined(torch.autograd.Function):
     """x with the parameters behind it; nothing is computed but their zeros."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, *parameters: Tensor) -> Tensor:
         ctx.like = [(p.shape, p.numel(), p.dtype) for p in parameters]
         return x.view_as(x)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         parts = grad.new_zeros(sum(count for _, count, _ in ctx.like)).split([count for _, count, _ in ctx.like])
         zeros = (z.view(shape).to(dtype) for z, (shape, _, dtype) in zip(parts, ctx.like, strict=True))
         return grad if ctx.needs_input_grad[0] else None, *zeros

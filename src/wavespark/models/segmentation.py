@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wavespark.errors import ModelError
 from wavespark.models.encoder import Encoder
+from wavespark.models.settings import Setting
 from wavespark.models.unet_decoder import UNetDecoder
 from wavespark.models.waveformer import WaveFormer
 from wavespark.models.wavelet_decoder import WaveletDecoder
@@ -17,8 +18,8 @@ from wavespark.models.wavelet_decoder import WaveletDecoder
 DenseDecoder = WaveletDecoder | UNetDecoder
 
 
-def dense_decoder(encoder: Encoder, outputs: int, **settings: Any) -> DenseDecoder:
-    """The decoder that belongs to an encoder, with fresh weights and so many channels out.
+def dense_decoder(encoder: Encoder, outputs: int, **settings: Setting) -> DenseDecoder:
+    """Build the decoder that belongs to an encoder, with fresh weights and `outputs` channels out.
 
     Raises:
         ModelError: if a setting is not one of the decoder.
@@ -26,8 +27,9 @@ def dense_decoder(encoder: Encoder, outputs: int, **settings: Any) -> DenseDecod
     if outputs < 1:
         raise ModelError(f"a decoder needs at least 1 class, got {outputs}")
     kind = WaveletDecoder if isinstance(encoder, WaveFormer) else UNetDecoder
+    chosen: dict[str, Any] = {**settings}
     try:
-        return kind(encoder.channels, encoder.strides, encoder.stem_channels, outputs, **settings)
+        return kind(encoder.channels, encoder.strides, encoder.stem_channels, outputs, **chosen)
     except TypeError:
         known = "deep_supervision, convolutions" if kind is UNetDecoder else "none"
         raise ModelError(f"{kind.__name__} has not all of the settings {sorted(settings)}; it has: {known}") from None
@@ -49,29 +51,30 @@ class Segmentation(nn.Module):
     def forward(
         self, crop_BCDHW: Tensor, modality: str | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """[B, K, D, H, W].
+        """Return the logits of every voxel, [B, K, D, H, W].
 
         Args:
             crop_BCDHW: prepared voxels, any size.
             modality: which stem, needed where there are several.
             generator: draws of stochastic depth in training mode.
         """
-        layout, details = self.encoder.layout(crop_BCDHW, None), []  # type: ignore[var-annotated]
+        details: list[list[Tensor]] = []
+        layout = self.encoder.layout(crop_BCDHW, None)
         chosen = self.encoder.modality_of(crop_BCDHW, modality)
         levels = self.encoder.encode(crop_BCDHW, layout, modality=chosen, generator=generator, details=details)
         logits: Tensor = self.decoder(crop_BCDHW, [level.to_dense() for level in levels], details, chosen)
         return logits
 
 
-def segmentation_model(encoder: Encoder, classes: int, **settings: Any) -> Segmentation:
-    """The encoder with the decoder that belongs to it, ready to be fine-tuned: `model(crop, modality)` -> logits [B, classes, D, H, W].
+def segmentation_model(encoder: Encoder, classes: int, **settings: Setting) -> Segmentation:
+    """Build a segmentation model from an encoder and the decoder that belongs to it: `model(crop, modality)` -> logits [B, classes, D, H, W].
 
-    A decoder that was pre-trained and exported with the encoder (`decoder.kind = "unet"`) gives its weights, but for the last layer.
+    Where a decoder was pre-trained and exported with the encoder (`decoder.kind = "unet"`), its weights are used, except those of the last layer.
 
     Args:
         encoder: from `create_model` or `load_encoder`.
         classes: channels of the logits, background included.
-        settings: of the decoder, e.g. `convolutions=2` for a ResEnc.
+        settings: settings of the decoder, e.g. `convolutions=2` for a ResEnc.
 
     Raises:
         ModelError: if a setting is not known.
@@ -82,7 +85,7 @@ def segmentation_model(encoder: Encoder, classes: int, **settings: Any) -> Segme
 
 
 def take_pretrained(decoder: nn.Module, weights: dict[str, Tensor]) -> list[str]:
-    """Copies the weights that fit and says which: those of the last layer, made for voxels, usually do not."""
+    """Copy the weights that fit and return their names; those of the last layer, made for voxels, usually do not fit."""
     own = decoder.state_dict()
     fitting = {name: t for name, t in weights.items() if name in own and own[name].shape == t.shape}
     fitting = {name: t for name, t in fitting.items() if not name.startswith(("out.", "seg_layers."))}

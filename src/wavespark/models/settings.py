@@ -3,11 +3,11 @@
 The command line and the run's settings check model names, strides and cells here, before torch is imported.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
-from typing import Any, get_type_hints
+from typing import Any, TypedDict, get_type_hints
 
 from wavespark.errors import DependencyError, ModelError
 from wavespark.text import did_you_mean
@@ -45,11 +45,11 @@ class WaveFormerSettings:
     drop_path: float = 0.0
     """Largest probability to leave out a block for a sample; it grows linearly with depth from 0."""
     multi_scale: bool = False
-    """Whether the finer low-pass scales attend too, inside each cell."""
+    """Let the finer low-pass scales attend too, inside each cell."""
     wavelet: str = "haar"
     """Other wavelets (PyWavelets' names, through ptwt) compute whole crops only: with hidden cells they are refused."""
     gradient_checkpointing: bool = False
-    """Whether blocks are computed again in the backward pass instead of kept: less memory, about a third more time."""
+    """Recompute blocks in the backward pass instead of storing activations: less memory, about a third more time."""
 
     def __post_init__(self) -> None:
         if not len(self.channels) == len(self.depths) == len(self.heads) >= 1:
@@ -97,7 +97,7 @@ class ResEncSettings:
     drop_path: float = 0.0
     """Largest probability to leave out a block for a sample; it grows linearly with depth from 0."""
     gradient_checkpointing: bool = False
-    """Whether blocks are computed again in the backward pass instead of kept: less memory, about a third more time."""
+    """Recompute blocks in the backward pass instead of storing activations: less memory, about a third more time."""
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.channels) == len(self.blocks) <= 8:
@@ -124,8 +124,8 @@ class ResEncSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SeedWaveFormerSettings:
-    """The shape of the isotropic variant."""
+class IsotropicSettings:
+    """The shape of an isotropic WaveFormer, the encoder of the 2025-10 system."""
 
     patch: int = 16
     """Voxels along each edge of a token."""
@@ -138,7 +138,7 @@ class SeedWaveFormerSettings:
     sparse: tuple[int, ...] = ()
     """Channels of the sparse convolutions on top, at the stride of the tokens and twice that, e.g. (128, 64); none by default."""
     gradient_checkpointing: bool = False
-    """Whether blocks are computed again in the backward pass instead of kept: less memory, about a third more time."""
+    """Recompute blocks in the backward pass instead of storing activations: less memory, about a third more time."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.patch <= 64 or self.depth < 1 or self.mlp_ratio < 1:
@@ -183,7 +183,7 @@ class DecoderSettings:
     mlp_ratio: int = 2
     """Width of the hidden layer of a block, over that of the block."""
     densify_kernel: int = 3
-    """Kernel of the projection that densifies every scale but the coarsest: 3, or 1 where a small encoder would be outweighed by it."""
+    """Kernel of the projection that densifies every scale but the coarsest: 3, or 1 where it would outweigh a small encoder."""
 
     def __post_init__(self) -> None:
         if not len(self.widths) == len(self.depths) == len(self.heads) >= 1:
@@ -203,7 +203,11 @@ class DecoderSettings:
         check_heads(tuple(w for w, _ in attending), tuple(h for _, h in attending))
 
 
-MODELS: dict[str, Any] = {
+Settings = WaveFormerSettings | ResEncSettings | IsotropicSettings
+Setting = int | float | bool | str | Sequence[int]
+"""Value of one field of the settings."""
+
+MODELS: dict[str, Settings] = {
     "waveformer_tiny": WaveFormerSettings(channels=(32, 64, 128), depths=(1, 1, 2), heads=(2, 4, 8)),
     "waveformer_small": WaveFormerSettings(channels=(48, 96, 192, 384), depths=(2, 2, 2, 2), heads=(3, 6, 12, 24)),
     "waveformer_base": WaveFormerSettings(channels=(64, 128, 256, 512), depths=(2, 2, 6, 2), heads=(4, 8, 16, 32)),
@@ -211,12 +215,15 @@ MODELS: dict[str, Any] = {
     "resenc_tiny": ResEncSettings(channels=(16, 32, 64, 96), blocks=(1, 1, 2, 2)),
     "resenc_small": ResEncSettings(channels=(32, 64, 128, 256, 320), blocks=(1, 2, 2, 3, 3)),
     "resenc_l": ResEncSettings(),
-    "seed_waveformer_small": SeedWaveFormerSettings(patch=16, dim=256, depth=4, heads=8),
-    "seed_waveformer_small_8": SeedWaveFormerSettings(patch=8, dim=256, depth=4, heads=8),
-    "seed_waveformer_base": SeedWaveFormerSettings(patch=16, dim=512, depth=8, heads=16),
-    "seed_waveformer_large": SeedWaveFormerSettings(patch=16, dim=768, depth=12, heads=24),
+    "isotropic_small": IsotropicSettings(patch=16, dim=256, depth=4, heads=8),
+    "isotropic_small_8": IsotropicSettings(patch=8, dim=256, depth=4, heads=8),
+    "isotropic_base": IsotropicSettings(patch=16, dim=512, depth=8, heads=16),
+    "isotropic_large": IsotropicSettings(patch=16, dim=768, depth=12, heads=24),
 }
 """Settings of every model that `create_model` knows by name."""
+
+ALIASES = {name.replace("isotropic", "seed_waveformer"): name for name in MODELS if name.startswith("isotropic")}
+"""Former names of models, which `create_model` still takes."""
 
 _LARGEST, _MOST_BLOCKS = 1 << 16, 512
 """Bounds of numbers in a description: far above any model here, far below what hurts before a weight is seen."""
@@ -231,12 +238,13 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(name for name in MODELS if fnmatchcase(name, pattern))
 
 
-def model_settings(name: str, **changes: Any) -> Any:
+def model_settings(name: str, **changes: Setting) -> Settings:
     """Return the settings of a named model with some fields changed.
 
     Raises:
         ModelError: if there is no such model or setting, or a value is not possible.
     """
+    name = ALIASES.get(name, name)
     if name not in MODELS:
         raise ModelError(
             f"there is no model {name!r}{did_you_mean(name, list(MODELS)) or '.'} Known models: {', '.join(list_models())}"
@@ -246,16 +254,18 @@ def model_settings(name: str, **changes: Any) -> Any:
     for key in changes:
         if key not in known:
             raise ModelError(f"{name} has no setting {key!r}{did_you_mean(key, known)}")
-    return replace(base, **checked_values(type(base), changes))
+    values: dict[str, Any] = {**checked_values(type(base), changes)}
+    return replace(base, **values)
 
 
-def checked_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a settings class, each of the type that its field names, numbers within bounds.
+def checked_values(cls: type, values: Mapping[str, object]) -> dict[str, Setting]:
+    """Return the values of a settings class, each of the type that its field names, numbers within bounds.
 
     Raises:
         ModelError: naming the first that is not.
     """
-    hints, checked = get_type_hints(cls), {}
+    hints = get_type_hints(cls)
+    checked: dict[str, Any] = {}
     for key, value in values.items():
         hint = hints[key]
         if isinstance(value, list | tuple) and hint == tuple[int, ...]:
@@ -273,6 +283,30 @@ def checked_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
+class Description(TypedDict):
+    """Everything that makes the same network again, in plain values, ready for JSON."""
+
+    kind: str
+    """`waveformer`, `resenc` or `isotropic`."""
+    settings: dict[str, Setting]
+    stems: dict[str, int]
+    """Channels of a crop for each modality."""
+
+
+class FeatureInfo(TypedDict):
+    """One level of an encoder, with the names that timm uses."""
+
+    num_chs: int
+    """Channels."""
+    reduction: int
+    """Voxels per token."""
+    module: str
+
+
 def is_whole(value: object, least: int) -> bool:
     """Return whether a value is an integer between `least` and the largest number that a description may name."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST
+
+
+SeedWaveFormerSettings = IsotropicSettings
+"""Former name, kept for code that uses it."""

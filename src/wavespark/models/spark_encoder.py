@@ -1,16 +1,17 @@
-"""The seed's sparse encoder: convolution, batch norm, ReLU at several strides, from given channels down and up again; nothing dense anywhere.
+"""The sparse encoder of the 2025-10 system: convolution, batch norm, ReLU at several strides, from given channels down and up again; nothing dense anywhere.
 
-After Tian et al. (SparK, 2023) and the seed. It takes what the sparse room takes: voxels at general sites (`SparseVoxels`) or the features of visible
-cells (`VisibleCells`), so it runs on voxels as well as on the features of another encoder.
+After Tian et al. (SparK, 2023). It takes either kind of sparse value, voxels at general sites (`SparseVoxels`) or the features of visible cells
+(`VisibleCells`), so it runs on voxels as well as on the features of another encoder.
 """
 
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from wavespark.errors import ModelError
 from wavespark.sparse import SparseBatchNorm, SparseReLU, StridedConv3d, SubmanifoldConv3d, TransposedConv3d
+from wavespark.sparse.kinds import Layer, T
 
 
 class SparKEncoder(nn.Module):
@@ -41,9 +42,13 @@ class SparKEncoder(nn.Module):
         self.joined = nn.ModuleList(_Part(SubmanifoldConv3d(a, a, 3, bias=False)) for a in channels[:-1])
         self.last = _Part(SubmanifoldConv3d(channels[0], in_channels, 3, bias=False))
 
-    def forward(self, x: Any) -> list:
-        """The finest scale with the channels of the input, and every coarser one after the way up; on the sites of the input and their parents."""
-        levels = [self.first(x)]
+    if TYPE_CHECKING:
+
+        def __call__(self, x: T) -> list[T]: ...
+
+    def forward(self, x: T) -> list[T]:
+        """Return the finest scale with the channels of the input, then every coarser one after the way up; on the sites of x and their parents."""
+        levels: list[T] = [self.first(x)]
         for down in self.down:
             levels.append(down(levels[-1]))
         for i in reversed(range(len(self.up))):
@@ -52,7 +57,7 @@ class SparKEncoder(nn.Module):
         return [self.last(levels[0]), *levels[1:]]
 
 
-class _Part(nn.Module):
+class _Part(Layer):
     """Convolution, batch norm over the active rows, ReLU."""
 
     def __init__(self, conv: SubmanifoldConv3d | StridedConv3d) -> None:
@@ -61,5 +66,5 @@ class _Part(nn.Module):
         self.norm = SparseBatchNorm(conv.weight.shape[0])
         self.relu = SparseReLU()
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: T) -> T:
         return self.relu(self.norm(self.conv(x)))

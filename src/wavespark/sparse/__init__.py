@@ -10,8 +10,23 @@ from wavespark.sparse.cells.value import VisibleCells, cut_cells, gather_cells
 from wavespark.sparse.cells.wavelets import haar_dwt, haar_idwt, join_blocks, split_blocks
 from wavespark.sparse.convert import cat
 from wavespark.sparse.layers.conv import StridedConv3d, SubmanifoldConv3d, TransposedConv3d, submanifold_conv
-from wavespark.sparse.layers.norm import SparseBatchNorm, SparseGELU, SparseInstanceNorm, SparseLayerNorm, SparseReLU
-from wavespark.sparse.layers.pool import AvgPool3d, GlobalAvgPool, GlobalMaxPool, MaxPool3d, SumPool3d
+from wavespark.sparse.layers.norm import (
+    SparseBatchNorm,
+    SparseGRN,
+    SparseGroupNorm,
+    SparseInstanceNorm,
+    SparseLayerNorm,
+)
+from wavespark.sparse.layers.pointwise import (
+    SparseDropout,
+    SparseGELU,
+    SparseLeakyReLU,
+    SparseLinear,
+    SparseReLU,
+    SparseSiLU,
+)
+from wavespark.sparse.layers.pool import AvgPool3d, GlobalAvgPool, GlobalMaxPool, GlobalSumPool, MaxPool3d, SumPool3d
+from wavespark.sparse.trees import register as register_pytrees
 from wavespark.sparse.voxels.engines.choice import current_engine, engines, set_engine
 from wavespark.sparse.voxels.value import SparseVoxels, prune
 
@@ -21,12 +36,19 @@ __all__ = [
     "ConvolutionPlan",
     "GlobalAvgPool",
     "GlobalMaxPool",
+    "GlobalSumPool",
     "MaxPool3d",
     "SparseBatchNorm",
+    "SparseDropout",
     "SparseGELU",
+    "SparseGRN",
+    "SparseGroupNorm",
     "SparseInstanceNorm",
     "SparseLayerNorm",
+    "SparseLeakyReLU",
+    "SparseLinear",
     "SparseReLU",
+    "SparseSiLU",
     "SparseVoxels",
     "StridedConv3d",
     "SubmanifoldConv3d",
@@ -47,3 +69,5 @@ __all__ = [
     "split_blocks",
     "submanifold_conv",
 ]
+
+register_pytrees()  # torch keeps its own table of node types; there is no other way to tell it

@@ -35,7 +35,7 @@ def to_sparse(x: VisibleCells) -> SparseVoxels:
 
 
 def to_cells(x: SparseVoxels, cell: Triple, size: Triple | None = None) -> VisibleCells:
-    """The cells that hold the sites of x; each must be full, since a visible cell has no absent tokens.
+    """Return the cells that hold the sites of x; each must be full, since a visible cell has no absent tokens.
 
     Args:
         x: sites of stride s; a cell has `cell / s` tokens along each axis.
@@ -47,6 +47,8 @@ def to_cells(x: SparseVoxels, cell: Triple, size: Triple | None = None) -> Visib
         ShapeError: if a sample has no site.
     """
     sites = x.coordinates
+    if min(*cell, *(size or cell)) < 1:
+        raise ShapeError(f"a crop and its cells have at least one voxel along each axis, got {size} and {cell}")
     if any(c % s for c, s in zip(cell, sites.stride, strict=True)):
         raise SitesError(f"{x!r} does not divide into cells of {cell} voxels: the stride must divide them")
     d, h, w = (e * s for e, s in zip(sites.extent, sites.stride, strict=True))
@@ -86,6 +88,8 @@ def cat(values: Sequence[SparseValue]) -> SparseValue:
         SitesError: if sparse voxels do not have the same sites.
         ShapeError: if visible cells do not have the same tokens, or there is no value, or some are of another kind.
     """
+    if not isinstance(values, Sequence):
+        raise ShapeError(f"cat takes a list of SparseVoxels or VisibleCells, got {type(values).__name__}")
     if not values:
         raise ShapeError("cat needs at least one value")
     cells = [x for x in values if isinstance(x, VisibleCells)]

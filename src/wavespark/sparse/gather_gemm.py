@@ -6,13 +6,13 @@ weight. Within a group every output row occurs once, so nothing is added by two 
 on their number. Columns never exceed a chunk that stays in the processor's cache.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from wavespark.sparse.derivatives import Context, builds_graph, gradients
 
 _COLUMN_BYTES_CPU = 2**21
 _COLUMN_BYTES_ACCELERATOR = 2**28
@@ -49,7 +49,7 @@ def gather_gemm(
 class _GatherGemm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, read: tuple[Group, ...], back: tuple[Group, ...], rows: int
+        ctx: Context, features: Tensor, weight: Tensor, read: tuple[Group, ...], back: tuple[Group, ...], rows: int
     ) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.read, ctx.back = read, back
@@ -63,9 +63,18 @@ class _GatherGemm(torch.autograd.Function):
         return out.to(features.dtype)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         features, weight = ctx.saved_tensors
+        if builds_graph():
+            read = ctx.read
+
+            def plain(features: Tensor, weight: Tensor) -> Tensor:
+                def product(columns: Tensor, used: list[int]) -> Tensor:
+                    return columns.flatten(1) @ weight[used].flatten(0, 1)
+
+                return _plain(features, read, grad, product)
+
+            return *gradients(plain, (features, weight), grad, ctx.needs_input_grad[:2]), None, None, None
         of_features, of_weight = ctx.needs_input_grad[:2]
         if not of_features:
             return None, _weight_gradient(features, weight, grad, ctx.read), None, None, None
@@ -115,10 +124,10 @@ def gather_scale(
 class _GatherScale(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, read: tuple[Group, ...], back: tuple[Group, ...], rows: int
+        ctx: Context, features: Tensor, weight: Tensor, read: tuple[Group, ...], back: tuple[Group, ...], rows: int
     ) -> Tensor:
         ctx.save_for_backward(features, weight)
-        ctx.back = back
+        ctx.read, ctx.back = read, back
         table, w = _table(features), _computable(weight)
         out = table.new_zeros(rows, w.shape[1])
         for group in read:
@@ -127,9 +136,18 @@ class _GatherScale(torch.autograd.Function):
         return out.to(features.dtype)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         features, weight = ctx.saved_tensors
+        if builds_graph():
+            read = ctx.read
+
+            def plain(features: Tensor, weight: Tensor) -> Tensor:
+                def product(columns: Tensor, used: list[int]) -> Tensor:
+                    return (columns * weight[used]).sum(1)
+
+                return _plain(features, read, grad, product)
+
+            return *gradients(plain, (features, weight), grad, ctx.needs_input_grad[:2]), None, None, None
         x, w, table = _computable(features), _computable(weight), _table(grad)
         out, sums = torch.zeros_like(x), _sums(w)
         for group in ctx.back:
@@ -140,6 +158,19 @@ class _GatherScale(torch.autograd.Function):
                 )
                 _scale(columns, w[used], out, part)
         return out.to(features.dtype), sums.to(weight.dtype), None, None, None
+
+
+def _plain(
+    features: Tensor, read: tuple[Group, ...], like: Tensor, product: Callable[[Tensor, list[int]], Tensor]
+) -> Tensor:
+    """The sum over groups of `product` of the columns [n, T, C] and the offsets of each, in operations that torch differentiates."""
+    table = torch.cat((features, features.new_zeros(1, features.shape[1])))
+    out = torch.zeros_like(like)
+    for group in read:
+        columns = table.index_select(0, group.index.reshape(-1)).view(*group.index.shape, -1)
+        found = product(columns, list(group.offsets))
+        out = out + found if group.rows is None else out.index_add(0, group.rows, found)
+    return out
 
 
 def _scale(columns: Tensor, kernel_TC: Tensor, out: Tensor, part: slice | Tensor) -> None:

@@ -149,9 +149,9 @@ def average_gradients(module: nn.Module, ranks: Ranks, parallel: str, device: to
     """
     if ranks.world == 1:
         return module
+    module = sync_batch_norm(module)  # first: torch would take a SparseBatchNorm for a dense one
     if device.type == "cuda":
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    module = sync_batch_norm(module)
     for name, part in module.named_modules():
         if isinstance(part, _BatchNorm) and device.type == "cpu":
             raise SettingsError(

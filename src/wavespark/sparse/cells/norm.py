@@ -7,21 +7,15 @@ Axes: N visible cells, b tokens along an edge of a cell, C channels, M tokens of
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from wavespark.errors import ShapeError
+from wavespark.sparse.cells.forms import tuning
 from wavespark.sparse.cells.value import VisibleCells
-
-_PIECE = 2**20
-"""Bytes of a tensor at a time."""
-
-_IN_PIECES = {"cpu"}
-"""Devices on which instance norm goes piece by piece."""
+from wavespark.sparse.derivatives import Context, builds_graph, gradients
 
 
 def batch_norm(
@@ -34,6 +28,13 @@ def batch_norm(
     momentum: float,
     eps: float,
 ) -> VisibleCells:
+    """Return x normalised over its active tokens; in training the running statistics are updated.
+
+    Raises:
+        ShapeError: if there is a single active token in training.
+    """
+    if not len(x):  # no statistics; weight and bias stay in the graph, so that no process has unused ones
+        return x.with_features(_scaled(x.features, weight, bias).to(x.features.dtype))
     inside = x.layout.inside(x.block)
     # Every cell holds a voxel of the crop, so only a single cell can be a single token.
     if training and len(x) == 1 and (x.features[..., 0].numel() if inside is None else int(inside.sum())) == 1:
@@ -57,8 +58,11 @@ def batch_norm(
 
 
 def instance_norm(x: VisibleCells, weight: Tensor | None, bias: Tensor | None, eps: float) -> VisibleCells:
+    """Return x with each channel normalised over the active tokens of each sample."""
+    if not len(x):
+        return x.with_features(_scaled(x.features, weight, bias).to(x.features.dtype))
     inside, counts = x.layout.inside(x.block), x.layout.counts
-    if inside is None and x.features.device.type not in _IN_PIECES:
+    if inside is None and x.features.device.type not in tuning.TUNING.norm_in_pieces:
         return x.with_features(_fused(x.features, weight, bias, counts, eps))
     exact = x.features.to(torch.promote_types(x.features.dtype, torch.float32))
     if inside is None:
@@ -73,9 +77,8 @@ def instance_norm(x: VisibleCells, weight: Tensor | None, bias: Tensor | None, e
 
 def _fused(features: Tensor, weight: Tensor | None, bias: Tensor | None, counts: tuple[int, ...], eps: float) -> Tensor:
     """The instance norm of a sample is the batch norm of its tokens; torch's kernels sum in fp32 at least."""
-    normed = [
-        torch.batch_norm(part, weight, bias, None, None, True, 0.0, eps, False) for part in _samples(features, counts)
-    ]
+    parts = (part for part in _samples(features, counts) if len(part))
+    normed = [torch.batch_norm(part, weight, bias, None, None, True, 0.0, eps, False) for part in parts]
     return (normed[0] if len(normed) == 1 else torch.cat(normed)).view(features.shape)
 
 
@@ -84,11 +87,14 @@ class _InstanceNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor | None, bias: Tensor | None, counts: tuple[int, ...], eps: float
+        ctx: Context, features: Tensor, weight: Tensor | None, bias: Tensor | None, counts: tuple[int, ...], eps: float
     ) -> Tensor:
         features = features.contiguous()
         out, kept = torch.empty_like(features), []
         for x_MC, out_MC in zip(_samples(features, counts), _samples(out, counts), strict=True):
+            if not len(x_MC):
+                kept.append(features.new_zeros(2, features.shape[-1]))
+                continue
             mean = x_MC.mean(0)
             squares = [(x - mean).square_().sum(0) for (x,) in _pieces(x_MC)]
             deviation = torch.rsqrt(torch.stack(squares).sum(0) / len(x_MC) + eps)
@@ -96,18 +102,28 @@ class _InstanceNorm(torch.autograd.Function):
             shift = -mean * scale if bias is None else bias - mean * scale
             torch.addcmul(shift, x_MC, scale, out=out_MC)
             kept.append(torch.stack((mean, deviation)))
-        ctx.save_for_backward(features, weight, torch.stack(kept))
-        ctx.counts = counts
+        ctx.save_for_backward(features, weight, bias, torch.stack(kept))
+        ctx.counts, ctx.eps = counts, eps
         return out
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, kept = ctx.saved_tensors
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, bias, kept = ctx.saved_tensors
+        if builds_graph():
+            counts, eps = ctx.counts, ctx.eps
+
+            def plain(features: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+                centred = [part - part.mean(0) for part in _samples(features, counts) if len(part)]
+                normed = torch.cat([c * torch.rsqrt(c.square().mean(0) + eps) for c in centred])
+                return _scaled(normed.view(features.shape), weight, bias)
+
+            return *gradients(plain, (features, weight, bias), grad, ctx.needs_input_grad[:3]), None, None
         grad = grad.contiguous()
         found, to_weight, to_bias = torch.empty_like(features), [], []
         parts = zip(*(_samples(t, ctx.counts) for t in (features, grad, found)), kept, strict=True)
         for x_MC, grad_MC, found_MC, (mean, deviation) in parts:
+            if not len(x_MC):
+                continue
             total = grad_MC.sum(0)
             slope = torch.stack([(x - mean).mul_(g).sum(0) for x, g in _pieces(x_MC, grad_MC)]).sum(0) * deviation
             scale = deviation if weight is None else deviation * weight
@@ -137,7 +153,7 @@ def _pieces(*tensors_MC: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The same rows of each tensor, as many at a time as a processor's cache holds; all of them on an accelerator."""
     first = tensors_MC[0]
     rows, channels = first.shape
-    step = max(1, _PIECE // (channels * first.element_size())) if first.device.type == "cpu" else rows
+    step = max(1, tuning.TUNING.norm_bytes // (channels * first.element_size())) if first.device.type == "cpu" else rows
     return zip(*(t.split(step) for t in tensors_MC), strict=True)
 
 

@@ -13,15 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wavespark.errors import ShapeError
-from wavespark.shapes import Triple, as_triple, ceil_div
+from wavespark.shapes import Triple, as_triple, ceil_div, product
 from wavespark.sparse.cells.layout import CellLayout
+from wavespark.sparse.features import Features, check_samples
 
 if TYPE_CHECKING:
     from wavespark.sparse.voxels.value import SparseVoxels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class VisibleCells:
+class VisibleCells(Features):
     """The features of the visible cells of a batch at one level.
 
     Example:
@@ -37,6 +38,10 @@ class VisibleCells:
     layout: CellLayout
 
     def __post_init__(self) -> None:
+        if not isinstance(self.features, Tensor):
+            raise ShapeError(f"features must be a tensor [N, b, b, b, C], got {type(self.features).__name__}")
+        if 0 in self.features.shape[1:]:
+            raise ShapeError(f"features need at least one token and one channel, got {tuple(self.features.shape)}")
         if self.features.ndim != 5 or self.features.shape[0] != len(self.layout):
             raise ShapeError(
                 f"features must be [{len(self.layout)}, b, b, b, C] for this layout, got {tuple(self.features.shape)}"
@@ -86,17 +91,17 @@ class VisibleCells:
         return self.layout.batch_size
 
     def with_features(self, features: Tensor) -> Self:
-        """The same cells with other features, [N, b', b', b', C']."""
+        """Return the same cells with other features, [N, b', b', b', C']."""
         return replace(self, features=features)
 
     def zero_outside(self) -> Self:
-        """Tokens without any voxel of the crop set to zero: done before every operation that mixes tokens."""
+        """Return the value with zeros at tokens without any voxel of the crop; every operation that mixes tokens begins with it."""
         inside = self.layout.inside(self.block)
         return self if inside is None else self.with_features(self.features.where(inside[..., None], 0))
 
     @classmethod
     def from_dense(cls, crop_BCDHW: Tensor, visible_BDHW: Tensor, cell: int | Triple = 16) -> Self:
-        """The visible cells of a crop; a hidden voxel is never read.
+        """Cut the visible cells out of a crop; a hidden voxel is never read.
 
         Args:
             crop_BCDHW: voxels or tokens.
@@ -106,16 +111,17 @@ class VisibleCells:
         Raises:
             ShapeError: if the shapes do not fit or nothing is visible in a sample.
         """
-        if crop_BCDHW.ndim != 5:
-            raise ShapeError(f"a crop must be [B, C, D, H, W], got shape {tuple(crop_BCDHW.shape)}")
+        if not isinstance(crop_BCDHW, Tensor) or crop_BCDHW.ndim != 5:
+            shape = tuple(crop_BCDHW.shape) if isinstance(crop_BCDHW, Tensor) else type(crop_BCDHW).__name__
+            raise ShapeError(f"a crop must be a tensor [B, C, D, H, W], got {shape}")
         batch, _, d, h, w = crop_BCDHW.shape
-        if visible_BDHW.shape[0] != batch:
+        if isinstance(visible_BDHW, Tensor) and visible_BDHW.ndim and visible_BDHW.shape[0] != batch:
             raise ShapeError(f"the crop has {batch} sample(s) and `visible` {visible_BDHW.shape[0]}")
         layout = CellLayout.of(visible_BDHW, size=(d, h, w), cell=as_triple(cell, "cell"), device=crop_BCDHW.device)
         return cls(features=gather_cells(crop_BCDHW, layout, layout.cell), layout=layout)
 
     def to_dense(self, fill: float = 0.0) -> Tensor:
-        """[B, C, D, H, W] with `ceil(size / stride)` tokens along each axis; hidden tokens hold `fill`."""
+        """Return [B, C, D, H, W] with `ceil(size / stride)` tokens along each axis; hidden tokens hold `fill`."""
         block, (gd, gh, gw) = self.block, self.grid
         extent = ceil_div(self.layout.size, self.stride)
         if self.layout.is_full:
@@ -127,33 +133,50 @@ class VisibleCells:
         dense = blocks.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(
             self.batch_size, self.channels, gd * block[0], gh * block[1], gw * block[2]
         )
-        return dense[:, :, : extent[0], : extent[1], : extent[2]]
+        dense = dense[:, :, : extent[0], : extent[1], : extent[2]]
+        # One token a cell, or one cell: a view, which must not let the caller write into the features.
+        return dense.clone() if product(self.grid) == 1 or product(block) == 1 else dense
 
     def to_sparse(self) -> "SparseVoxels":
-        """The same values as general sparse voxels; sites are in voxels of the crop, multiples of the stride."""
+        """Return the same values as general sparse voxels; sites are in voxels of the crop, multiples of the stride."""
         from wavespark.sparse.convert import to_sparse
 
         return to_sparse(self)
 
-    def __add__(self, other: "VisibleCells") -> Self:
-        """The sum, token by token.
+    def on_device(self, device: torch.device, non_blocking: bool = False) -> Self:
+        """Return the same value on another device."""
+        features = self.features.to(device, non_blocking=non_blocking)
+        return replace(self, features=features, layout=self.layout.to(features.device, non_blocking))
+
+    def inside(self) -> Tensor | None:
+        """Return bool [N, b, b, b]: tokens that hold at least one voxel of the crop; None where all do."""
+        return self.layout.inside(self.block)
+
+    def of_samples(self, values_BC: Tensor) -> Self:
+        """Return the same cells, each token with the values of its sample; for example to multiply by a gate of each sample.
+
+        Args:
+            values_BC: [B, C], one row a sample.
 
         Raises:
-            ShapeError: if the values are not on the same tokens or of the same channels.
+            ShapeError: if there is not one row for each sample.
         """
-        if not isinstance(other, VisibleCells):
-            return NotImplemented
-        if not self.same_tokens(other) or self.channels != other.channels:
-            raise ShapeError(f"only the same tokens and channels can be added, got {self!r} and {other!r}")
-        return self.with_features(self.features + other.features)
+        check_samples(values_BC, self.batch_size)
+        rows = values_BC.index_select(0, self.cells[:, 0])[:, None, None, None]
+        return self.with_features(rows.expand(-1, *self.block, -1).contiguous()).zero_outside()
+
+    def check_same_sites(self, other: Self) -> None:
+        """Raise a ShapeError unless both hold the same tokens of the same cells."""
+        if not self.same_tokens(other):
+            raise ShapeError(f"only values on the same tokens can be combined, got {self!r} and {other!r}")
 
     def same_tokens(self, other: "VisibleCells") -> bool:
-        """Whether both hold the same tokens of the same cells."""
+        """Return True if both hold the same tokens of the same cells."""
         return self.block == other.block and self.layout.same_as(other.layout)
 
 
 def cat_cells(values: Sequence[VisibleCells]) -> VisibleCells:
-    """The channels of several values on the same tokens, one after the other.
+    """Concatenate the channels of several values on the same tokens.
 
     Raises:
         ShapeError: if the values are not on the same tokens.
@@ -166,7 +189,7 @@ def cat_cells(values: Sequence[VisibleCells]) -> VisibleCells:
 
 
 def gather_cells(dense_BCDHW: Tensor, layout: CellLayout, block: Triple) -> Tensor:
-    """[N, b, b, b, C]: the cells of `layout` cut from a dense tensor with `block` voxels or tokens a cell; zero beyond the tensor's end.
+    """Cut the cells of `layout` from a dense tensor with `block` voxels or tokens a cell: [N, b, b, b, C], zero beyond its end.
 
     Raises:
         ShapeError: if the tensor is not of the layout's batch and `ceil(size / stride)`.
@@ -188,7 +211,10 @@ def gather_cells(dense_BCDHW: Tensor, layout: CellLayout, block: Triple) -> Tens
 
 
 def cut_cells(dense_BCDHW: Tensor, chosen_BDHW: Tensor, cell: Triple) -> Tensor:
-    """[M, c, c, c, C]: the voxels of chosen cells, in the order of `chosen_BDHW.nonzero()`; zero beyond the crop. A sample may have none."""
+    """Cut the voxels of chosen cells: [M, c, c, c, C] in the order of `chosen_BDHW.nonzero()`, zero beyond the crop.
+
+    A sample may have none.
+    """
     _, _, d, h, w = dense_BCDHW.shape
     cells = chosen_BDHW.nonzero().to(dense_BCDHW.device, non_blocking=True)
     grid = ceil_div((d, h, w), cell)

@@ -13,7 +13,7 @@ BANDS = ("aaa", "aad", "ada", "add", "daa", "dad", "dda", "ddd")
 
 
 def haar_dwt(x_NbbbC: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
-    """The approximation [N, b/2^L, .., C] and the details of every level, coarsest first, each [N, 7, b', b', b', C] in the order of `BANDS[1:]`.
+    """Return the approximation [N, b/2^L, .., C] and the details of every level, coarsest first, each [N, 7, b', b', b', C] in the order of `BANDS[1:]`.
 
     Raises:
         ShapeError: if `b` is not divisible by 2^levels.
@@ -29,7 +29,7 @@ def haar_dwt(x_NbbbC: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
 
 
 def haar_idwt(approximation_NbbbC: Tensor, details: list[Tensor]) -> Tensor:
-    """The inverse of `haar_dwt`."""
+    """Return the inverse of `haar_dwt`."""
     for detail in details:
         approximation_NbbbC = _synthesise(torch.cat((approximation_NbbbC[:, None], detail), 1))
     return approximation_NbbbC
@@ -54,7 +54,7 @@ def _synthesise(bands: Tensor) -> Tensor:
 
 
 def split_blocks(x_NbbbC: Tensor) -> Tensor:
-    """[N, b/2, b/2, b/2, 8C]: the eight tokens of every 2^3 block side by side, all eight parities."""
+    """Return [N, b/2, b/2, b/2, 8C]: the eight tokens of every 2^3 block side by side, all eight parities."""
     n, d, h, w, c = x_NbbbC.shape
     return (
         x_NbbbC.reshape(n, d // 2, 2, h // 2, 2, w // 2, 2, c)
@@ -64,7 +64,7 @@ def split_blocks(x_NbbbC: Tensor) -> Tensor:
 
 
 def join_blocks(x_NbbbC: Tensor) -> Tensor:
-    """The inverse of `split_blocks`: [N, 2b, 2b, 2b, C/8]."""
+    """Return the inverse of `split_blocks`: [N, 2b, 2b, 2b, C/8]."""
     n, d, h, w, c = x_NbbbC.shape
     return (
         x_NbbbC.reshape(n, d, h, w, 2, 2, 2, c // 8)

@@ -15,27 +15,30 @@ from wavespark.errors import ShapeError
 from wavespark.shapes import Triple, as_triple, product
 from wavespark.sparse.cells import conv as cells
 from wavespark.sparse.cells import strided as cell_levels
-from wavespark.sparse.cells.conv import ConvolutionPlan, convolution_plan
+from wavespark.sparse.cells.conv import ConvolutionPlan, Form, convolution_plan
 from wavespark.sparse.cells.value import VisibleCells
-from wavespark.sparse.kinds import Layer, T, unknown
+from wavespark.sparse.kinds import Layer, T, at_least_one, unknown
 from wavespark.sparse.voxels import conv as voxels
 from wavespark.sparse.voxels.value import SparseVoxels
 
 
-def submanifold_conv(x: T, weight: Tensor, bias: Tensor | None = None, dilation: int | Triple = 1) -> T:
+def submanifold_conv(
+    x: T, weight: Tensor, bias: Tensor | None = None, dilation: int | Triple = 1, form: Form | None = None
+) -> T:
     """Return the convolution of x read at its own sites; absent sites read as zero.
 
     Args:
         x: features of the active sites.
         weight: [out, in, k, k, k], k odd; depthwise [C, 1, k, k, k].
         bias: [out].
-        dilation: distance between the taps of the kernel, in sites.
+        dilation: distance between the taps of the kernel, in sites; visible cells take 1.
+        form: how to compute it on visible cells, by default the cheapest (`convolution_plan`); sparse voxels have engines instead.
 
     Raises:
-        ShapeError: if weight or dilation do not fit x.
+        ShapeError: if weight, dilation or form do not fit x.
     """
     if isinstance(x, VisibleCells):
-        return cells.submanifold_conv(x, weight, bias, dilation)
+        return cells.submanifold_conv(x, weight, bias, dilation, form)
     if isinstance(x, SparseVoxels):
         return voxels.submanifold_conv(x, weight, bias, dilation)
     raise unknown(x)
@@ -131,7 +134,17 @@ def _short(size: tuple[int, ...]) -> str:
 
 
 class SubmanifoldConv3d(_Conv):
-    """A convolution that keeps the sites (kernel 1, 3, 5; any dilation); `groups=in_channels` is the depthwise one."""
+    """A convolution that keeps the sites.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the result.
+        kernel_size: odd along each axis.
+        dilation: distance between the taps; visible cells take 1.
+        bias: add a learned bias.
+        groups: 1, or `in_channels` for a depthwise convolution.
+        form: how to compute it on visible cells (`halo`, `faces`, `columns`, `whole`); by default the cheapest.
+    """
 
     def __init__(
         self,
@@ -143,21 +156,22 @@ class SubmanifoldConv3d(_Conv):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         groups: int = 1,
+        form: Form | None = None,
     ) -> None:
         if groups != 1 and not groups == in_channels == out_channels:
             raise ShapeError(
                 f"groups must be 1 or, depthwise, in_channels = out_channels, got {groups} for {in_channels} -> {out_channels} channel(s)"
             )
         super().__init__((out_channels, in_channels // groups), out_channels, kernel_size, bias, device, dtype)
-        self.groups = groups
+        self.groups, self.form = groups, form
         if any(k % 2 == 0 for k in self.kernel_size):
             raise ShapeError(
                 f"a submanifold convolution needs a centre: kernel_size must be odd, got {self.kernel_size}"
             )
-        self.dilation = as_triple(dilation, "dilation")
+        self.dilation = at_least_one(as_triple(dilation, "dilation"), "dilation")
 
     def forward(self, x: T) -> T:
-        """The same sites, `out_channels` channels.
+        """Return the same sites with `out_channels` channels.
 
         Raises:
             ShapeError: if `x` has not `in_channels` channels (one input channel must not pass for a depthwise weight).
@@ -165,14 +179,14 @@ class SubmanifoldConv3d(_Conv):
         return self._convolve(x, self.bias)
 
     def without_bias(self, x: T) -> T:
-        """The same, less the bias: for a norm that follows and would take it away again."""
+        """Return the convolution without its bias, for a norm that follows and would subtract it again."""
         return self._convolve(x, None)
 
     def _convolve(self, x: T, bias: Tensor | None) -> T:
         features, channels = getattr(x, "features", None), self.weight.shape[1] * self.groups
         if features is not None and features.shape[-1] != channels:
             raise ShapeError(f"the weight takes {channels} input channel(s), the features have {features.shape[-1]}")
-        return submanifold_conv(x, self.weight, bias, self.dilation)
+        return submanifold_conv(x, self.weight, bias, self.dilation, self.form)
 
     def plan(self, x: VisibleCells) -> ConvolutionPlan:
         """Return the form that computes this convolution of visible cells; see `convolution_plan`."""
@@ -183,7 +197,15 @@ class SubmanifoldConv3d(_Conv):
 
 
 class StridedConv3d(_Conv):
-    """A convolution to a coarser lattice (kernel 2 or 3, stride 2)."""
+    """A convolution to a coarser lattice.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the result.
+        kernel_size: along each axis odd (centred) or equal to the stride (tiles).
+        stride: sites of the input per site of the result.
+        bias: add a learned bias.
+    """
 
     def __init__(
         self,
@@ -196,14 +218,14 @@ class StridedConv3d(_Conv):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__((out_channels, in_channels), out_channels, kernel_size, bias, device, dtype)
-        self.stride = as_triple(stride, "stride")
+        self.stride = at_least_one(as_triple(stride, "stride"), "stride")
 
     def forward(self, x: T) -> T:
-        """Sites at multiples of `stride` times the stride of x."""
+        """Return sites at multiples of `stride` times the stride of x."""
         return strided_conv(x, self.weight, self.bias, self.stride)
 
     def without_bias(self, x: T) -> T:
-        """The same, less the bias: for a norm that follows and would take it away again."""
+        """Return the convolution without its bias, for a norm that follows and would subtract it again."""
         return strided_conv(x, self.weight, None, self.stride)
 
     def extra_repr(self) -> str:
@@ -211,7 +233,16 @@ class StridedConv3d(_Conv):
 
 
 class TransposedConv3d(_Conv):
-    """A convolution to a finer lattice: back to the sites of `like`, or (generative) to all children."""
+    """A convolution to a finer lattice: back to the sites of `like`, or (generative) to all children.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the result.
+        kernel_size: along each axis odd (centred) or equal to the stride (tiles).
+        stride: sites of the result per site of the input.
+        generative: make all children of the input's sites instead of returning to given ones.
+        bias: add a learned bias.
+    """
 
     def __init__(
         self,
@@ -225,7 +256,7 @@ class TransposedConv3d(_Conv):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__((in_channels, out_channels), out_channels, kernel_size, bias, device, dtype)
-        self.stride = as_triple(stride, "stride")
+        self.stride = at_least_one(as_triple(stride, "stride"), "stride")
         self.generative = generative
 
     if TYPE_CHECKING:
@@ -233,7 +264,7 @@ class TransposedConv3d(_Conv):
         def __call__(self, x: T, like: T | None = None) -> T: ...
 
     def forward(self, x: T, like: T | None = None) -> T:
-        """Sites of `like`, or all children of the sites of x."""
+        """Return the sites of `like`, or all children of the sites of x."""
         return transposed_conv(x, self.weight, self.bias, self.stride, like, self.generative)
 
     def extra_repr(self) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from wavespark.shapes import Triple, as_triple
 from wavespark.sparse.cells import pool as cells
 from wavespark.sparse.cells.value import VisibleCells
-from wavespark.sparse.kinds import Layer, SparseValue, T, unknown
-from wavespark.sparse.reduction import Reduction
+from wavespark.sparse.kinds import Layer, SparseValue, T, at_least_one, unknown
+from wavespark.sparse.precision import Reduction
 from wavespark.sparse.voxels import pool as voxels
 from wavespark.sparse.voxels.value import SparseVoxels
 
@@ -40,11 +40,11 @@ class _Pool(Layer):
 
     def __init__(self, kernel_size: int | Triple = 2, stride: int | Triple | None = None) -> None:
         super().__init__()
-        self.kernel_size = as_triple(kernel_size, "kernel_size")
-        self.stride = self.kernel_size if stride is None else as_triple(stride, "stride")
+        self.kernel_size = at_least_one(as_triple(kernel_size, "kernel_size"), "kernel_size")
+        self.stride = self.kernel_size if stride is None else at_least_one(as_triple(stride, "stride"), "stride")
 
     def forward(self, x: T) -> T:
-        """Sites at multiples of `stride` times the stride of x."""
+        """Return sites at multiples of `stride` times the stride of x."""
         return pool(x, self.reduction, self.kernel_size, self.stride)
 
     def extra_repr(self) -> str:
@@ -91,3 +91,9 @@ class GlobalAvgPool(_GlobalPool):
     """[B, C]: the mean of each sample's active sites; zero for a sample without any."""
 
     reduction = "avg"
+
+
+class GlobalSumPool(_GlobalPool):
+    """[B, C]: the sum of each sample's active sites; zero for a sample without any."""
+
+    reduction = "sum"

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from wavespark.errors import SettingsError, ShapeError, SitesError
 from wavespark.shapes import Triple, as_triple
+from wavespark.sparse.precision import operands
 from wavespark.sparse.voxels.coordinates import Coordinates
 from wavespark.sparse.voxels.engines.choice import current_engine
 from wavespark.sparse.voxels.engines.contract import Convolution
@@ -88,13 +89,7 @@ def _kernel(x: SparseVoxels, weight: Tensor, channels: int) -> Triple:
 
 
 def _convolve(x: SparseVoxels, weight: Tensor, bias: Tensor | None, task: Convolution) -> SparseVoxels:
-    features, device = x.features, x.features.device.type
-    if torch.is_autocast_enabled(device) and features.dtype != torch.float64:
-        features, weight = features.to(torch.get_autocast_dtype(device)), weight.to(torch.get_autocast_dtype(device))
-    if features.dtype != weight.dtype:
-        raise ShapeError(
-            f"features are {features.dtype} and the weight is {weight.dtype}: convert one, or use autocast"
-        )
-    with torch.autocast(device, enabled=False):
+    features, weight = operands(x.features, weight)
+    with torch.autocast(features.device.type, enabled=False):
         out = current_engine().convolve(features, weight, task)
     return SparseVoxels.on(task.target, out if bias is None else out + bias.to(out.dtype))

@@ -6,8 +6,8 @@ them, so that nothing needs a global cache.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Any
+from functools import cached_property, wraps
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from wavespark.errors import SitesError
 from wavespark.shapes import Triple, product
+
+Kept = TypeVar("Kept")
 
 Lattice = tuple[Tensor, Tensor, Tensor, Tensor]
 """Sample, d, h, w of some positions, int64 [n] each, in units of a stride."""
@@ -25,6 +27,17 @@ _MOST_KEYS = 2**60
 _NOWHERE = -(2**60)
 """Stands for "outside" in a sum of three axis terms: one makes any key negative, three still fit in int64."""
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def _lasting(method: Callable[[Any], Kept]) -> cached_property[Kept]:
+    """A cached property whose tensors may be saved for a backward pass, wherever it is first asked for."""
+
+    @wraps(method)
+    def make(self: object) -> Kept:
+        with torch.inference_mode(False), torch.no_grad():
+            return method(self)
+
+    return cached_property(make)
 
 
 class Coordinates:
@@ -43,19 +56,26 @@ class Coordinates:
         _check_form(sites, stride, batch_size)
         self.batch_size = _check_values(sites, stride, batch_size)
         self.stride = stride
-        self.sites = sites.to(torch.int32).contiguous()
-        self._kept: dict[object, Any] = {}
-        self._kept_with: WeakKeyDictionary[Coordinates, dict[object, Any]] = WeakKeyDictionary()
+        with torch.inference_mode(False):  # coordinates outlive the mode that they were made in
+            # A copy: the caller may write into its own tensor, these were checked.
+            self.sites = sites.to(torch.int32, copy=True).contiguous()
+        self._kept: dict[object, object] = {}
+        self._kept_with: WeakKeyDictionary[Coordinates, dict[object, object]] = WeakKeyDictionary()
         if len(self):
             self._check_distinct()
 
     @classmethod
     def trusted(cls, sites: Tensor, stride: Triple, batch_size: int) -> "Coordinates":
-        """Coordinates whose sites were made from checked ones: not checked again."""
+        """Make coordinates from sites that were derived from checked ones; they are not checked again."""
         new = cls.__new__(cls)
-        new.batch_size, new.stride, new.sites = batch_size, stride, sites.to(torch.int32).contiguous()
+        with torch.inference_mode(False):
+            kept = sites.to(torch.int32).contiguous()
+            new.batch_size, new.stride, new.sites = batch_size, stride, kept.clone() if kept.is_inference() else kept
         new._kept, new._kept_with = {}, WeakKeyDictionary()
         return new
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Coordinates.trusted, (self.sites, self.stride, self.batch_size)  # without what was derived
 
     def __len__(self) -> int:
         return self.sites.shape[0]
@@ -64,43 +84,45 @@ class Coordinates:
     def device(self) -> torch.device:
         return self.sites.device
 
-    def kept(self, key: object, make: Callable[[], Any], *, beside: "Coordinates | None" = None) -> Any:
-        """What `make` returns, made once; `beside` names other coordinates that it depends on and must not hold."""
+    def kept(self, key: object, make: Callable[[], Kept], *, beside: "Coordinates | None" = None) -> Kept:
+        """Return what `make` returns, made once; `beside` names other coordinates that it depends on and must not hold."""
         place = self._kept if beside is None else self._kept_with.setdefault(beside, {})
         if key not in place:
-            place[key] = make()
-        return place[key]
+            with torch.inference_mode(False), torch.no_grad():  # it may be saved for a later backward pass
+                place[key] = make()
+        return cast("Kept", place[key])
 
-    @cached_property
+    @_lasting
     def lattice(self) -> Lattice:
         """The sites divided by the stride."""
         s, *axes = (column.long() for column in self.sites.unbind(1))
         d, h, w = (axis if by == 1 else axis // by for axis, by in zip(axes, self.stride, strict=True))
         return s, d, h, w
 
-    @cached_property
+    @_lasting
     def extent(self) -> Triple:
         """Lattice positions along each axis up to the last site."""
         if not len(self):
             return 1, 1, 1
         d, h, w = torch.stack([axis.max() for axis in self.lattice[1:]]).add(1).tolist()
+        _check_extent((d, h, w), self.batch_size)
         return d, h, w
 
-    @cached_property
+    @_lasting
     def keys(self) -> Tensor:
         """int64 [N]: position of each site in the flattened grid [batch, *extent]."""
         return flatten(self.lattice, self.extent)
 
-    @cached_property
+    @_lasting
     def order(self) -> Tensor:
         """int64 [N]: rows in lexicographic order of their sites."""
         return self.keys.argsort()
 
-    @cached_property
+    @_lasting
     def _sorted_keys(self) -> Tensor:
         return self.keys[self.order]
 
-    @cached_property
+    @_lasting
     def _table(self) -> Tensor | None:
         """int32 [1 + grid]: the row of each key, shifted by one so that slot 0 is nowhere; None if too large."""
         slots = self.batch_size * product(self.extent)
@@ -134,12 +156,12 @@ class Coordinates:
         return rows
 
     def same_as(self, other: "Coordinates") -> bool:
-        """Whether both hold the same sites in the same rows."""
+        """Return True if both hold the same sites in the same rows."""
         return self is other or (
             self.stride == other.stride and self.batch_size == other.batch_size and torch.equal(self.sites, other.sites)
         )
 
-    @cached_property
+    @_lasting
     def by_sample(self) -> tuple[Tensor | None, list[int]]:
         """Rows sorted by sample (None where they already are) and how many each sample has."""
         samples = self.sites[:, 0].long()
@@ -148,7 +170,7 @@ class Coordinates:
         return None if in_order else samples.argsort(stable=True), counts
 
     def coarser(self, by: Triple) -> "Coordinates":
-        """Sites of a strided operation, lexicographic: active where any site of the cell of `by` positions is."""
+        """Return the sites of a strided operation in lexicographic order: active where any site of the cell of `by` positions is."""
         return self if by == (1, 1, 1) else self.kept(("coarser", by), lambda: self._coarser(by))
 
     def _coarser(self, by: Triple) -> "Coordinates":
@@ -160,7 +182,7 @@ class Coordinates:
         )
 
     def children(self, by: Triple) -> "Coordinates":
-        """All sites of the finer lattice inside each site: row n has its children at rows n * k .. (n + 1) * k - 1.
+        """Return all sites of the finer lattice inside each site: row n has its children at rows n * k .. (n + 1) * k - 1.
 
         Raises:
             SitesError: if the stride is not a multiple of `by`.
@@ -172,6 +194,11 @@ class Coordinates:
         return self if by == (1, 1, 1) else self.kept(("children", by), lambda: self._children(by))
 
     def _children(self, by: Triple) -> "Coordinates":
+        reach = [e * s for e, s in zip(self.extent, self.stride, strict=True)]
+        if max(reach) > 2**31:
+            raise SitesError(
+                f"the children of sites that reach {tuple(reach)} do not fit in int32. Shift them towards zero"
+            )
         d, h, w = (s // b for s, b in zip(self.stride, by, strict=True))
         steps = [torch.arange(b, dtype=torch.int32, device=self.device) * s for b, s in zip(by, (d, h, w), strict=True)]
         inner = torch.cartesian_prod(*steps)
@@ -179,7 +206,7 @@ class Coordinates:
         return Coordinates.trusted(sites.flatten(0, 1), (d, h, w), self.batch_size)
 
     def union(self, other: "Coordinates") -> "Coordinates":
-        """The sites of either, in lexicographic order.
+        """Return the sites of either, in lexicographic order.
 
         Raises:
             SitesError: if stride or batch size differ.
@@ -190,24 +217,21 @@ class Coordinates:
                 f"batch {other.batch_size} do not lie on one lattice"
             )
         d, h, w = (max(a, b) for a, b in zip(self.extent, other.extent, strict=True))
+        _check_extent((d, h, w), self.batch_size)
         keys = torch.cat([flatten(c.lattice, (d, h, w)) for c in (self, other)]).unique()
         return _from_keys(keys, (d, h, w), self.stride, self.batch_size)
 
     def select(self, rows: Tensor) -> "Coordinates":
-        """The sites of the rows (int64) alone."""
+        """Return the sites of some rows (int64)."""
         return Coordinates.trusted(self.sites[rows], self.stride, self.batch_size)
 
     def to(self, device: torch.device) -> "Coordinates":
+        """Return the same sites on another device."""
         return (
             self if self.device == device else Coordinates.trusted(self.sites.to(device), self.stride, self.batch_size)
         )
 
     def _check_distinct(self) -> None:
-        if self.batch_size * product(self.extent) > _MOST_KEYS:
-            raise SitesError(
-                f"sites reach {self.extent} in a batch of {self.batch_size}: more positions than 2^60. "
-                "Shift them towards zero"
-            )
         if self._table is not None:
             lost = self._table[self.keys + 1] != torch.arange(len(self), device=self.device)
             distinct = not bool(lost.any())
@@ -223,6 +247,13 @@ class Coordinates:
             f"row {int(second[row])} of sites repeats row {int(first[row])}: "
             f"{self.sites[first[row]].tolist()} (sample, d, h, w). "
             f"Every site may occur once; {len(second)} row(s) repeat another"
+        )
+
+
+def _check_extent(extent: Triple, batch_size: int) -> None:
+    if batch_size * product(extent) > _MOST_KEYS:
+        raise SitesError(
+            f"sites reach {extent} in a batch of {batch_size}: more positions than 2^60. Shift them towards zero"
         )
 
 
@@ -260,7 +291,7 @@ def _check_form(sites: Tensor, stride: Triple, batch_size: int | None) -> None:
 
 
 def _check_values(sites: Tensor, stride: Triple, batch_size: int | None) -> int:
-    """The batch size, after every row was found inside the batch, not negative, within int32 and on the lattice."""
+    """Return the batch size; check that every row is inside the batch, not negative, within int32 and on the lattice."""
     if not len(sites):
         return batch_size or 1
     sites = sites.long()  # a comparison with 2^31 would wrap around in int32

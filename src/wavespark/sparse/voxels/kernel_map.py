@@ -1,4 +1,4 @@
-"""Which rows a kernel reads: the coordinate maps of convolutions and pooling.
+"""Kernel maps: the rows that a convolution or a pooling window reads.
 
 Axes: N rows, K kernel offsets, T offsets that a group of rows uses. A map links a *fine* value to a *coarse* one (a
 submanifold operation: a value to itself). Reading downwards (coarse from fine) every row may use all K offsets. Reading
@@ -39,7 +39,7 @@ class KernelMap:
 
 
 def kernel_offsets(kernel: Triple, stride: Triple = _ONE, dilation: Triple = _ONE) -> tuple[Triple, ...]:
-    """The K positions that a kernel reads, relative to its output site, in torch's order.
+    """Return the K positions that a kernel reads, relative to its output site, in torch's order.
 
     An odd kernel is centred (a dense convolution with padding k // 2); an even one must equal its stride and reads its
     own cell.
@@ -63,7 +63,7 @@ def kernel_offsets(kernel: Triple, stride: Triple = _ONE, dilation: Triple = _ON
 
 @torch.compiler.disable
 def submanifold_map(sites: Coordinates, kernel: Triple, dilation: Triple) -> KernelMap:
-    """The map of an operation that keeps its sites, made once for these coordinates."""
+    """Return the map of an operation that keeps its sites; made once for these coordinates."""
     return sites.kept(("submanifold", kernel, dilation), lambda: _submanifold_map(sites, kernel, dilation))
 
 
@@ -92,7 +92,7 @@ def _submanifold_map(sites: Coordinates, kernel: Triple, dilation: Triple) -> Ke
 
 @torch.compiler.disable
 def strided_map(fine: Coordinates, coarse: Coordinates, kernel: Triple, stride: Triple) -> KernelMap:
-    """The map between sites and `stride` times coarser ones, made once for both."""
+    """Return the map between sites and `stride` times coarser ones; made once for both."""
     return fine.kept((kernel, stride), lambda: _strided_map(fine, coarse, kernel, stride), beside=coarse)
 
 

@@ -18,8 +18,14 @@ def batch_norm(
     momentum: float,
     eps: float,
 ) -> SparseVoxels:
+    """Return x normalised over its rows; in training the running statistics are updated.
+
+    Raises:
+        ShapeError: if there is a single row in training.
+    """
     if not len(x):
-        return x  # nothing to normalise, and running statistics must not learn from nothing
+        # No statistics, and running ones must not learn from nothing. Weight and bias stay in the graph, so that no process has unused ones.
+        return x.with_features(_scaled(x.features, weight, bias).to(x.features.dtype))
     if training and len(x) == 1:
         raise ShapeError(
             "batch norm in training needs at least 2 active rows, got 1: its variance is not defined. "
@@ -29,14 +35,12 @@ def batch_norm(
 
 
 def instance_norm(x: SparseVoxels, weight: Tensor | None, bias: Tensor | None, eps: float) -> SparseVoxels:
+    """Return x with each channel normalised over the rows of each sample."""
     rows, counts = x.coordinates.by_sample
     features = x.features if rows is None else x.features.index_select(0, rows)
     exact = features.to(torch.promote_types(features.dtype, torch.float32))
     normed = torch.cat([_standardised(part, eps) for part in exact.split(counts)])
-    if weight is not None:
-        normed = normed * weight
-    if bias is not None:
-        normed = normed + bias
+    normed = _scaled(normed, weight, bias)
     if rows is not None:
         normed = normed.index_select(0, rows.argsort())
     return x.with_features(normed.to(x.features.dtype))
@@ -47,3 +51,8 @@ def _standardised(part: Tensor, eps: float) -> Tensor:
         return part
     centred = part - part.mean(0)
     return centred * torch.rsqrt(centred.square().mean(0) + eps)
+
+
+def _scaled(normed: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    scaled = normed if weight is None else normed * weight
+    return scaled if bias is None else scaled + bias

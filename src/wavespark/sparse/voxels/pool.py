@@ -1,20 +1,19 @@
 """Pooling of sparse voxels; forward and gradient gather, offset by offset: no window is ever laid out in full."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from wavespark.shapes import Triple
+from wavespark.sparse.derivatives import Context
 from wavespark.sparse.gather_gemm import Group
-from wavespark.sparse.reduction import Reduction
+from wavespark.sparse.precision import Reduction, accumulator
 from wavespark.sparse.voxels.kernel_map import KernelMap, kernel_offsets, strided_map, submanifold_map
 from wavespark.sparse.voxels.value import SparseVoxels
 
 
 @torch.compiler.disable
 def pool(x: SparseVoxels, reduction: Reduction, kernel_size: Triple, stride: Triple) -> SparseVoxels:
+    """Return the windows of x reduced to one row each; an average divides by the number of active sites."""
     kernel_offsets(kernel_size, stride)
     fine, coarse = x.coordinates, x.coordinates.coarser(stride)
     pairs = (
@@ -25,20 +24,24 @@ def pool(x: SparseVoxels, reduction: Reduction, kernel_size: Triple, stride: Tri
     if reduction == "max":
         features: Tensor = _Max.apply(x.features, pairs)
     else:
-        features = _Sum.apply(x.features, pairs)
+        features = _Sum.apply(x.features.to(accumulator(x.features.dtype)), pairs)
     if reduction == "avg":
         features = features / _count(pairs).clamp(min=1).to(features.dtype)[:, None]
-    return SparseVoxels.on(coarse, features)
+    return SparseVoxels.on(coarse, features.to(x.features.dtype))
 
 
 def global_pool(x: SparseVoxels, reduction: Reduction) -> Tensor:
+    """Return [B, C]: the rows of each sample reduced to one; zero for a sample without any."""
     rows, counts = x.coordinates.by_sample
     features = x.features if rows is None else x.features.index_select(0, rows)
-    empty = features.new_zeros(x.channels)
-    parts = features.split(counts)
-    return torch.stack(
-        [(part.amax(0) if reduction == "max" else part.mean(0)) if len(part) else empty for part in parts]
-    )
+    dtype, exact = features.dtype, accumulator(features.dtype)
+
+    def reduced(part: Tensor) -> Tensor:
+        if reduction == "sum" or not len(part):  # the sum of no rows is a zero that stays in the graph
+            return part.sum(0, dtype=exact)
+        return part.amax(0).to(exact) if reduction == "max" else part.to(exact).mean(0)
+
+    return torch.stack([reduced(part) for part in features.split(counts)]).to(dtype)
 
 
 def _count(pairs: KernelMap) -> Tensor:
@@ -66,13 +69,12 @@ def _gather_sum(x: Tensor, groups: tuple[Group, ...], rows: int) -> Tensor:
 
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, pairs: KernelMap) -> Tensor:
+    def forward(ctx: Context, features: Tensor, pairs: KernelMap) -> Tensor:
         ctx.pairs = pairs
         return _gather_sum(features, pairs.down, pairs.coarse)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None]:
         return _gather_sum(grad, ctx.pairs.up, ctx.pairs.fine), None
 
 
@@ -80,7 +82,7 @@ class _Max(torch.autograd.Function):
     """Remembers which offset won in each channel; of equal ones the first in the kernel's order."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, pairs: KernelMap) -> Tensor:
+    def forward(ctx: Context, features: Tensor, pairs: KernelMap) -> Tensor:
         table = torch.cat((features, features.new_full((1, features.shape[1]), -torch.inf)))
         best = features.new_full((pairs.coarse, features.shape[1]), -torch.inf)
         winner = torch.full_like(best, -1, dtype=torch.int16)
@@ -98,15 +100,15 @@ class _Max(torch.autograd.Function):
         return best.masked_fill(winner < 0, 0)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None]:
         (winner,) = ctx.saved_tensors
         pairs, channels = ctx.pairs, grad.shape[1]
-        grads = torch.cat((grad, grad.new_zeros(1, channels)))
+        exact = grad.to(accumulator(grad.dtype))
+        grads = torch.cat((exact, exact.new_zeros(1, channels)))
         winners = torch.cat((winner, winner.new_full((1, channels), -1)))
-        total = grad.new_zeros(pairs.fine, channels)
+        total = exact.new_zeros(pairs.fine, channels)
         for group in pairs.up:
             for offset, index in zip(group.offsets, group.index.T, strict=True):
                 share = grads.index_select(0, index).where(winners.index_select(0, index) == offset, 0)
                 total.index_add_(0, group.rows, share) if group.rows is not None else total.add_(share)
-        return total, None
+        return total.to(grad.dtype), None

@@ -3,6 +3,7 @@
 Axes: B batch, C channels, D H W grid, N active sites of the whole batch.
 """
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from wavespark.errors import ShapeError, SitesError
 from wavespark.shapes import Triple, as_triple
+from wavespark.sparse.features import Features, Number, check_samples
 from wavespark.sparse.voxels.coordinates import Coordinates, flatten
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class SparseVoxels:
+class SparseVoxels(Features):
     """Features [N, C] at N distinct sites (sample, d, h, w); every other position is absent, not zero.
 
     Example:
@@ -45,6 +47,8 @@ class SparseVoxels:
     """The sites with what was looked up from them; made here unless another value on the same sites lends its own."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.features, Tensor):
+            raise SitesError(f"features must be a tensor [N, C], got {type(self.features).__name__}")
         known = self.coordinates
         if known is None:
             if not isinstance(self.sites, Tensor):
@@ -56,6 +60,8 @@ class SparseVoxels:
                 f"{len(known)} sites need features [{len(known)}, C], got {shape}: "
                 f"row {min(len(known), *shape[:1] or (0,))} has no partner"
             )
+        if not self.features.shape[1]:
+            raise ShapeError(f"features need at least one channel, got {tuple(self.features.shape)}")
         if not self.features.is_floating_point():
             raise ShapeError(f"features must be floating point, got {self.features.dtype}")
         if self.features.device != known.device:
@@ -70,12 +76,12 @@ class SparseVoxels:
 
     @classmethod
     def on(cls, coordinates: Coordinates, features: Tensor) -> Self:
-        """Features on coordinates that were checked before."""
+        """Put features on coordinates that were checked before."""
         return cls(features, coordinates.sites, coordinates.stride, coordinates.batch_size, coordinates)
 
     @classmethod
     def from_dense(cls, dense_BCDHW: Tensor, visible_BDHW: Tensor | None = None) -> Self:
-        """The visible positions of a dense tensor, in lexicographic order; hidden ones are never read.
+        """Take the visible positions of a dense tensor, in lexicographic order; hidden ones are never read.
 
         Args:
             dense_BCDHW: features of a grid.
@@ -84,11 +90,14 @@ class SparseVoxels:
         Raises:
             ShapeError: if the shapes differ or `visible` is not boolean.
         """
-        if dense_BCDHW.ndim != 5:
-            raise ShapeError(f"a dense tensor must be [B, C, D, H, W], got shape {tuple(dense_BCDHW.shape)}")
+        if not isinstance(dense_BCDHW, Tensor) or dense_BCDHW.ndim != 5:
+            got = tuple(dense_BCDHW.shape) if isinstance(dense_BCDHW, Tensor) else type(dense_BCDHW).__name__
+            raise ShapeError(f"a dense tensor must be [B, C, D, H, W], got {got}")
         batch, _, *grid = dense_BCDHW.shape
         if visible_BDHW is None:
             visible_BDHW = torch.ones(batch, *grid, dtype=torch.bool, device=dense_BCDHW.device)
+        if not isinstance(visible_BDHW, Tensor):
+            raise ShapeError(f"`visible` must be a boolean tensor, got {type(visible_BDHW).__name__}")
         if visible_BDHW.dtype != torch.bool or tuple(visible_BDHW.shape) != (batch, *grid):
             raise ShapeError(
                 f"`visible` must be bool {(batch, *grid)} (True = visible), "
@@ -101,7 +110,7 @@ class SparseVoxels:
         return cls.on(Coordinates.trusted(sites, (1, 1, 1), batch), features)
 
     def to_dense(self, shape: Sequence[int] | None = None, fill: float = 0.0) -> Tensor:
-        """[B, C, D, H, W]: one position a stride; positions without a site hold `fill`.
+        """Return [B, C, D, H, W]: one position a stride; positions without a site hold `fill`.
 
         Args:
             shape: D, H, W of the grid (or all five); by default up to the last site.
@@ -128,6 +137,8 @@ class SparseVoxels:
         if shape is None:
             return self.coordinates.extent
         sizes = tuple(int(s) for s in shape)
+        if any(s < 1 for s in sizes):
+            raise ShapeError(f"the dense shape must be at least 1 along each axis, got {sizes}")
         if len(sizes) == 5 and sizes[:2] == (self.batch_size, self.channels):
             sizes = sizes[2:]
         if len(sizes) != 3:
@@ -149,15 +160,44 @@ class SparseVoxels:
         return f"SparseVoxels({size}, stride {self.stride}, batch {self.batch_size})"
 
     def with_features(self, features: Tensor) -> Self:
-        """The same sites with other features, [N, C']."""
+        """Return the same sites with other features, [N, C']."""
         return self.on(self.coordinates, features)
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same value on another device."""
-        return self.on(self.coordinates.to(torch.empty(0, device=device).device), self.features.to(device))
+    def on_device(self, device: torch.device, non_blocking: bool = False) -> Self:
+        """Return the same value on another device."""
+        features = self.features.to(device, non_blocking=non_blocking)
+        return self.on(self.coordinates.to(features.device), features)
+
+    def zero_outside(self) -> Self:
+        """Return the value itself: sparse voxels have no rows beyond a crop (cells may)."""
+        return self
+
+    def inside(self) -> None:
+        """Return None: every row is active (cells may have tokens beyond the crop)."""
+        return
+
+    def of_samples(self, values_BC: Tensor) -> Self:
+        """Return the same sites, each with the values of its sample; for example to multiply by a gate of each sample.
+
+        Args:
+            values_BC: [B, C], one row a sample.
+
+        Raises:
+            ShapeError: if there is not one row for each sample.
+        """
+        check_samples(values_BC, self.coordinates.batch_size)
+        return self.with_features(values_BC.index_select(0, self.sites[:, 0].long()))
+
+    def check_same_sites(self, other: Self) -> None:
+        """Raise a SitesError unless both have the same sites in the same rows."""
+        if not self.coordinates.same_as(other.coordinates):
+            raise SitesError(
+                f"only values on the same sites can be multiplied or divided, got {self!r} and {other!r}; "
+                "x + y and x - y take the union of the sites"
+            )
 
     def prune(self, keep_N: Tensor) -> Self:
-        """The rows where `keep` is True.
+        """Return the rows where `keep` is True.
 
         Raises:
             ShapeError: if `keep` is not bool [N].
@@ -173,15 +213,19 @@ class SparseVoxels:
 
         return to_cells(self, as_triple(cell, "cell"), size)
 
-    def __add__(self, other: "SparseVoxels") -> Self:
-        """The union of the sites; where both are active, their sum.
+    def __add__(self, other: Self | Tensor | Number) -> Self:
+        """Return the sum; of sparse voxels the union of the sites, where a site that one of them lacks counts as zero.
 
         Raises:
             ShapeError: if the numbers of channels differ.
             SitesError: if stride or batch size differ.
         """
-        if not isinstance(other, SparseVoxels):
-            return NotImplemented
+        return self._union(other) if isinstance(other, SparseVoxels) else self._combine(other, operator.add)
+
+    def __sub__(self, other: Self | Tensor | Number) -> Self:
+        return self._union(-other) if isinstance(other, SparseVoxels) else self._combine(other, operator.sub)
+
+    def _union(self, other: Self) -> Self:
         if self.channels != other.channels:
             raise ShapeError(f"cannot add {other.channels} channel(s) to {self.channels}")
         if self.coordinates.same_as(other.coordinates):
@@ -191,18 +235,18 @@ class SparseVoxels:
 
 
 def features_at(sites: Coordinates, x: SparseVoxels) -> Tensor:
-    """[n, C]: the features of x at other sites, zero where x has none."""
+    """Return [n, C]: the features of x at other sites, zero where x has none."""
     padded = torch.cat((x.features, x.features.new_zeros(1, x.channels)))
     return padded.index_select(0, x.coordinates.find(sites.lattice)[:, 0])
 
 
 def prune(x: SparseVoxels, keep_N: Tensor) -> SparseVoxels:
-    """The rows of x where `keep` (bool [N]) is True."""
+    """Return the rows of x where `keep` (bool [N]) is True."""
     return x.prune(keep_N)
 
 
 def cat_voxels(values: Sequence[SparseVoxels]) -> SparseVoxels:
-    """The channels of several values on the same sites, one after the other; rows follow the first.
+    """Concatenate the channels of several values on the same sites; rows follow the first.
 
     Raises:
         SitesError: if the values do not have the same sites.

@@ -1,4 +1,4 @@
-"""Where visible cells touch: the faces, edges and corners over which a kernel of 3 reaches from one into another.
+"""Borders of visible cells: the faces, edges and corners over which a kernel of 3 reaches from one into another.
 
 Axes: N cells, M cells with a visible neighbour in one direction, L tokens along an edge, P touching tokens, K directions, T taps, C channels.
 """
@@ -32,7 +32,7 @@ class Faces:
 
     towards: tuple[Triple, ...]
     span: tuple[int, int, int]
-    """Where the tokens that touch them begin among all that touch, where the second direction begins, where they end."""
+    """Places among all touching tokens: begin of the first direction, begin of the second, end."""
     extent: tuple[int, int]
     """Tokens of a face, h x w."""
 
@@ -76,7 +76,7 @@ class Lines:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Borders:
-    """All places where the visible cells of a layout touch."""
+    """All places where visible cells of a layout touch."""
 
     theirs: Tensor
     """int64 [P]: the tokens that touch, in the flattened features: those of faces, edges, corners, direction by direction, cell by cell."""
@@ -88,6 +88,9 @@ class Borders:
     def tokens(self, features: Tensor) -> Tensor:
         """[P + 1, C]: the tokens of features [N, b, b, b, C] that touch, and zeros."""
         channels, count = features.shape[-1], len(self.theirs)
+        if torch.is_grad_enabled():
+            rows = features.view(-1, channels).index_select(0, self.theirs)
+            return torch.cat((rows, rows.new_zeros(1, channels)))
         found = features.new_empty(count + 1, channels)
         torch.index_select(features.view(-1, channels), 0, self.theirs, out=found[:count])
         found[count:] = 0
@@ -128,7 +131,7 @@ def _borders(layout: CellLayout, block: Triple) -> Borders:
 
 
 def _directions(layout: CellLayout) -> tuple[list[int], Tensor]:
-    """How many cells have a visible neighbour in each direction; and int64 [2, M in all]: those cells, their neighbours."""
+    """Return the number of cells with a visible neighbour in each direction, and int64 [2, M in all]: those cells, their neighbours."""
     beside = layout.neighbours().flatten(1).T  # [27, N]
     beside = beside.index_select(0, torch.tensor([_TOWARDS.index(d) for d in _IN_ORDER]).to(beside.device))
     shown = beside < len(layout)

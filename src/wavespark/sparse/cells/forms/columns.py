@@ -5,25 +5,29 @@ the order of the weight, not the weight to theirs; it is read twice and its grad
 Axes: M tokens, C channels in, O channels out, 27 taps of the kernel.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from wavespark.sparse.derivatives import Context, builds_graph, gradients
 
 
 class FewRowsConv(torch.autograd.Function):
     """[M, C] -> [M, O] for a weight [O, C, 3, 3, 3]; `index` [M, 27] names the row that each token reads at each tap, M where there is nothing."""
 
     @staticmethod
-    def forward(ctx: Any, features_MC: Tensor, weight: Tensor, index: Tensor) -> Tensor:
+    def forward(ctx: Context, features_MC: Tensor, weight: Tensor, index: Tensor) -> Tensor:
         ctx.save_for_backward(features_MC, weight, index)
         return _columns(features_MC, index) @ weight.flatten(1).T
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_MO: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, grad_MO: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, index = ctx.saved_tensors
+        if builds_graph():
+
+            def plain(features_MC: Tensor, weight: Tensor) -> Tensor:
+                return _columns(features_MC, index) @ weight.flatten(1).T
+
+            return *gradients(plain, (features, weight), grad_MO, ctx.needs_input_grad[:2]), None
         to_features = to_weight = None
         if ctx.needs_input_grad[0]:
             parts = (grad_MO @ weight.flatten(1)).view(len(index), -1, 27)  # what each token gives back at each tap

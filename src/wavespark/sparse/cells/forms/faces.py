@@ -6,31 +6,38 @@ neighbour adds to a face is a convolution of two axes, to an edge of one, to a c
 is added in the order of directions, whichever thread is first.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from wavespark.sparse.cells.forms.borders import Borders
 from wavespark.sparse.cells.forms.gradient import cells_weight_gradient, convolution_weight_gradient
+from wavespark.sparse.derivatives import Context, builds_graph, gradients
 
 
 class FacesConv(torch.autograd.Function):
     """[N, b, b, b, C] -> [N, b, b, b, C_out] for a weight [C_out, C, 3, 3, 3], b >= 2 along each axis."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, touching: Borders) -> Tensor:
+    def forward(ctx: Context, features: Tensor, weight: Tensor, touching: Borders) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.touching = touching
         features = features.contiguous()
         return _convolve(features, weight, touching, _Touching.of(features, touching))
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         features, weight = ctx.saved_tensors
+        if builds_graph():
+            touching = ctx.touching
+
+            def plain(features: Tensor, weight: Tensor) -> Tensor:
+                features = features.contiguous()
+                return _convolve(features, weight, touching, _Touching.of(features, touching))
+
+            return *gradients(plain, (features, weight), grad, ctx.needs_input_grad[:2]), None
         grad = grad.contiguous()
         read = _Touching.of(grad, ctx.touching)
         of_features, of_weight = ctx.needs_input_grad[:2]
@@ -73,7 +80,7 @@ def _convolve(features: Tensor, weight: Tensor, touching: Borders, read: _Touchi
 
 
 def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, touching: Borders, of_grad: _Touching) -> Tensor:
-    """What a direction touches, `of_grad` tells as what touches in the opposite one."""
+    """Return the gradient of the weight; `of_grad` holds the upstream gradient as the tokens that touch, in the opposite directions."""
     # In half precision a sum over many terms would stop growing once one of them is below its last digit.
     exact = torch.promote_types(weight.dtype, torch.float32)
     total = cells_weight_gradient(features, grad, weight, padding=1)

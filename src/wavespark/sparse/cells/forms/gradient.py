@@ -12,37 +12,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wavespark.errors import ShapeError
-from wavespark.shapes import product
-
-_MEASURED = "AVX2"
-"""The instructions with which the swapped form was measured to be faster; it was not tried with others."""
-_LONGEST_EDGE = 16
-"""Tokens along an edge up to which it was."""
-_LONGEST_PADDED = 8
-"""Tokens along an edge, which are those of the kernel, beyond which a convolution that pads costs more than zeros that are written."""
-FEWEST_CHANNELS = 16
-_LANES = 8
-"""Cells are filled up to a multiple of the numbers in a register."""
-_LARGEST_FILL = 1.5
-_KERNEL_BYTES = 2 * 2**20
-"""Bytes of upstream gradient in one convolution: a few times the second-level cache of a processor."""
+from wavespark.shapes import Triple, product
+from wavespark.sparse.cells.forms import tuning
 
 
 def is_measured(features: Tensor) -> bool:
-    """Whether the swapped form was measured where these features are."""
+    """Return True where the swapped form was measured: on a processor of that instruction set, in fp32."""
     return (
         features.device.type == "cpu"
         and features.dtype == torch.float32
-        and torch.backends.cpu.get_cpu_capability() == _MEASURED
+        and torch.backends.cpu.get_cpu_capability() == tuning.TUNING.swapped_instructions
     )
 
 
 def cells_weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Tensor:
-    """The gradient [C_out, C, 3, 3, 3] of a convolution of each cell alone.
+    """Return the gradient of the weight [C_out, C, k, k, k] of a convolution of each cell alone.
 
     Args:
         features: [N, b, b, b, C] that were padded with one token of zeros, or [N, b+2, b+2, b+2, C] that were not.
-        grad: of its result, [N, b, b, b, C_out].
+        grad: gradient of its result, [N, b, b, b, C_out].
         weight: [C_out, C, 3, 3, 3].
         padding: 1 or 0.
     """
@@ -53,18 +41,20 @@ def cells_weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, paddin
 
 def _is_faster_swapped(features: Tensor, grad: Tensor) -> bool:
     cells, *block, _ = grad.shape
+    lanes = tuning.TUNING.lanes
     return (
         is_measured(features)
-        and max(block) <= _LONGEST_EDGE
-        and min(features.shape[-1], grad.shape[-1]) >= FEWEST_CHANNELS
-        and -(-cells // _LANES) * _LANES <= _LARGEST_FILL * cells
+        and max(block) <= tuning.TUNING.swapped_edge
+        and min(features.shape[-1], grad.shape[-1]) >= tuning.TUNING.swapped_channels
+        and -(-cells // lanes) * lanes <= tuning.TUNING.largest_fill * cells
     )
 
 
 def _swapped(features: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Tensor:
-    """As many cells at a time as `_KERNEL_BYTES` hold, summed in their order."""
+    """Compute the swapped form on as many cells at a time as `kernel_bytes` hold, summed in their order."""
     most = max(features.shape[-1], grad.shape[-1]) * product(grad.shape[1:4]) * features.element_size()
-    step = max(_LANES, _KERNEL_BYTES // most // _LANES * _LANES)
+    lanes = tuning.TUNING.lanes
+    step = max(lanes, tuning.TUNING.kernel_bytes // most // lanes * lanes)
     parts = zip(features.split(step), grad.split(step), strict=True)
     found = (_correlated(_channels_as_samples(x), _channels_as_samples(kernel), padding) for x, kernel in parts)
     return summed(found, weight).transpose(0, 1)
@@ -72,7 +62,7 @@ def _swapped(features: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Te
 
 def _correlated(inputs: Tensor, kernel: Tensor, padding: int) -> Tensor:
     """[C, C_out, 3, 3, 3] of inputs [C, n, ...] and a kernel [C_out, n, b, b, b]."""
-    if padding and max(kernel.shape[2:]) > _LONGEST_PADDED:
+    if padding and max(kernel.shape[2:]) > tuning.TUNING.padded_edge:
         inputs, padding = F.pad(inputs, (padding,) * 6), 0
     return F.conv3d(inputs, kernel, padding=padding)
 
@@ -87,12 +77,13 @@ def _channels_as_samples(cells: Tensor) -> Tensor:
 
 
 def convolution_weight_gradient(
-    grad: Tensor, inputs: Tensor, weight: Tensor, groups: int, stride: int = 1, padding: int = 0
+    grad: Tensor, inputs: Tensor, weight: Tensor, groups: int, stride: int | Triple = 1, padding: int = 0
 ) -> Tensor:
-    """What a convolution of `inputs` [n, C, ...] adds to the gradient of its weight."""
+    """Return what a convolution of `inputs` [n, C, ...] adds to the gradient of its weight."""
     n = inputs.ndim - 2
+    steps = [stride] * n if isinstance(stride, int) else list(stride)
     result: Tensor = torch.ops.aten.convolution_backward(
-        grad, inputs, weight, [0], [stride] * n, [padding] * n, [1] * n, False, [0] * n, groups, [False, True, False]
+        grad, inputs, weight, [0], steps, [padding] * n, [1] * n, False, [0] * n, groups, [False, True, False]
     )[1]
     return result
 
@@ -103,14 +94,14 @@ def planar_weight_gradient(halo: Tensor, grad: Tensor, weight: Tensor) -> Tensor
     planes = halo.transpose(0, 1).contiguous()
     grad_2d = grad.transpose(0, 1).reshape(-1, *grad.shape[2:]).permute(0, 3, 1, 2)
     found = []
-    for k in range(3):
+    for k in range(weight.shape[2]):
         plane = planes[k : k + b].view(b * n, *halo.shape[2:]).permute(0, 3, 1, 2)
         found.append(convolution_weight_gradient(grad_2d, plane, weight[:, :, k], channels))
     return torch.stack(found, 2)
 
 
 def summed(parts: Iterable[Tensor], weight: Tensor) -> Tensor:
-    """The gradient of a weight from those of chunks; in half precision a sum over many would stop growing once a chunk is below its last digit."""
+    """Return the sum of the gradients of chunks, in fp32 at least: in half precision a long sum would stop growing."""
     total: Tensor | None = None
     for found in parts:  # one at a time: a weight can be as large as all features
         total = found if total is None else total.to(torch.promote_types(weight.dtype, torch.float32)).add_(found)

@@ -1,4 +1,7 @@
-"""Kernel 3 on visible cells by halos: gather the tokens around each cell, run an ordinary convolution without padding.
+"""Odd kernels on visible cells by halos: gather the tokens around each cell, run an ordinary convolution without padding.
+
+This is the idea of the package; the other forms are equal and only faster in places. One page: `halo_index` names the rows around each cell,
+`halos` gathers them, `HaloConv` convolves.
 
 The gradient with respect to the features is the same operation with flipped weights, and the gradient with respect to the weights gathers the halo
 again: nothing is scattered, no halo is kept between forward and backward, nothing waits for an accelerator, and the result does not depend on the
@@ -11,10 +14,10 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
 
 from wavespark.errors import ShapeError
 from wavespark.shapes import Triple, product
+from wavespark.sparse.cells.forms import tuning
 from wavespark.sparse.cells.forms.gradient import (
     cells_weight_gradient,
     convolution_weight_gradient,
@@ -22,48 +25,57 @@ from wavespark.sparse.cells.forms.gradient import (
     summed,
 )
 from wavespark.sparse.cells.layout import CellLayout
+from wavespark.sparse.derivatives import Context, builds_graph, gradients
 
-_CHUNK_BYTES = {"cpu": 4 * 2**20}
-"""Bytes of halo at a time: about the second-level cache of a processor, and large enough on an accelerator to be one chunk in most steps."""
-_CHUNK_BYTES_ACCELERATOR = 2**29
-
-_ORDINARY = 4
-"""How many times as many for an ordinary convolution, which is the slower the fewer cells it is given."""
-
-_LEAST_RUN = 8
-"""Tokens of a line that are worth being gathered in one piece."""
-_LEAST_TOKENS = 2**18
-"""Tokens of all halos below which three launches cost more than one."""
-_TOKEN_BY_TOKEN = {"cpu"}
-"""Devices on which lines are not."""
+Reach = Triple
+"""Tokens that a kernel reads beyond a cell, along each axis."""
 
 
 class HaloConv(torch.autograd.Function):
-    """[N, b, b, b, C] -> [N, b, b, b, C_out] for a weight [C_out, C / groups, 3, 3, 3]; `index` is a `halo_index` of one token below and above."""
+    """[N, b, b, b, C] -> [N, b, b, b, C_out] for a weight [C_out, C / groups, k, k, k], k odd; `index` is a `halo_index` of k // 2 tokens below and above."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, features: Tensor, weight: Tensor, groups: int, *index: Tensor) -> Tensor:
+    def forward(ctx: Context, features: Tensor, weight: Tensor, groups: int, *index: Tensor) -> Tensor:
         ctx.save_for_backward(features, weight, *index)
-        ctx.groups = groups  # type: ignore[attr-defined]
+        ctx.groups = groups
         return _convolve(features, weight, index, groups)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, *index = ctx.saved_tensors  # type: ignore[attr-defined]
-        groups = ctx.groups  # type: ignore[attr-defined]
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, *index = ctx.saved_tensors
+        groups, needed = ctx.groups, ctx.needs_input_grad[:2]
+        if builds_graph():
+
+            def plain(features: Tensor, weight: Tensor) -> Tensor:
+                return _last(F.conv3d(_first(gathered(features, index)), weight, groups=groups))
+
+            return *gradients(plain, (features, weight), grad, needed), None, *(None for _ in index)
         grad = grad.contiguous()
         grad_features = grad_weight = None
-        if ctx.needs_input_grad[0]:  # type: ignore[attr-defined]
+        if ctx.needs_input_grad[0]:
             flipped = weight.flip(2, 3, 4)
             grad_features = _convolve(grad, flipped if groups > 1 else flipped.transpose(0, 1), index, groups)
-        if ctx.needs_input_grad[1]:  # type: ignore[attr-defined]
+        if ctx.needs_input_grad[1]:
             grad_weight = _weight_gradient(features, grad, weight, index, groups)
         return grad_features, grad_weight, None, *(None for _ in index)
 
 
-def halo_index(layout: CellLayout, block: Triple, low: int, high: int) -> tuple[Tensor, ...]:
-    """What `halos` needs for halos of `low` tokens below and `high` above: `CellLayout.halo`; on a processor that with any row where there is nothing, and
+def gathered(features: Tensor, index: Sequence[Tensor]) -> Tensor:
+    """Return all halos that a `halo_index` names at once, [N, low+b+high, ..., C], in operations that torch differentiates."""
+    flat = features.reshape(-1, features.shape[-1])
+    if len(index) == 2:
+        rows, absent = index
+        halo = flat.index_select(0, rows.reshape(-1)).index_fill(0, absent, 0)
+    else:
+        rows = index[0]
+        halo = torch.cat((flat, flat.new_zeros(1, flat.shape[1]))).index_select(0, rows.reshape(-1))
+    return halo.view(*rows.shape, -1)
+
+
+def halo_index(layout: CellLayout, block: Triple, low: Reach, high: Reach) -> tuple[Tensor, ...]:
+    """Return the indices that `halos` needs for `low` tokens below and `high` above.
+
+    They are `CellLayout.halo`; on a processor that with any row where there is nothing, and
 
     - int64 [absent tokens], where in the flattened index those are, ascending;
 
@@ -75,11 +87,11 @@ def halo_index(layout: CellLayout, block: Triple, low: int, high: int) -> tuple[
     index, run = layout.halo(block, low, high), block[2]
     if torch.compiler.is_compiling():  # a compiler makes a kernel of its own for a gather
         return (index,)
-    if index.device.type in _TOKEN_BY_TOKEN:
+    if index.device.type in tuning.TUNING.token_by_token:
         return layout.kept(("present", block, low, high), lambda: _present(index, len(layout) * product(block)))
-    if run < _LEAST_RUN or index.numel() < _LEAST_TOKENS:
+    if run < tuning.TUNING.least_run or index.numel() < tuning.TUNING.least_tokens:
         return (index,)
-    return layout.kept(("runs", block, low, high), lambda: (index, *_runs(index, low, run)))
+    return layout.kept(("runs", block, low, high), lambda: (index, *_runs(index, low[2], run)))
 
 
 def _present(index: Tensor, rows: int) -> tuple[Tensor, Tensor]:
@@ -94,15 +106,16 @@ def _runs(index: Tensor, low: int, run: int) -> Iterator[Tensor]:
 
 
 def halos(features: Tensor, index: Sequence[Tensor], low: int = 1, chunk: int = 1) -> Iterator[tuple[slice, Tensor]]:
-    """Chunks of cells with the halo that a `halo_index` with `low` names, [n, low+b+high, ..., C], zero where there is nothing.
+    """Yield chunks of cells with their halos, [n, low+b+high, ..., C], zero where there is nothing.
 
+    `low` is the number of tokens below along the last axis for which the `halo_index` was made.
     Chunks are `chunk` times as large as a processor's cache. There a chunk's halo is overwritten by the next.
     """
     cells, *extent = index[0].shape
     channels = features.shape[-1]
     flat = features.reshape(-1, channels)
-    on_cpu = _CHUNK_BYTES.get(features.device.type)
-    budget = _CHUNK_BYTES_ACCELERATOR if on_cpu is None else chunk * on_cpu
+    on_cpu = features.device.type == "cpu"
+    budget = chunk * tuning.TUNING.chunk_bytes if on_cpu else tuning.TUNING.chunk_bytes_accelerator
     # torch has no fast convolution for a single small volume; chunks are of equal size, so that none is left alone at the end.
     step = max(2, budget // (product(extent) * channels * features.element_size()))
     step = -(-cells // -(-cells // step))
@@ -171,10 +184,11 @@ def _take_runs(flat: Tensor, run: int, low: int) -> Take:
 
 def _convolve(features: Tensor, weight: Tensor, index: Sequence[Tensor], groups: int) -> Tensor:
     def convolved(halo: Tensor) -> Tensor:
-        return F.conv3d(halo.permute(0, 4, 1, 2, 3), weight, groups=groups).permute(0, 2, 3, 4, 1)
+        return _last(F.conv3d(_first(halo), weight, groups=groups))
 
-    chunk = _ORDINARY if groups == 1 else 1
-    return joined(((part, convolved(halo)) for part, halo in halos(features, index, chunk=chunk)), len(features))
+    chunk, low = tuning.TUNING.dense_chunks if groups == 1 else 1, weight.shape[4] // 2
+    parts = halos(features, index, low, chunk)
+    return joined(((part, convolved(halo)) for part, halo in parts), len(features))
 
 
 def joined(parts: Iterable[tuple[slice, Tensor]], cells: int) -> Tensor:
@@ -192,8 +206,9 @@ def joined(parts: Iterable[tuple[slice, Tensor]], cells: int) -> Tensor:
 
 
 def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, index: Sequence[Tensor], groups: int) -> Tensor:
+    low = weight.shape[4] // 2
     if groups == 1:
-        parts = halos(features, index, chunk=_ORDINARY)
+        parts = halos(features, index, low, tuning.TUNING.dense_chunks)
         return summed((cells_weight_gradient(halo, grad[part], weight, padding=0) for part, halo in parts), weight)
     exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
 
@@ -202,6 +217,16 @@ def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, index: Sequ
         halo, upstream = halo.to(exact.dtype), upstream.to(exact.dtype)
         if halo.device.type == "cpu":
             return planar_weight_gradient(halo, upstream, exact)
-        return convolution_weight_gradient(upstream.permute(0, 4, 1, 2, 3), halo.permute(0, 4, 1, 2, 3), exact, groups)
+        return convolution_weight_gradient(_first(upstream), _first(halo), exact, groups)
 
-    return summed((of(halo, grad[part]) for part, halo in halos(features, index)), weight)
+    return summed((of(halo, grad[part]) for part, halo in halos(features, index, low)), weight)
+
+
+def _first(x: Tensor) -> Tensor:
+    """Channels first: [N, C, d, h, w]."""
+    return x.permute(0, 4, 1, 2, 3)
+
+
+def _last(x: Tensor) -> Tensor:
+    """Channels last: [N, d, h, w, C]."""
+    return x.permute(0, 2, 3, 4, 1)

@@ -1,8 +1,10 @@
-"""Who computes a sparse convolution: one contract, chosen by name, never swapped silently.
+"""The engine that computes convolutions of sparse voxels: one contract, chosen by name, never swapped silently.
 
-`torch` is ours and always there; `spconv` and `minkowski` wrap libraries that the user installed. An engine computes
-features at given sites: which sites are active is decided once, by `Coordinates`, so all engines have the same site
-rules. Norms and pooling do not depend on the engine.
+`torch` is ours and always there; `spconv` and `minkowski` wrap libraries that the user installed. An engine computes features at given sites: which
+sites are active is decided once, by `Coordinates`, so all engines have the same site rules. Norms and pooling do not depend on the engine.
+
+The choice is the only state of the package outside its values. It is a context variable, so it belongs to the caller's thread or task, and
+`with set_engine(name):` restores what was chosen before. A bare `set_engine(name)` holds until the next one, as its name says.
 """
 
 import importlib
@@ -60,7 +62,7 @@ _chosen: ContextVar[str] = ContextVar("wavespark sparse engine", default="torch"
 
 
 class EngineChoice:
-    """The choice just made; as a context manager it restores the choice before."""
+    """An engine that was just chosen; as a context manager it restores the choice before."""
 
     def __init__(self, name: str, token: Token[str]) -> None:
         self.name = name
@@ -79,8 +81,7 @@ class EngineChoice:
 
 
 def set_engine(name: str) -> EngineChoice:
-    """Compute sparse convolutions with this engine from now on, in this thread or task; or within `with
-    set_engine(name):`.
+    """Choose the engine of sparse convolutions for this thread or task, or for the block of `with set_engine(name):`.
 
     Raises:
         SettingsError: if the name is not known, or the engine would give wrong results on this machine.

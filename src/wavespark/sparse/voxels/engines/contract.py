@@ -1,4 +1,4 @@
-"""What an engine computes: the features of a sparse convolution at given sites."""
+"""The contract of an engine: it computes the features of a sparse convolution at given sites."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +11,7 @@ from wavespark.sparse.voxels.coordinates import Coordinates
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Convolution:
-    """What to compute: from which sites to which, with which kernel."""
+    """One convolution to compute: source sites, target sites, kernel."""
 
     source: Coordinates
     target: Coordinates
@@ -25,7 +25,7 @@ class Convolution:
 
     @property
     def is_submanifold(self) -> bool:
-        """Whether input and output are the same rows."""
+        """True if input and output are the same rows."""
         return self.source is self.target
 
 
@@ -35,7 +35,7 @@ class Engine(Protocol):
     name: str
 
     def convolve(self, features_NC: Tensor, weight: Tensor, task: Convolution) -> Tensor:
-        """[n, C_out]: features at the sites of `task.target`, in their order.
+        """Return [n, C_out]: features at the sites of `task.target`, in their order.
 
         Args:
             features_NC: rows as the sites of `task.source`.

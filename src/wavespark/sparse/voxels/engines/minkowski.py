@@ -3,12 +3,14 @@
 Both sets of sites are inserted as they are, so its rows are ours; its kernels run through the first axis fastest, the opposite of torch.
 """
 
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from wavespark.errors import SettingsError
+from wavespark.sparse.derivatives import first_order_only
 from wavespark.sparse.voxels.coordinates import Coordinates
 from wavespark.sparse.voxels.engines.contract import Convolution, Engine
 
@@ -18,7 +20,13 @@ class MinkowskiEngine:
 
     name = "minkowski"
 
-    def __init__(self, library: Any, mode: Any, forward: Any, transposed: Any) -> None:
+    def __init__(
+        self,
+        library: ModuleType,
+        mode: object,
+        forward: type[torch.autograd.Function],
+        transposed: type[torch.autograd.Function],
+    ) -> None:
         self._library, self._mode, self._forward, self._transposed = library, mode, forward, transposed
 
     def convolve(self, features_NC: Tensor, weight: Tensor, task: Convolution) -> Tensor:
@@ -45,6 +53,8 @@ class MinkowskiEngine:
             dimension=3,
         )
         function = self._transposed if task.transposed else self._forward
+        # The gradients of the library are written in C++: torch cannot differentiate them again.
+        features_NC, kernel_KIO = (first_order_only(self.name, t) for t in (features_NC, kernel_KIO))
         rows = features_NC.index_select(0, read).contiguous()
         out = function.apply(rows, kernel_KIO.contiguous(), generator, self._mode, source, target, manager)
         result: Tensor = out.new_zeros(out.shape).index_copy(0, written, out)

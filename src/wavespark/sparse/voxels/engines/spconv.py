@@ -6,14 +6,50 @@ thread and asks for the current CUDA stream in the backward pass even where ther
 """
 
 import os
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from wavespark.errors import SettingsError
+from wavespark.sparse.derivatives import Context, first_order_only
 from wavespark.sparse.voxels.coordinates import Coordinates
 from wavespark.sparse.voxels.engines.contract import Convolution, Engine
+
+
+@contextmanager
+def _without_stream(ops: ModuleType) -> Iterator[None]:
+    """Answer the library's question for the current CUDA stream where there is none, for as long as it computes; then it is as it was."""
+    known = getattr(ops, "get_current_stream", None)
+    if torch.cuda.is_available() or known is None:
+        yield
+        return
+    ops.get_current_stream = lambda: 0  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        ops.get_current_stream = known  # type: ignore[attr-defined]
+
+
+class _Confined(torch.autograd.Function):
+    """The library's operation, whose forward and backward pass both run inside `_without_stream`."""
+
+    @staticmethod
+    def forward(
+        ctx: Context, features: Tensor, filters: Tensor, convolved: Callable[..., Tensor], ops: ModuleType
+    ) -> Tensor:
+        needed = ctx.needs_input_grad[:2]
+        with _without_stream(ops), torch.enable_grad():
+            inputs = [t.detach().requires_grad_(need) for t, need in zip((features, filters), needed, strict=True)]
+            out = convolved(*inputs)
+        ctx.ops, ctx.inputs, ctx.out = ops, inputs, out
+        return out.detach()
+
+    @staticmethod
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = [t for t in ctx.inputs if t.requires_grad]
+        with _without_stream(ctx.ops):
+            found = iter(torch.autograd.grad(ctx.out, wanted, grad.contiguous(), retain_graph=True))
+        return *(next(found) if t.requires_grad else None for t in ctx.inputs), None, None
 
 
 class SpconvEngine:
@@ -21,10 +57,8 @@ class SpconvEngine:
 
     name = "spconv"
 
-    def __init__(self, ops: Any, functional: Any, algorithm: Any) -> None:
+    def __init__(self, ops: ModuleType, functional: ModuleType, algorithm: object) -> None:
         self._ops, self._functional, self._algorithm = ops, functional, algorithm
-        if not torch.cuda.is_available():
-            ops.get_current_stream = lambda: 0
 
     def refuse_machine(self) -> None:
         """Raises SettingsError where spconv would give wrong numbers: on a processor with more than one OpenMP thread."""
@@ -53,7 +87,13 @@ class SpconvEngine:
         else:
             filters = weight.permute(0, 2, 3, 4, 1).contiguous()
             function = self._functional.indice_subm_conv if task.is_submanifold else self._functional.indice_conv
-        result: Tensor = function(features_NC.contiguous(), filters, pairs, counts, rows, self._algorithm)
+
+        def convolved(features: Tensor, filters: Tensor) -> Tensor:
+            result: Tensor = function(features, filters, pairs, counts, rows, self._algorithm)
+            return result
+
+        features, filters = first_order_only(self.name, features_NC), first_order_only(self.name, filters)
+        result: Tensor = _Confined.apply(features.contiguous(), filters, convolved, self._ops)
         return result
 
     def _refuse_on_cpu(self, features: Tensor) -> None:
@@ -76,19 +116,20 @@ class SpconvEngine:
         indices = torch.stack(fine.lattice, 1).int()
         extent = [-(-e // s) * s for e, s in zip(fine.extent, task.stride, strict=True)]
         padding = [k // 2 * d if k % 2 else 0 for k, d in zip(task.kernel, task.dilation, strict=True)]
-        windows, pairs, counts = self._ops.get_indice_pairs(
-            indices,
-            fine.batch_size,
-            extent,
-            self._algorithm,
-            list(task.kernel),
-            list(task.stride),
-            padding,
-            list(task.dilation),
-            [0, 0, 0],
-            task.is_submanifold,
-            False,
-        )
+        with _without_stream(self._ops):
+            windows, pairs, counts = self._ops.get_indice_pairs(
+                indices,
+                fine.batch_size,
+                extent,
+                self._algorithm,
+                list(task.kernel),
+                list(task.stride),
+                padding,
+                list(task.dilation),
+                [0, 0, 0],
+                task.is_submanifold,
+                False,
+            )
         if task.is_submanifold:
             return pairs, counts
         s, d, h, w = (column.long() for column in windows.unbind(1))

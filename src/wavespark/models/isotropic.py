@@ -1,7 +1,8 @@
-"""The seed's isotropic variant: one stride throughout, a one-level wavelet in every block, attention on the low-pass, details untouched.
+"""The isotropic WaveFormer: one stride throughout, a one-level wavelet in every block, attention on the low-pass, details untouched.
 
 Block: layer norm, DWT of one level, attention on the low-pass tokens, inverse DWT with the details as they were, residual; then layer norm, MLP,
-residual. A cell is 2^3 tokens, so that the wavelet stays inside it; only visible cells are computed, where the seed encoded the whole volume first.
+residual. A cell is 2^3 tokens, so that the wavelet stays inside it; only visible cells are computed, where the 2025-10 system, whose encoder this is,
+encoded the whole volume first.
 Axes: B batch, C channels, D H W voxels, N visible cells, b = 2 tokens along an edge of a cell.
 """
 
@@ -13,23 +14,23 @@ from torch import Tensor, nn
 from wavespark.models.blocks import Rotation, WaveletBlock, depth_rates, initialise
 from wavespark.models.encoder import Encoder
 from wavespark.models.idle import others, with_idle
-from wavespark.models.settings import SeedWaveFormerSettings
+from wavespark.models.settings import IsotropicSettings
 from wavespark.models.spark_encoder import SparKEncoder
 from wavespark.sparse import CellLayout, VisibleCells, gather_cells
 
 
-class SeedWaveFormer(Encoder):
+class IsotropicWaveFormer(Encoder):
     """The encoder: voxels of the visible cells in, features at the stride of its patches out (with `sparse`, also at twice that).
 
     Example:
-        >>> encoder = SeedWaveFormer(SeedWaveFormerSettings(patch=4, dim=12, depth=1, heads=2), stems={"MR": 1})
+        >>> encoder = IsotropicWaveFormer(IsotropicSettings(patch=4, dim=12, depth=1, heads=2), stems={"MR": 1})
         >>> [tuple(level.shape) for level in encoder(torch.zeros(1, 1, 16, 16, 16))]
         [(1, 12, 4, 4, 4)]
     """
 
-    settings: SeedWaveFormerSettings
+    settings: IsotropicSettings
 
-    def __init__(self, settings: SeedWaveFormerSettings, stems: Mapping[str, int]) -> None:
+    def __init__(self, settings: IsotropicSettings, stems: Mapping[str, int]) -> None:
         patch, dim = settings.patch, settings.dim
         super().__init__(
             settings, stems, cell=settings.cell, strides=settings.strides, channels=settings.level_channels
@@ -79,3 +80,7 @@ class SeedWaveFormer(Encoder):
         tokens = self.stems[chosen](patches.reshape(n, 2, 2, 2, patch**3 * channels))
         tokens = with_idle(tokens, others(self.stems, chosen)) if self.training else tokens
         return VisibleCells(features=tokens, layout=layout).zero_outside()
+
+
+SeedWaveFormer = IsotropicWaveFormer
+"""Former name, kept for code that uses it."""
