@@ -13,7 +13,7 @@ from wavespark.errors import DependencyError, SettingsError
 from wavespark.sparse import SparseVoxels, SubmanifoldConv3d, current_engine, engines, set_engine
 from wavespark.sparse.layers.conv import strided_conv, submanifold_conv, transposed_conv
 from wavespark.sparse.voxels.engines import choice
-from wavespark.sparse.voxels.engines.spconv import SpconvEngine
+from wavespark.sparse.voxels.engines.spconv import SpconvEngine, _Confined
 
 
 def usable() -> list[str]:
@@ -136,3 +136,35 @@ def test_another_thread_keeps_its_own_choice(monkeypatch: pytest.MonkeyPatch) ->
         thread.start()
         thread.join()
     assert seen == ["torch"]
+
+
+def test_spconv_is_told_of_no_stream_only_while_it_computes_and_is_left_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    def stream() -> int:
+        raise RuntimeError
+
+    library, asked = SimpleNamespace(get_current_stream=stream), []
+
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, a, b):
+            asked.append(library.get_current_stream())
+            ctx.save_for_backward(a, b)
+            return a * b
+
+        @staticmethod
+        def backward(ctx, grad):
+            asked.append(library.get_current_stream())
+            a, b = ctx.saved_tensors
+            return grad * b, grad * a
+
+    a, b = torch.tensor([2.0], requires_grad=True), torch.tensor([5.0], requires_grad=True)
+    out = _Confined.apply(3 * a, b, Product.apply, library)
+    assert library.get_current_stream is stream
+    out.sum().backward()
+    assert (a.grad.item(), b.grad.item()) == (15, 6)
+    assert asked == [0, 0]
+    assert library.get_current_stream is stream

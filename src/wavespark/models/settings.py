@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
-from typing import Any, TypedDict, get_type_hints
+from typing import Any, TypedDict, TypeGuard, get_type_hints
 
 from wavespark.errors import DependencyError, ModelError
 from wavespark.text import did_you_mean
@@ -303,8 +303,8 @@ class FeatureInfo(TypedDict):
     module: str
 
 
-def is_whole(value: object, least: int) -> bool:
-    """Return whether a value is an integer between `least` and the largest number that a description may name."""
+def is_whole(value: object, least: int) -> TypeGuard[int]:
+    """Return True if a value is an integer between `least` and the largest number that a description may name."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST
 
 

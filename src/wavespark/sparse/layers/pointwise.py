@@ -1,19 +1,22 @@
 """Modules that act on each active row alone: activations, dropout, a linear layer. Absent sites stay absent."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from wavespark.errors import ShapeError
 from wavespark.sparse.cells.value import VisibleCells
-from wavespark.sparse.kinds import Layer, SparseValue, T, unknown
+from wavespark.sparse.kinds import Layer, T, unknown
 from wavespark.sparse.voxels.value import SparseVoxels
 
 
-def _features(x: SparseValue) -> Tensor:
+def _mapped(x: T, function: Callable[[Tensor], Tensor]) -> T:
+    """Return x with a function of its features."""
     if not isinstance(x, VisibleCells | SparseVoxels):
         raise unknown(x)
-    return x.features
+    return x.with_features(function(x.features))
 
 
 class SparseReLU(Layer):
@@ -29,7 +32,7 @@ class SparseReLU(Layer):
 
     def forward(self, x: T) -> T:
         """Return the same sites."""
-        return x.with_features(functional.relu(_features(x), inplace=self.inplace))
+        return _mapped(x, lambda t: functional.relu(t, inplace=self.inplace))
 
 
 class SparseLeakyReLU(Layer):
@@ -46,7 +49,7 @@ class SparseLeakyReLU(Layer):
 
     def forward(self, x: T) -> T:
         """Return the same sites."""
-        return x.with_features(functional.leaky_relu(_features(x), self.negative_slope, self.inplace))
+        return _mapped(x, lambda t: functional.leaky_relu(t, self.negative_slope, self.inplace))
 
     def extra_repr(self) -> str:
         return f"negative_slope={self.negative_slope}"
@@ -67,7 +70,7 @@ class SparseGELU(Layer):
 
     def forward(self, x: T) -> T:
         """Return the same sites."""
-        return x.with_features(functional.gelu(_features(x), approximate=self.approximate))
+        return _mapped(x, lambda t: functional.gelu(t, approximate=self.approximate))
 
 
 class SparseSiLU(Layer):
@@ -83,7 +86,7 @@ class SparseSiLU(Layer):
 
     def forward(self, x: T) -> T:
         """Return the same sites."""
-        return x.with_features(functional.silu(_features(x), inplace=self.inplace))
+        return _mapped(x, lambda t: functional.silu(t, inplace=self.inplace))
 
 
 class SparseDropout(Layer):
@@ -101,7 +104,7 @@ class SparseDropout(Layer):
 
     def forward(self, x: T) -> T:
         """Return the same sites."""
-        return x.with_features(functional.dropout(_features(x), self.p, self.training))
+        return _mapped(x, lambda t: functional.dropout(t, self.p, self.training))
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -137,10 +140,13 @@ class SparseLinear(Layer):
         Raises:
             ShapeError: if the channels differ.
         """
-        features = _features(x)
-        if features.shape[-1] != self.in_features:
-            raise ShapeError(f"SparseLinear({self.in_features}, {self.out_features}) got {x!r}")
-        return x.with_features(functional.linear(features, self.weight, self.bias)).zero_outside()
+
+        def linear(features: Tensor) -> Tensor:
+            if features.shape[-1] != self.in_features:
+                raise ShapeError(f"SparseLinear({self.in_features}, {self.out_features}) got {x!r}")
+            return functional.linear(features, self.weight, self.bias)
+
+        return _mapped(x, linear).zero_outside()
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
