@@ -101,7 +101,7 @@ class Features:
         """
         raise ShapeError(
             f"a module for dense tensors got {self!r}: use the modules of wavespark.sparse (SparseBatchNorm, ...); where "
-            "torch.nn.SyncBatchNorm.convert_sync_batchnorm put it there, use wavespark.engine.synced_norm.sync_batch_norm instead"
+            "torch.nn.SyncBatchNorm.convert_sync_batchnorm put it there, use wavespark.engine.machine.synced_norm.sync_batch_norm instead"
         )
 
     def detach(self) -> Self:

@@ -89,7 +89,7 @@ class SparseBatchNorm(Layer, _BatchNorm):
     """`nn.BatchNorm1d` over the active rows, with the same arguments, parameters and running statistics.
 
     A batch without any row passes through, and its parameters stay in the graph. `torch.nn.SyncBatchNorm.convert_sync_batchnorm` cannot replace it by
-    a module that takes sparse values (the first call then says so); `wavespark.engine.synced_norm.sync_batch_norm` does.
+    a module that takes sparse values (the first call then says so); `wavespark.engine.machine.synced_norm.sync_batch_norm` does.
 
     Args:
         num_features: channels.

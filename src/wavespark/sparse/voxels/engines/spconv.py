@@ -6,6 +6,9 @@ thread and asks for the current CUDA stream in the backward pass even where ther
 """
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
 
 import torch
 from torch import Tensor
