@@ -39,11 +39,16 @@ def test_what_is_public_is_what_the_contract_names() -> None:
     import wavespark
 
     assert set(wavespark.__all__) == {
+        "VisibleCells",
+        "WavesparkError",
         "__version__",
         "create_model",
         "list_models",
+        "load_config",
         "load_encoder",
         "open_store",
+        "prepare",
+        "pretrain",
         "read_volumes",
     }
     for name in wavespark.__all__:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from wavespark.lazy import lazy_exports
+from wavespark.lazy import callable_package, lazy_exports
 
 if TYPE_CHECKING:
     from wavespark.prepare.recipe import Recipe, load_recipe, recipe_names
@@ -28,3 +28,4 @@ __all__ = [
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__)
+callable_package(__name__, "prepare")

@@ -22,9 +22,18 @@ DECODER = "decoder."
 
 
 def load_encoder(path: str | Path) -> Encoder:
-    """The encoder of an export (a folder, a single safetensors file, or a run, by its `exports/encoder`), in evaluation mode.
+    """Load the encoder of an export.
 
-    `.preparation` is the recipe that its input needs.
+    Args:
+        path: folder of an export, safetensors file, or folder of a run (its `exports/encoder` is taken).
+
+    Returns:
+        The encoder, in evaluation mode. `encoder.preparation` holds the fingerprint and settings of the preparation
+        that its input needs.
+
+    Example:
+        encoder = ws.load_encoder("run")
+        levels = encoder(crop_BCDHW, modality="MR")  # list of [B, C, D, H, W], finest first
 
     Raises:
         CheckpointError: if there is no export, it is damaged, or a weight does not fit.

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from wavespark.config import PretrainSettings
+from wavespark.config import PretrainSettings, load_pretraining
 from wavespark.engine.encoders.load import export_checkpoint
 from wavespark.engine.learning.objective import check_processes
 from wavespark.engine.machine.device import set_threads
@@ -23,7 +23,7 @@ from wavespark.engine.run.loop import Trainer, describe_run
 from wavespark.engine.run.resuming import Progress, resume_or_begin
 from wavespark.engine.watching.telemetry import write_json
 from wavespark.files import read_lines
-from wavespark.prepare import Store
+from wavespark.prepare import Store, open_store
 from wavespark.progress import Log, OnProgress, ShouldStop, ignore_log, ignore_progress, never_stop
 
 
@@ -50,9 +50,9 @@ class RunSummary:
 
 
 def pretrain(
-    settings: PretrainSettings,
-    store: Store,
-    run: Path,
+    settings: PretrainSettings | str | Path,
+    store: Store | str | Path,
+    run: str | Path,
     *,
     on_progress: OnProgress = ignore_progress,
     log: Log = ignore_log,
@@ -61,23 +61,31 @@ def pretrain(
     """Train until `run.steps`, resuming if the folder has a checkpoint. Under torchrun all processes train together.
 
     Args:
-        settings: everything that decides the run.
-        store: prepared volumes.
+        settings: settings of the run, or the name or TOML file of a config (see `load_config`).
+        store: prepared volumes, or the folder of a store.
         run: folder of the run; made if it does not exist.
         on_progress: called after every step with (done, total, message).
         log: called with messages for the user, e.g. `resumed from step 50`.
         should_stop: called after every step; the name of a signal stops the run after saving.
 
     Returns:
-        The numbers of RUN/summary.json.
+        Steps, seconds, and the held-out measures before and after training. The encoder is in `run/exports/encoder`.
+
+    Example:
+        settings = ws.load_config("tiny-cpu", ["run.steps=1000"])
+        summary = ws.pretrain(settings, "store", "run")
+        print(summary.last["normalised_loss"])
 
     Raises:
-        SettingsError: if the folder was begun with other settings. Only `run.steps` may grow; see `folder.check_same`.
+        SettingsError: if there is no such config, or the folder was begun with other settings. Only `run.steps` may
+            grow; see `folder.check_same`.
         StoreError: if there is nothing to train on, or the disk is full.
         CheckpointError: if all checkpoints are damaged or belong to another store, or another process trains here.
         TrainingStopped: after a request to stop (exit code 75), non-finite losses or a collapse (4), lack of memory (5),
             or the loss of another process (1).
     """
+    settings = settings if isinstance(settings, PretrainSettings) else load_pretraining(settings)
+    store, run = store if isinstance(store, Store) else open_store(store), Path(run)
     ranks = ranks_of()
     check_processes(settings, ranks.world)
     with ExitStack() as stack:
