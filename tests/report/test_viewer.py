@@ -31,11 +31,9 @@ FLAGS = [
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 
 
-def volumes(page):
-    return {
-        name: gzip.decompress(base64.b64decode(data))
-        for data, name in re.findall(r'data-volume="([^"]+)" data-name="(\w+)"', page)
-    }
+def volumes(page, case=0):
+    shown = re.findall(r'data-volume="([^"]+)" data-name="(\w+)"', page)[3 * case : 3 * case + 3]
+    return {name: gzip.decompress(base64.b64decode(data)) for data, name in shown}
 
 
 def test_the_volumes_are_what_the_still_pictures_show_as_nibabel_reads_them(run):
@@ -48,6 +46,15 @@ def test_the_volumes_are_what_the_still_pictures_show_as_nibabel_reads_them(run)
     assert (seen[~case.visible] == 0).all() and (seen[case.visible] == np.maximum(original, 1)[case.visible]).all()
     assert np.array_equal(made[case.visible], original[case.visible])
     assert np.corrcoef(original.ravel(), case.original[0].ravel())[0, 1] > 0.9
+
+
+def test_every_case_that_is_shown_has_a_view_of_its_own(run):
+    page = write_report(run).read_text(encoding="utf-8")
+    cases = len(read_run(run).examples.cases)
+    assert cases > 1
+    assert re.findall(r"Turn case (\d+) in 3-D", page) == [str(k + 1) for k in range(cases)]
+    assert volumes(page, 1)["original"] != volumes(page, 0)["original"]
+    assert page.count('id="niivue-code"') == 1
 
 
 def test_a_large_crop_is_thinned_out_and_keeps_its_size_in_mm():

@@ -9,15 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from wavespark.errors import DependencyError, InputError
-from wavespark.pages.markup import Html, tag
+from wavespark.pages.markup import Html, join, tag
 from wavespark.pages.numbers import number
 from wavespark.pages.planes import PLANES, Plane
 from wavespark.pages.png import Bytes, data_uri, grey, grey_palette, heat, heat_palette, png, thinned
 from wavespark.report.examples import Case, Examples, Voxels, read_cases
 from wavespark.report.planes import position, window
+from wavespark.report.values import channel_name
+from wavespark.report.viewer import viewer
 
-_PICTURE_BYTES = 2_400_000
-"""What the pictures of a page may weigh; the first case is always shown."""
+_PICTURE_BYTES = 6_000_000
+"""Largest size of the pictures and volumes of a page; the first case is always shown."""
 _MOST_CHANNELS = 4
 
 
@@ -80,11 +82,11 @@ def _most(values: npt.NDArray) -> float:
 
 
 def case_tables(examples: Examples) -> list[Html]:
-    """One figure a case, as many as the page may weigh."""
+    """Return a table of pictures and a 3-D view for each case, as many as the page may weigh."""
     shown: list[Html] = []
     weight = 0
     for k, case in enumerate(examples.cases):
-        figure = _case_table(k + 1, case, examples)
+        figure = join(_case_table(k + 1, case, examples), viewer(case, k + 1))
         weight += len(figure)
         if shown and weight > _PICTURE_BYTES:
             break
@@ -130,10 +132,11 @@ def _case_table(label: int, case: Case, examples: Examples) -> Html:
     many = len(case.original) > 1
     for plane, channel, columns in shown:
         at = position(case, plane)
-        title = f"{plane.name}, channel {channel + 1}" if many else plane.name
+        title = f"{plane.name}, {channel_name(case.modality, len(case.original), channel)}" if many else plane.name
         sides = (("left", plane.left), ("right", plane.right), ("top", plane.top))
         marks = [tag("span", letter, class_=f"mark {side}", aria_hidden="true") for side, letter in sides]
-        told = f"Case {label}, channel {channel + 1}" if channel else f"Case {label}"
+        name = channel_name(case.modality, len(case.original), channel)
+        told = f"Case {label}, {name}" if channel else f"Case {label}"
         images = [_image(panel, plane, at, case, told) for panel in columns]
         cells = [
             tag("td", tag("div", image, *(marks if k == 0 else ()), class_="marked")) for k, image in enumerate(images)
@@ -157,7 +160,8 @@ def _described(case: Case, before: Case | None) -> str:
     c, d, h, w = case.original.shape
     mm = " × ".join(f"{s:g}" for s in case.spacing)
     kind = " ".join(word for word in (case.modality, case.contrast) if word)
-    size = f"{f'{kind}, ' if kind else ''}{d} × {h} × {w} voxels of {mm} mm{f', {c} channels' if c > 1 else ''}"
+    names = ", ".join(channel_name(case.modality, c, k) for k in range(c)) if c > 1 else ""
+    size = f"{f'{kind}, ' if kind else ''}{d} × {h} × {w} voxels of {mm} mm{f'; {names}' if names else ''}"
     made = [
         ("before training", None if before is None else before.reconstruction),
         ("reconstruction", case.reconstruction),

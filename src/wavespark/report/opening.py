@@ -8,6 +8,7 @@ from wavespark.report.figures import glance
 from wavespark.report.record import RunRecord
 from wavespark.report.values import finite, mapping, sequence
 from wavespark.report.verdict import judge, moved
+from wavespark.report.whole import opening_slice
 
 _HELD_OUT = {
     "region": "Held out here: a region of the volumes, not other people.",
@@ -29,13 +30,19 @@ def opening(record: RunRecord, links: Html) -> Html:
     return tag(
         "header",
         tag("p", "wavespark pre-training report · ", tag("span", record.name, class_="id"), class_="kicker"),
-        tag("div", words, glance(record.examples) if record.examples else None, class_="opening"),
+        tag("div", words, _picture(record), class_="opening"),
         tag("dl", *_cards(record), class_="cards"),
         tag("p", " · ".join(_size(record)), class_="note"),
         tag("ul", *notes, class_="warnings") if notes else None,
         _missing(record),
         links,
     )
+
+
+def _picture(record: RunRecord) -> Html | None:
+    if record.whole is not None:
+        return opening_slice(record.whole)
+    return glance(record.examples) if record.examples else None
 
 
 def _cards(record: RunRecord) -> list[Html]:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from wavespark.errors import InputError
 from wavespark.report.examples import Examples, load_examples
 from wavespark.report.values import finite, mapping
+from wavespark.report.whole import Whole, load_whole
 
 COLUMNS = (
     "loss",
@@ -68,7 +69,9 @@ class RunRecord:
     data: dict[str, Any]
     summary: dict[str, Any]
     examples: Examples | None
-    """The reconstructions to show; `None` if there are none."""
+    """Crops to show; `None` if there are none."""
+    whole: Whole | None = None
+    """Whole slices to show; `None` if there are none."""
     missing: list[str] = field(default_factory=list)
     """Sentences that say what could not be read."""
 
@@ -135,6 +138,7 @@ def read_run(run: Path) -> RunRecord:
         data=_document(run / "data.json", "data", missing),
         summary=_document(run / "summary.json", "summary", missing),
         examples=load_examples(run / "examples", missing),
+        whole=load_whole(run / "examples", missing),
         missing=missing,
     )
 

@@ -13,7 +13,8 @@ from wavespark.report.health import levels, probes
 from wavespark.report.record import RunRecord
 from wavespark.report.tables import by_modality, document_table, validations
 from wavespark.report.values import finite, mapping
-from wavespark.report.viewer import viewer
+from wavespark.report.viewer import library, start_script
+from wavespark.report.whole import other_slices
 
 _FEW = 20
 """With fewer volumes than this the page says that many would tell more."""
@@ -74,7 +75,8 @@ def reconstructions(record: RunRecord) -> Html:
     note = tag("p", examples.note) if examples.note else None
     some = f"{len(tables)} of {count(examples.total, 'case')} shown."
     rest = tag("p", some, class_="note") if len(tables) < examples.total else None
-    return join(tag("p", _CONVENTION), note, viewer(examples), *tables, rest)
+    more = other_slices(record.whole) if record.whole else None
+    return join(more, tag("h3", "Single crops"), tag("p", _CONVENTION), note, library(), *tables, start_script(), rest)
 
 
 def curves(record: RunRecord) -> Html:

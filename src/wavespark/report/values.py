@@ -25,3 +25,18 @@ def sequence(of: Mapping[str, Any], key: str) -> list[Any]:
     """The list under `key`, or an empty one."""
     value = of.get(key)
     return value if isinstance(value, list) else []
+
+
+_CT_WINDOWS = ("brain window", "blood window", "bone window")
+"""Windows of CT in the order in which the preparation recipes store them."""
+
+
+def channel_name(modality: str, channels: int, channel: int) -> str:
+    """Return the name of a channel for people: of CT with three channels, its window.
+
+    >>> channel_name("CT", 3, 2), channel_name("MR", 2, 0)
+    ('bone window', 'channel 1')
+    """
+    if modality == "CT" and channels == len(_CT_WINDOWS):
+        return _CT_WINDOWS[channel]
+    return f"channel {channel + 1}"

@@ -1,5 +1,5 @@
 "use strict";
-// Starts NiiVue in one case's three canvases when its button is pressed, or at once if the address ends in #3d.
+// Starts NiiVue in a case's three canvases when its button is pressed, or at once if the address ends in the id of its figure (#3d, #3d-2).
 // NiiVue comes compressed in a <template>; it runs only if its text has the hash that the page's policy names.
 (() => {
   const unpack = async (base64) => {
@@ -59,6 +59,6 @@
   for (const figure of document.querySelectorAll("figure.viewer")) {
     figure.hidden = false;
     figure.querySelector("button").addEventListener("click", () => show(figure));
-    if (location.hash === "#3d") show(figure);
+    if (location.hash === "#" + figure.id) show(figure);
   }
 })();

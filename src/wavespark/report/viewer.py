@@ -1,4 +1,4 @@
-"""A case to turn and cut in three dimensions: original, visible part and reconstruction side by side, drawn by NiiVue in the browser.
+"""Cases to turn and cut in three dimensions: original, visible part and reconstruction side by side, drawn by NiiVue in the browser.
 
 Everything is in the page: NiiVue (BSD-2, `niivue/LICENSE`) compressed, the volumes as 8-bit NIfTI. The page's policy lets exactly two scripts run, by their
 hashes: ours and NiiVue's. Nothing is loaded, and nothing starts before it is asked for.
@@ -14,18 +14,17 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from wavespark.pages.markup import Html, join, tag
+from wavespark.pages.markup import Html, tag
 from wavespark.pages.png import Bytes, grey
-from wavespark.report.examples import Case, Examples
+from wavespark.report.examples import Case
 from wavespark.report.planes import window
 
 _LONGEST_SIDE = 80
 """Voxels; longer sides are thinned out, to keep the page small."""
 
 
-def viewer(examples: Examples) -> Html:
-    """The first case in three dimensions; it appears where scripts run."""
-    case = examples.cases[0]
+def viewer(case: Case, number: int) -> Html:
+    """Build the view of a case in three dimensions; it appears where scripts run, below `library()`."""
     canvases = [
         tag(
             "div",
@@ -34,7 +33,7 @@ def viewer(examples: Examples) -> Html:
                 width=480,
                 height=480,
                 role="img",
-                aria_label=f"Case 1 in three dimensions: {words}",
+                aria_label=f"Case {number} in three dimensions: {words}",
                 data_volume=base64.b64encode(volume).decode("ascii"),
                 data_name=name,
             ),
@@ -42,12 +41,20 @@ def viewer(examples: Examples) -> Html:
         )
         for name, words, volume in _volumes(case)
     ]
-    code = tag("template", base64.b64encode(_library()).decode("ascii"), id="niivue-code")
-    start = tag("button", "Turn case 1 in 3-D", type="button")
-    told = tag("p", "The cut shows the inside. It needs about a second to start.", class_="note", role="status")
+    start = tag("button", f"Turn case {number} in 3-D", type="button")
+    hint = tag("p", "The cut shows the inside. It starts in seconds.", class_="note", role="status")
     shown = tag("div", *canvases, class_="volumes", hidden=True)
-    figure = tag("figure", start, told, shown, class_="viewer", id="3d", hidden=True)
-    return join(code, figure, tag("script", _own()))
+    return tag("figure", start, hint, shown, class_="viewer", id=f"3d-{number}" if number > 1 else "3d", hidden=True)
+
+
+def library() -> Html:
+    """Build the part that all views share: NiiVue, compressed; comes before the first view."""
+    return tag("template", base64.b64encode(_library()).decode("ascii"), id="niivue-code")
+
+
+def start_script() -> Html:
+    """Build the script that starts a view; comes after the last one."""
+    return tag("script", _own())
 
 
 def script_sources() -> str:

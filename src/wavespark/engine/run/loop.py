@@ -15,6 +15,7 @@ from wavespark.engine.run.components import Components
 from wavespark.engine.run.resuming import Progress, make_checkpoint
 from wavespark.engine.watching.examples import write_examples
 from wavespark.engine.watching.telemetry import Telemetry, environment, write_json
+from wavespark.engine.watching.whole import write_whole
 from wavespark.errors import ExitCode, TrainingStopped
 from wavespark.progress import OnProgress, ShouldStop
 from wavespark.sampling import Batch, batches
@@ -188,6 +189,9 @@ class Trainer:
             cell = parts.model.encoder.cell
             crops = [batch for batch, _ in parts.held_out.batches(cell)]
             write_examples(pictures, parts.held_out.crops, crops, results, cell, step)
+        if self.finished:
+            whole = pictures if parts.ranks.writes else None
+            write_whole(whole, parts.store, parts.split, parts.held_out, parts.model, step)
         self.telemetry.validation(line)
         self.telemetry.examples(pictures, step)
         parts.objective.measured(line)

@@ -38,7 +38,7 @@ def write_examples(
         joined = [b / c for b, c in zip(crop.foreground.shape, batch.voxels.shape[2:], strict=True)]
         tensors |= {
             f"original_{k}": batch.voxels[0],
-            f"reconstruction_{k}": _reconstructed(batch, result, cell)[0],
+            f"reconstruction_{k}": reconstructed(batch, result, cell)[0],
             f"inpainting_{k}": inpaint(batch.voxels, visible)[0],
             f"visible_{k}": visible[0].to(torch.uint8),
             f"foreground_{k}": batch.foreground[0].to(torch.uint8),
@@ -59,8 +59,8 @@ def write_examples(
     write_file(folder / f"step_{step:08d}.safetensors", content)
 
 
-def _reconstructed(batch: Batch, result: StepResult, cell: Triple) -> Tensor:
-    """The crop with its predicted cells in voxel values (with each cell's true mean and scale, which the network is not asked for)."""
+def reconstructed(batch: Batch, result: StepResult, cell: Triple) -> Tensor:
+    """Return the crop with its predicted cells in voxel values, with the true mean and scale of each cell."""
     t = result.targets
     cells = (result.prediction.float() * t.scale + t.mean).cpu()
     full = batch.voxels.clone()
