@@ -35,3 +35,26 @@ def test_a_probe_stands_with_chance_and_interval():
 @pytest.mark.parametrize("last", [{}, {"levels": None}, {"levels": [3, None]}, {"probe": []}, {"probe": {"knn": 1}}])
 def test_what_is_missing_or_wrong_gives_no_table(last):
     assert levels(record({}, last)) is None and probes(record({}, last)) is None
+
+
+def test_a_probe_that_random_weights_solved_and_that_fell_is_explained():
+    before = {"label": "contrast", "knn": {"value": 1.0}, "linear": {"value": 1.0}}
+    now = {
+        "label": "contrast",
+        "knn": {"value": 0.83, "low": 0.7, "high": 0.95},
+        "linear": {"value": 1.0, "low": 1.0, "high": 1.0},
+    }
+    page = str(probes(record({"probe": before}, {"probe": now})))
+    assert "Random weights already told the contrast (balanced accuracy 1.00)" in page
+    assert "It fell from 1.00 to 0.830, which is more than the noise" in page
+    assert "wavespark probe" in page
+
+    now["knn"]["high"] = 1.0
+    assert "which is within the noise" in str(probes(record({"probe": before}, {"probe": now})))
+
+
+def test_a_probe_that_rose_needs_no_explanation():
+    before, now = {"knn": {"value": 0.4}}, {"knn": {"value": 0.6, "low": 0.5, "high": 0.7}}
+    page = str(probes(record({"probe": before}, {"probe": now})))
+    assert "fell" not in page
+    assert "Random weights" not in page

@@ -14,12 +14,12 @@ from torch import Tensor
 from wavespark.engine.learning.step import Scoring, StepResult, reconstruct, target_cells, voxel_mask
 from wavespark.engine.watching.examples import reconstructed
 from wavespark.engine.watching.validation import HeldOut, baseline_scores
+from wavespark.files import write_file
 from wavespark.masking.plan import HELD_OUT_STEP
 from wavespark.metrics import harmonic
 from wavespark.models import SparK
 from wavespark.objectives import Score
 from wavespark.prepare import Store
-from wavespark.prepare.publish import write_file
 from wavespark.sampling import Batch, Region, Split, collate, read_crop
 from wavespark.shapes import Triple
 from wavespark.sparse import cut_cells
