@@ -8,8 +8,9 @@ import torch
 from wavespark.config import PretrainSettings
 from wavespark.engine.learning.objective import Objective
 from wavespark.engine.learning.optimizer import make_optimizer
-from wavespark.engine.machine.device import choose_device
+from wavespark.engine.machine.device import choose_device, cores
 from wavespark.engine.run.building import build_model, choose_split, stems_of, training_crops
+from wavespark.engine.watching.validation import HeldOut
 from wavespark.prepare import Store
 from wavespark.sampling import collate
 
@@ -32,3 +33,21 @@ def seconds_per_step(settings: PretrainSettings, store: Store, steps: int = 4) -
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - started)
     return median(seconds[1:])
+
+
+def seconds_of_a_run(settings: PretrainSettings, store: Store) -> tuple[float, float]:
+    """Measure what a run costs here.
+
+    Returns:
+        Wall-clock seconds of a training step, with its share of loading, and of the first held-out measure.
+    """
+    split = choose_split(settings, store)
+    model = build_model(settings, stems_of(store)).to(choose_device(settings.run.device))
+    held_out = HeldOut.of(store, split, settings, settings.masking(model.encoder.cell))
+    began = time.perf_counter()
+    held_out.measure(model, 0)
+    measured = time.perf_counter()
+    dataset = training_crops(settings, store, split)
+    collate([dataset[i] for i in range(settings.data.batch)])
+    loading = time.perf_counter() - measured
+    return seconds_per_step(settings, store) + loading / cores(), measured - began
