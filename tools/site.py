@@ -34,6 +34,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
     }
     for address, text in pages.items():
+        if (stub := files.get_file_from_path(address)) is not None:  # what a reader of the repository finds instead
+            files.remove(stub)
         files.append(File.generated(config, address, content=text))
     return files
 
@@ -55,6 +57,9 @@ def commands() -> str:
         command = group.commands[verb]
         inner = command.make_context(verb, [], parent=context, resilient_parsing=True)
         parts += [f"## {verb}", _block(command.get_help(inner))]
+        for name, part in getattr(command, "commands", {}).items():
+            own = part.make_context(name, [], parent=inner, resilient_parsing=True)
+            parts += [f"### {verb} {name}", _block(part.get_help(own))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -197,6 +202,8 @@ def api() -> str:
         parts += [f"## {room}", (inspect.getdoc(module) or "").splitlines()[0]]
         for name in sorted(n for n in module.__all__ if not n.startswith("_")):
             thing = getattr(module, name)
+            if inspect.ismodule(thing):  # a package that can be called as its function of the same name
+                thing = getattr(thing, name)
             if not (inspect.isclass(thing) or inspect.isroutine(thing)):
                 continue
             try:
