@@ -7,6 +7,7 @@ import torch
 
 from wavespark.bench import SparseBench, sparse_memory
 from wavespark.bench.cost import Cost
+from wavespark.bench.lines import sparse_lines
 from wavespark.bench.sparse import _compare, _Form, _scaling, measure_sparse
 from wavespark.bench.sparse_forms import (
     BLOCKS,
@@ -19,7 +20,6 @@ from wavespark.bench.sparse_forms import (
     visible_cells,
     voxels_work,
 )
-from wavespark.bench.sparse_page import sparse_lines
 from wavespark.cli import bench as verb
 from wavespark.errors import SettingsError
 

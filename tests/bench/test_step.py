@@ -12,8 +12,8 @@ from wavespark.bench import StepBench, in_clean_process, measure_step
 from wavespark.bench.cost import Cost, median_ratio
 from wavespark.bench.dense import DenseWaveFormer
 from wavespark.bench.dense_resenc import DenseResEnc
+from wavespark.bench.lines import step_lines
 from wavespark.bench.step import _compare, dense_copy
-from wavespark.bench.step_page import step_lines
 from wavespark.bench.whole_step import WholeStep
 from wavespark.cli import bench as verb
 from wavespark.errors import SettingsError, ShapeError, WavesparkError

@@ -12,7 +12,7 @@ from typing import Any
 
 from wavespark.bench.cost import Cost
 from wavespark.bench.environment import describe_environment
-from wavespark.bench.page import verdict
+from wavespark.bench.lines import verdict
 from wavespark.config import load_pretraining
 from wavespark.engine.run.timing import seconds_per_step
 from wavespark.errors import SettingsError

@@ -18,7 +18,7 @@ import torch
 
 from wavespark.bench.cost import resident_bytes
 from wavespark.bench.environment import describe_environment
-from wavespark.bench.page import verdict
+from wavespark.bench.lines import verdict
 from wavespark.bench.peers import dcm2niix, prepare_with_script
 from wavespark.bench.series import write_ct
 from wavespark.engine.machine.memory import peak_bytes

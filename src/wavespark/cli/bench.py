@@ -41,7 +41,7 @@ def sparse(
     require_folder_of(output, "--output")
     with progress("bench sparse", "loading PyTorch"):
         from wavespark.bench import SparseBench, in_clean_process
-        from wavespark.bench.sparse_page import sparse_lines
+        from wavespark.bench.lines import sparse_lines
 
         bench = SparseBench(
             size=size, rounds=rounds, threads=threads, seed=seed, hidden=tuple(hidden) if hidden else (0.6, 0.75)
@@ -75,7 +75,7 @@ def step(
         require_choice(kind, ("light", "unet"), "--decoder")
     with progress("bench step", "loading PyTorch"):
         from wavespark.bench import StepBench, in_clean_process
-        from wavespark.bench.step_page import step_lines
+        from wavespark.bench.lines import step_lines
 
         bench = StepBench(
             model=model,

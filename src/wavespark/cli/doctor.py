@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wavespark.cli.console import emit_json, note, say
+from wavespark.cli.console import emit_json, note, progress, say
 from wavespark.errors import ExitCode
 from wavespark.text import printable
 
@@ -19,27 +19,31 @@ def command(
     profile: Annotated[
         str,
         typer.Option(
-            metavar="current|seed-2025-10", help="Which versions are expected: today's, or those that the seed pinned."
+            metavar="current|seed-2025-10",
+            help="Versions to expect: of this package, or of its predecessor, the 2025-10 system.",
         ),
     ] = "current",
     message: Annotated[
         str,
         typer.Option(
             metavar="TEXT",
-            help="Only say what an error message of another library means; - reads it from standard input.",
+            help="Explain an error message of another library and stop; - reads it from standard input.",
         ),
     ] = "",
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Prove that this machine works: versions, imports, GPU, resources, DICOM codecs, the seven sparse tests on every engine, no leak, exact masks, a small
-    model that learns. Exit code 1 if anything fails, with what to type.
+    """Check that wavespark works on this machine, and say what to type where it does not.
+
+    Looks at versions, imports, GPU, resources and DICOM codecs, runs the sparse operations of every engine against
+    dense ones, and checks that nothing hidden leaks, masks are exact, and a small model learns. Exit code 1 if
+    anything fails.
     """
     if message:
         _explain(sys.stdin.read() if message == "-" else message, json)
         return
     from dataclasses import asdict
 
-    from wavespark.doctor import components, examine, loads, told
+    from wavespark.doctor import components, examine, loads, summary_lines
     from wavespark.doctor import profile as profile_of
 
     wanted = profile_of(profile)
@@ -58,7 +62,7 @@ def command(
         emit_json({"ok": not failed, "profile": wanted.name, **parts, "components": states})
     else:
         say("Components")
-        for line in told(states):
+        for line in summary_lines(states):
             say(f"  {line}")
         _what_to_do(checks)
         say("Everything that is needed works." if not failed else f"{len(failed)} check(s) failed.")
@@ -67,13 +71,15 @@ def command(
 
 
 def _section(title: str, run: "Callable[[], Iterable[Check]]", *, quiet: bool) -> "list[Check]":
-    """The checks of a part, each said as soon as it is done."""
+    """Run the checks of a part and print each as soon as it is done."""
     if not quiet:
         say(title)
     done = []
-    for check in run():
-        done.append(check)
-        if not quiet:
+    with progress("doctor", quiet=quiet):
+        for check in run():
+            done.append(check)
+            if quiet:
+                continue
             seconds = f"  {check.seconds:.1f} s" if check.seconds >= 0.1 else ""
             mark = {"works": "ok", "not installed": "-", "warning": "note", "fails": "FAIL"}[check.state]
             say(printable(f"  {mark:<5} {check.name:<38} {check.found}  (expected: {check.expected}){seconds}"))

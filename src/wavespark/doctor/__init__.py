@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from wavespark.doctor.profiles import Profile, profile
     from wavespark.doctor.selftest import self_tests
     from wavespark.doctor.sparse_lines import sparse_checks
-    from wavespark.doctor.summary import components, told
+    from wavespark.doctor.summary import components, summary_lines
 
 _HOME_OF = {
     "Check": "check",
     "State": "check",
     "components": "summary",
-    "told": "summary",
+    "summary_lines": "summary",
     "examine": "environment",
     "loads": "environment",
     "Meaning": "messages",
@@ -42,7 +42,7 @@ __all__ = [
     "recognise",
     "self_tests",
     "sparse_checks",
-    "told",
+    "summary_lines",
 ]
 
 

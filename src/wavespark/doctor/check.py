@@ -1,4 +1,4 @@
-"""What every examination answers with."""
+"""Result of one examination."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ class Check:
     expected: str
     found: str
     ok: bool
-    """Whether wavespark can work with it; a warning is ok, too."""
+    """True if wavespark can work with it, also with a warning."""
     remedy: str = ""
     """What to type, where it is not ok or a warning."""
     warning: bool = False
@@ -26,7 +26,7 @@ class Check:
 
     @property
     def state(self) -> State:
-        """In a word."""
+        """The result in a word."""
         if not self.ok:
             return "fails"
         if self.warning:

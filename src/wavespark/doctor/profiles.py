@@ -1,4 +1,4 @@
-"""What is expected where: the package's own requirements (`current`), and the environment that the seed pinned (`seed-2025-10`)."""
+"""Expected versions: the package's own requirements (`current`), and those of the 2025-10 system (`seed-2025-10`)."""
 
 import re
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Profile:
 _SEED = MappingProxyType(
     {"torch": "2.4.0+cu121", "numpy": "1.26.4", "MinkowskiEngine": "0.5.4", "ptwt": "1.0.1", "monai": "1.5.1"}
 )
-"""The seed's table of versions (SPEC A1-A3)."""
+"""Versions of the 2025-10 system (SPEC A1-A3)."""
 
 
 def profile(name: str) -> Profile:

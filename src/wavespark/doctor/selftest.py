@@ -24,7 +24,7 @@ def self_tests() -> list[Check]:
     """The proofs, each with its time."""
     return [
         _timed("mask counts are exact", "masks", _masks),
-        _timed("the seed's mask table", "masks", _mask_table),
+        _timed("mask table of the 2025-10 system", "masks", _mask_table),
         _timed("hidden voxels never leak", "WaveFormer", _leak),
         _timed("hidden cells get their own predictions", "SparK", _distinct),
         _timed("predicting the mean scores 1", "losses", _mean_scores_one),
@@ -78,7 +78,7 @@ def _masks() -> tuple[str, str, bool]:
 
 
 def _mask_table() -> tuple[str, str, bool]:
-    """The seed's rule is reproduced, wrong as it is: what it says of its own grids."""
+    """Check that the rule of the 2025-10 system is reproduced, wrong as it is, on its own grids."""
     said = {rule.grid: (rule.num_masked, rule.hides_everything) for rule in legacy_table()}
     draw = legacy_table()[2].most_frequent(2)
     same = said == _SEED_TABLE and draw is not None and draw[:3] == (512, 128, 384)

@@ -1,6 +1,6 @@
 """The seven sparse tests and two of scale, on every engine that is installed: values, gradients, time and memory.
 
-The shapes are those of the seed's validation report (SPEC A4-A12); what it showed as shapes is checked here as numbers,
+The shapes are those of the validation report of the 2025-10 system (SPEC A4-A12); what it showed as shapes is checked here as numbers,
 against dense operations.
 """
 

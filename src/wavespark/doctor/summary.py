@@ -1,4 +1,4 @@
-"""The closing lines: for each part of the system, whether it works here."""
+"""Closing lines: the state of each part of the system on this machine."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -42,7 +42,7 @@ def _worst(found: set[State]) -> State:
     return "works" if "works" in found else "not installed"
 
 
-def told(states: Mapping[str, State]) -> list[str]:
-    """A line a component."""
+def summary_lines(states: Mapping[str, State]) -> list[str]:
+    """Return a line for each component."""
     width = max(map(len, states))
     return [f"{name:<{width}}  {_TOLD[state]}" for name, state in states.items()]
