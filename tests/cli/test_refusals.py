@@ -37,6 +37,12 @@ REFUSALS = [
     (["predict", "nowhere", "scans", "--output", "x"], "nowhere holds no fine-tuned model"),
     (["bench", "step", "--model", "resenc"], "there is no model 'resenc'"),
     (["bench", "transfer", "--task", "bones"], "vessels, tissue, aneurysm"),
+    (["prepare", "nowhere", "--output", "x"], "there is nothing at nowhere"),
+    (["prepare", ".", "--output", "x", "--recipe", "head-2mm"], "there is no recipe 'head-2mm'"),
+    (["prepare", ".", "--output", "x", "spacing=1"], "did you mean 'spacing_mm'"),
+    (["masks", "--grid", "1,1,1"], "Use smaller cells or a larger crop"),
+    (["masks", "--ratio", "1.5"], "ratio must be strictly between 0 and 1"),
+    (["doctor", "--profile", "newest"], "seed-2025-10"),
     (["quickstart", "--data", "nowhere"], "there is nothing at nowhere"),
 ]
 

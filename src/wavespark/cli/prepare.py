@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from wavespark.cli.checks import require_paths
 from wavespark.cli.console import emit_json, fail, note, progress, say, split_settings
 from wavespark.errors import ExitCode, SettingsError, TrainingStopped
 from wavespark.text import printable
@@ -62,18 +63,21 @@ def command(
 
     KEY=VALUE words change the recipe, for example `spacing_mm=0.8` or `reading.allow_gaps=true`.
     """
-    from wavespark.prepare import Limits, load_recipe, prepare
+    from wavespark.prepare import load_recipe
 
     roots, settings = split_settings(source)
     if not roots:
         raise SettingsError("give at least one SOURCE, a folder or a file")
-    part = _shard(shard)
+    part, loaded = _shard(shard), load_recipe(recipe, settings)
+    require_paths(roots)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with _stoppable(), progress("prepare") as on_progress:
+    with _stoppable(), progress("prepare", "looking for volumes") as on_progress:
+        from wavespark.prepare import Limits, prepare
+
         report = prepare(
             roots,
             output,
-            load_recipe(recipe, settings),
+            loaded,
             workers=workers or cores,
             engine=engine.value,
             scheduler=scheduler,
