@@ -107,11 +107,11 @@ def test_every_window_of_a_ct_is_shown_in_one_plane(run, make_case, save_example
     save_examples(run / "examples" / "step_00000300.safetensors", [make_case(original, 0.9, modality="CT")])
     page = write_report(run).read_text(encoding="utf-8")
     for title in (
-        "axial, channel 1",
-        "coronal, channel 1",
-        "sagittal, channel 1",
-        "axial, channel 2",
-        "axial, channel 3",
+        "axial, brain window",
+        "coronal, brain window",
+        "sagittal, brain window",
+        "axial, blood window",
+        "axial, bone window",
     ):
         assert f">{title}<" in page
     assert "3 channels" in page

@@ -18,7 +18,7 @@ from wavespark.report.planes import position, window
 from wavespark.report.values import channel_name
 from wavespark.report.viewer import viewer
 
-_PICTURE_BYTES = 6_000_000
+_PICTURE_BYTES = 2_800_000
 """Largest size of the pictures and volumes of a page; the first case is always shown."""
 _MOST_CHANNELS = 4
 
