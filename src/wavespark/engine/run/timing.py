@@ -43,7 +43,7 @@ def seconds_of_a_run(settings: PretrainSettings, store: Store) -> tuple[float, f
     """
     split = choose_split(settings, store)
     model = build_model(settings, stems_of(store)).to(choose_device(settings.run.device))
-    held_out = HeldOut.of(store, split, settings, settings.masking(model.encoder.cell))
+    held_out = HeldOut.of(store, split, settings, settings.mask_plan(model.encoder.cell))
     began = time.perf_counter()
     held_out.measure(model, 0)
     measured = time.perf_counter()
