@@ -354,3 +354,13 @@ def test_where_less_is_better_a_negative_difference_is_better() -> None:
     assert "minus scratch -1.500 [-2.000, -1.000], better" in text
     assert "minus plain +1.500 [+1.000, +2.000], worse" in text
     json.dumps(results)
+
+
+def test_a_training_leaves_the_threads_of_the_process_as_they_are(items: list[Labelled]) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        fit(segment("run.steps=1", "run.threads=1"), fresh_encoder(), items, seed=0, pretrained=False)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

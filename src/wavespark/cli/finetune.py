@@ -50,6 +50,9 @@ Tune = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
+_MOST_COLUMNS = 5
+"""Figures in the table on the terminal."""
+
 _STORE, _OUTPUT = Path("store"), Path("finetuned")
 
 
@@ -114,14 +117,14 @@ def segment(
         json=json,
     )
 
-    def volumes(table: Any, opened: Any, chosen: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    def volumes(table: Any, opened: Any, options: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
         from wavespark.downstream import Segment
         from wavespark.downstream.items import with_maps
         from wavespark.downstream.stored import store_maps
 
         items = with_maps(table, opened, column or "label") if table else store_maps(opened, column)
         called = names or names_in(table)
-        return items, lambda train: Segment.of(items, chosen, called)
+        return items, lambda train: Segment.of(items, options, called)
 
     _compare(request, volumes)
 
@@ -166,7 +169,7 @@ def classify(
         json=json,
     )
 
-    def volumes(table: Any, opened: Any, chosen: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    def volumes(table: Any, opened: Any, options: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
         from wavespark.downstream import read_labels
         from wavespark.downstream.classify import joined, of_items, with_targets
         from wavespark.downstream.items import with_maps, with_points
@@ -186,7 +189,7 @@ def classify(
         elif any(v.labels() for v in opened):
             mapped = store_maps(opened, whichever=True)
         items = joined(items, marked, mapped)
-        return items, lambda train: of_items(train, names, exclusive, chosen)
+        return items, lambda train: of_items(train, names, exclusive, options)
 
     _compare(request, volumes)
 
@@ -224,10 +227,10 @@ def regress(
         json=json,
     )
 
-    def volumes(table: Any, opened: Any, chosen: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    def volumes(table: Any, opened: Any, options: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
         from wavespark.downstream.regress import regression_of, with_values
 
-        return with_values(table, opened, column), lambda train: regression_of(train, column, chosen)
+        return with_values(table, opened, column), lambda train: regression_of(train, column, options)
 
     _compare(request, volumes)
 
@@ -269,13 +272,13 @@ def detect(
         json=json,
     )
 
-    def volumes(table: Any, opened: Any, chosen: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    def volumes(table: Any, opened: Any, options: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
         from wavespark.downstream import Detect
         from wavespark.downstream.items import with_points
         from wavespark.downstream.stored import store_points
 
         items = with_points(table, opened) if table else store_points(opened)
-        return items, lambda train: Detect(settings=chosen)
+        return items, lambda train: Detect(settings=options)
 
     _compare(request, volumes)
 
@@ -308,11 +311,11 @@ def _compare(request: _Request, volumes: Volumes) -> None:
             from wavespark.files import write_file
 
             network = load_encoder(request.encoder)
-            chosen = finetune_settings(request.words, **default_settings(network, request.frozen))
-            set_threads(chosen.run.threads)
+            options = finetune_settings(request.words, **default_settings(network, request.frozen))
+            set_threads(options.run.threads)
             table = read_labels(request.labels, opened) if request.labels else None
-            items, task_of = volumes(table, opened, chosen)
-            train, test = split_labelled(items, table, chosen.data.held_out_fraction, chosen.run.seed)
+            items, task_of = volumes(table, opened, options)
+            train, test = split_labelled(items, table, options.data.held_out_fraction, options.run.seed)
             task = task_of(train)
         remarks(table, network, opened)
         plan = Plan(
@@ -380,8 +383,9 @@ def names_in(table: Any) -> dict[int, str] | None:
 def say_results(results: Mapping[str, Any]) -> None:
     """Print the table of a comparison."""
     names = list(dict.fromkeys(n for row in results["table"] for n in row["figures"]))
-    names = [results["main"], *(n for n in names if n != results["main"])][:5]
     called = results.get("figure_names", {})
+    # First the main figure and the classes that have names; the report shows all.
+    names = sorted(names, key=lambda name: (name != results["main"], name not in called))[:_MOST_COLUMNS]
     say(
         f"{results['test_volumes']} test volume(s) of {results['test_patients']} patient(s); {results['steps']} steps each; 95 % intervals over patients"
     )

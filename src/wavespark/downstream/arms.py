@@ -58,9 +58,9 @@ def peak_rate(kind: str, settings: FinetuneSettings, encoder: Encoder) -> float:
         encoder: network that is trained.
     """
     name = family(encoder)
-    chosen = settings.optimizer.plain_learning_rate if name == "plain" else settings.optimizer.learning_rate
-    if chosen != "auto":
-        return chosen
+    rate = settings.optimizer.plain_learning_rate if name == "plain" else settings.optimizer.learning_rate
+    if rate != "auto":
+        return rate
     if settings.frozen and settings.decoder == "linear" and kind in DENSE and name != "plain":
         return LINEAR_RATE
     return RATES[kind][FAMILIES.index(name)]

@@ -1,7 +1,7 @@
 """Classification of volumes: labels that may be on together (RSNA locations), or classes of which one is right.
 
-Labels with a side in their name change places when a window is mirrored. Where points are known, the cells that hold them are told to be the
-ones that count; where a segmentation is known (vessels), each cell learns whether it holds any of it.
+Labels with a side in their name change places when a window is mirrored. Where points are known, the attention is trained to lie on the cells
+that hold them; where a segmentation is known (vessels), each cell learns whether it holds any of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,27 +35,27 @@ _VESSEL_WEIGHT = 0.2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Classify:
-    """The task of telling labels of a volume."""
+    """The task of predicting labels of a volume."""
 
     names: tuple[str, ...]
     exclusive: bool
-    """One of the names is right (softmax); else each is on or off by itself."""
+    """True if exactly one name is right (softmax); False if each is on or off by itself."""
     prior: tuple[float, ...]
-    """Share of the labelled volumes that have each."""
+    """Share of the labelled volumes with each label."""
     settings: FinetuneSettings
     kind: ClassVar[str] = "classify"
 
     @property
     def main(self) -> str:
-        """The figure of the curve."""
+        """Main figure of a comparison."""
         return "accuracy" if self.exclusive else "auc"
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that make it again."""
+        """Plain values from which the task can be rebuilt."""
         return {"kind": self.kind, "names": list(self.names), "exclusive": self.exclusive, "prior": list(self.prior)}
 
     def build(self, encoder: Encoder) -> nn.Module:
-        """The network; its opinions start at the prior."""
+        """Build the network; its opinions start at the prior."""
         model = CellClassifier(encoder, len(self.names))
         prior = torch.tensor(self.prior).clamp(0.01, 0.99)
         with torch.no_grad():
@@ -66,7 +66,7 @@ class Classify:
         """Nothing: the network begins at the prior of the task."""
 
     def loss(self, model: nn.Module, scenes: Sequence[Scene], items: Sequence[Labelled], modality: str) -> Tensor:
-        """Of a batch of windows."""
+        """Loss of a batch of windows."""
         network = cast(CellClassifier, model)
         device, cell = next(model.parameters()).device, network.encoder.cell
         voxels = torch.from_numpy(np.stack([s.voxels for s in scenes])).to(device)
@@ -85,12 +85,12 @@ class Classify:
         return total
 
     def _targets(self, scene: Scene, item: Labelled) -> np.ndarray:
-        """Labels of a window: those of the volume, mirrored if it is."""
+        """Labels of a window: those of its volume, sides exchanged if the window is mirrored."""
         targets = item.targets if item.targets is not None else np.full(len(self.names), np.nan, np.float32)
         return targets[Sides.columns(self.names)] if scene.mirrored else targets
 
     def _weights(self) -> Tensor:
-        """Rare positives count more, up to ten times."""
+        """Weight of positives: rare ones count up to ten times."""
         prior = torch.tensor(self.prior).clamp(1e-3, 1 - 1e-3)
         return ((1 - prior) / prior).sqrt().clamp(1, 10)
 
@@ -113,7 +113,7 @@ class Classify:
         return (logits.softmax(0) if self.exclusive else logits.sigmoid()).cpu().numpy()
 
     def scores(self, found: np.ndarray, item: Labelled) -> dict[str, float]:
-        """Of one volume: the log loss of what is known, and for exclusive classes whether the right one was chosen; AUCs need many volumes."""
+        """Figures of one volume: the log loss of its known labels; for exclusive classes also 1 if the right one is the likeliest."""
         targets = item.targets if item.targets is not None else np.full(len(self.names), np.nan)
         known = np.isfinite(targets)
         chance = np.where(targets > 0.5, found, 1 - found)[known].clip(1e-6, 1)
@@ -124,7 +124,7 @@ class Classify:
 
 
 def _extras(scene: Scene, cells_N3: Tensor, weight_NL: Tensor, known_NC: Tensor, network: CellClassifier) -> Tensor:
-    """What points and vessel maps tell about single cells."""
+    """Loss terms for single cells, from points and vessel maps."""
     total = known_NC.sum() * 0
     cell = network.encoder.cell
     if len(scene.points):
@@ -151,13 +151,13 @@ def tiles(size: Triple, crop: Triple, cell: Triple) -> Iterator[tuple[slice, sli
 
 
 def visible_cells(foreground_DHW: np.ndarray, cell: Sequence[int]) -> np.ndarray:
-    """bool on the cell grid: cells with any foreground; all of them where there is none."""
+    """Find the cells with foreground, bool on the cell grid; all cells where there is none."""
     visible = any_in_cells(foreground_DHW, cell)
     return visible if visible.any() else np.ones_like(visible)
 
 
 def any_in_cells(mask_DHW: np.ndarray, cell: Sequence[int]) -> np.ndarray:
-    """bool on the cell grid: cells with any True voxel."""
+    """Find the cells with a True voxel, bool on the cell grid."""
     grid = ceil_div(mask_DHW.shape, cell)
     padded = np.pad(mask_DHW, [(0, g * c - n) for g, c, n in zip(grid, cell, mask_DHW.shape, strict=True)])
     d, h, w = grid
@@ -167,9 +167,12 @@ def any_in_cells(mask_DHW: np.ndarray, cell: Sequence[int]) -> np.ndarray:
 def with_targets(
     table: LabelTable, store: Store, columns: Sequence[str]
 ) -> tuple[list[Labelled], tuple[str, ...], bool]:
-    """The volumes with their targets, the names, and whether one of them is right.
+    """Read targets from a table.
 
     Columns of 0 and 1 (empty = unknown) are labels; a single column of words is a set of classes.
+
+    Returns:
+        The volumes, the names of labels or classes, and whether exactly one of them is right.
 
     Raises:
         SettingsError: if a column is missing or its values are neither.
@@ -205,7 +208,7 @@ def with_targets(
 def of_items(
     items: Sequence[Labelled], names: tuple[str, ...], exclusive: bool, settings: FinetuneSettings
 ) -> Classify:
-    """The task, its prior that of the items."""
+    """Build the task, with the prior of some labelled volumes."""
     table = np.stack([i.targets for i in items if i.targets is not None])
     known = np.isfinite(table)
     prior = np.where(known, table, 0).sum(0) / np.maximum(known.sum(0), 1)
@@ -213,7 +216,7 @@ def of_items(
 
 
 def joined(items: Sequence[Labelled], points: Sequence[Labelled], maps: Sequence[Labelled]) -> list[Labelled]:
-    """The items with the points and label maps of the same volumes: what helps to learn and is not predicted."""
+    """Add the points and label maps of the same volumes, which help to learn and are not predicted."""
     point_of, map_of = {i.volume.id: i for i in points}, {i.volume.id: i for i in maps}
     result = []
     for item in items:

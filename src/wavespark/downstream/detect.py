@@ -21,14 +21,14 @@ from wavespark.sampling.scene import Scene
 from wavespark.shapes import Triple
 
 RARE = -4.6
-"""Logit of a heat of 0.01, where the map starts: nearly all voxels are background (Lin et al., "Focal loss", ICCV 2017)."""
+"""Logit of the first prediction, a heat of 0.01: nearly all voxels are background (Lin et al., "Focal loss", ICCV 2017)."""
 
 _MOST_FINDS = 50
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Finds:
-    """What was found in a volume, surest first. M points."""
+    """Points that a detector predicts in a volume, highest score first. M points."""
 
     index_M3: np.ndarray
     """float32 [M, 3], voxel index on the stored grid."""
@@ -44,13 +44,13 @@ class Detect:
     sigma_mm: float = 2.0
     """Width of a point's heat."""
     apart_mm: float = 6.0
-    """Two finds are at least so far from each other."""
+    """Smallest distance of two predicted points."""
     kind: ClassVar[str] = "detect"
     main: ClassVar[str] = "sensitivity"
-    """The figure of the curve: at 0.5 false positives a scan."""
+    """Main figure of a comparison: sensitivity at 0.5 false positives a scan."""
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that make it again."""
+        """Plain values from which the task can be rebuilt."""
         return {"kind": self.kind, "sigma_mm": self.sigma_mm, "apart_mm": self.apart_mm}
 
     def build(self, encoder: Encoder) -> nn.Module:
@@ -61,7 +61,7 @@ class Detect:
         """Nothing: the network begins at the prior of the task."""
 
     def loss(self, model: nn.Module, scenes: Sequence[Scene], items: Sequence[Labelled], modality: str) -> Tensor:
-        """Of a batch of windows."""
+        """Focal loss of a batch of windows."""
         device = next(model.parameters()).device
         voxels = torch.from_numpy(np.stack([s.voxels for s in scenes])).to(device)
         heat = np.stack(
@@ -76,7 +76,7 @@ class Detect:
         return peaks(heat, volume.spacing, self.apart_mm)
 
     def hits(self, found: Finds, item: Labelled) -> Hits:
-        """Which lesions are hit by which scores, and the false positives."""
+        """Match predicted points to lesions: the score at each lesion, and the scores of false positives."""
         return match(finds_and_lesions(found, item))
 
     def scores(self, found: Finds, item: Labelled) -> dict[str, float]:
@@ -95,7 +95,7 @@ class Detect:
 
 
 class ShiftedLogits(nn.Module):
-    """A dense network whose logits start where almost nothing is found."""
+    """A dense network whose logits begin at a heat of 0.01."""
 
     def __init__(self, dense: nn.Module) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class ShiftedLogits(nn.Module):
 
 
 def heat_map(points_N3: np.ndarray, size: Triple, spacing: tuple[float, float, float], sigma_mm: float) -> np.ndarray:
-    """float32 [D, H, W]: a Gaussian around each point that lies inside, 1 at the voxel nearest to it."""
+    """Draw a Gaussian around each point inside the box, float32 [D, H, W], 1 at the nearest voxel."""
     heat = np.zeros(size, np.float32)
     for point in np.rint(points_N3).astype(int):
         if (point < 0).any() or (point >= size).any():
@@ -142,7 +142,7 @@ def peaks(heat_DHW: np.ndarray, spacing: tuple[float, float, float], apart_mm: f
 
 
 def finds_and_lesions(found: Finds, item: Labelled) -> Scan:
-    """Both in mm of the stored grid."""
+    """Predicted points and lesions in mm of the stored grid."""
     spacing = np.array(item.volume.spacing)
     return Scan(
         found_M3=found.index_M3 * spacing,

@@ -200,14 +200,15 @@ def batches(
         try:
             for step in range(steps + _AHEAD):
                 if step < steps:
-                    modality, chosen = _draw_volumes(by_modality, size, seed, step)
+                    modality, volumes = _draw_volumes(by_modality, size, seed, step)
                     scenes = [
-                        pool.submit(draw_window, item, settings, seed, step * size + i) for i, item in enumerate(chosen)
+                        pool.submit(draw_window, item, settings, seed, step * size + i)
+                        for i, item in enumerate(volumes)
                     ]
-                    waiting.append((modality, chosen, scenes))
+                    waiting.append((modality, volumes, scenes))
                 if waiting and step >= min(_AHEAD, steps):
-                    modality, chosen, scenes = waiting.popleft()
-                    yield modality, chosen, [scene.result() for scene in scenes]
+                    modality, volumes, scenes = waiting.popleft()
+                    yield modality, volumes, [scene.result() for scene in scenes]
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -81,7 +81,7 @@ def labels_per_run(text: str, available: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Study:
-    """Everything that a training of the comparison needs."""
+    """The inputs of every training of a comparison."""
 
     task: Task
     encoder: Encoder
@@ -93,7 +93,7 @@ class _Study:
     should_stop: ShouldStop
 
     def part(self, arm: str, labels: int, seed: int, keep: bool) -> Part:
-        """The record of one training: read if it is finished, else made and written."""
+        """The record of one training: read if it is finished, else trained and written."""
         path = self.run / "parts" / f"{arm}-{labels}-{seed}.json"
         if not path.exists() or (keep and not (self.run / "model" / CONFIG).exists()):
             part = self._train_and_test(arm, labels, seed, self.run / "model" if keep else None)
@@ -104,13 +104,13 @@ class _Study:
     def _train_and_test(self, arm: str, labels: int, seed: int, model: Path | None) -> Part:
         own, settings = self.task.settings.run.seed * 1000 + seed, self.task.settings
         order = stream(own, purpose="which are labelled").permutation(len(self.train))
-        chosen = [self.train[k] for k in order[:labels]]
-        tuning = self._tuning(arm, labels, seed, own, chosen) if self.plan.tune else None
-        before = self._share_of_tuning(chosen)
+        labelled = [self.train[k] for k in order[:labels]]
+        tuning = self._tuning(arm, labels, seed, own, labelled) if self.plan.tune else None
+        before = self._share_of_tuning(labelled)
         done = fit(
             self.task,
             starting_encoder(arm, self.encoder, own),
-            chosen,
+            labelled,
             seed=own,
             pretrained=arm == PRETRAINED,
             rate=tuning["selected"] if tuning else None,
@@ -123,20 +123,22 @@ class _Study:
             self.on_progress(settings.run.steps, settings.run.steps, text)
             rows.append(make_row(self.task, self.task.predict(done.model, item.volume), item))
         if model:
-            save_model(model, self.task, done.model, _provenance(settings, chosen, len(self.test)))
+            save_model(model, self.task, done.model, _provenance(settings, labelled, len(self.test)))
         return _record(arm, labels, seed, done, rows, tuning)
 
-    def _tuning(self, arm: str, labels: int, seed: int, own: int, chosen: Sequence[Labelled]) -> dict[str, Any]:
+    def _tuning(self, arm: str, labels: int, seed: int, own: int, labelled: Sequence[Labelled]) -> dict[str, Any]:
         path = self.run / "parts" / f"tune-{arm}-{labels}-{seed}.json"
         if not path.exists():
-            progress = self._between(0.0, self._share_of_tuning(chosen))
-            found = tune(self.task, arm, self.encoder, chosen, own, on_progress=progress, should_stop=self.should_stop)
-            write_file(path, json.dumps(found.to_json(), allow_nan=False).encode())
+            progress = self._between(0.0, self._share_of_tuning(labelled))
+            tuning = tune(
+                self.task, arm, self.encoder, labelled, own, on_progress=progress, should_stop=self.should_stop
+            )
+            write_file(path, json.dumps(tuning.to_json(), allow_nan=False).encode())
         record: dict[str, Any] = json.loads(path.read_bytes())
         return record
 
-    def _share_of_tuning(self, chosen: Sequence[Labelled]) -> float:
-        extra = trainings_of_tuning(len({item.volume.patient for item in chosen})) if self.plan.tune else 0
+    def _share_of_tuning(self, labelled: Sequence[Labelled]) -> float:
+        extra = trainings_of_tuning(len({item.volume.patient for item in labelled})) if self.plan.tune else 0
         return extra / (1 + extra)
 
     def _between(self, first: float, last: float) -> OnProgress:
@@ -149,12 +151,12 @@ class _Study:
         return report
 
 
-def _provenance(settings: Any, chosen: Sequence[Labelled], tested: int) -> dict[str, Any]:
+def _provenance(settings: Any, labelled: Sequence[Labelled], tested: int) -> dict[str, Any]:
     return {
         "steps": settings.run.steps,
-        "volumes": len(chosen),
-        "patients": len({i.volume.patient for i in chosen}),
-        "modalities": sorted({i.volume.modality for i in chosen}),
+        "volumes": len(labelled),
+        "patients": len({i.volume.patient for i in labelled}),
+        "modalities": sorted({i.volume.modality for i in labelled}),
         "test_volumes": tested,
         "start": "the encoder frozen" if settings.frozen else "from a pre-trained encoder",
     }

@@ -89,15 +89,15 @@ def tune(
     total = len(rates) * len(parts) * steps
     scores: list[float | None] = []
     for number, rate in enumerate(rates):
-        found: list[float] = []
+        volume_scores: list[float] = []
         for k, (train, validation) in enumerate(parts):
             base = (number * len(parts) + k) * steps
 
             def say(done: float, of: float, text: str, base: int = base, rate: float = rate) -> None:
                 on_progress(base + done, total, f"learning rate {rate:.1e}: {text}")
 
-            found += _scores(task, arm, encoder, train, validation, seed, rate, say, should_stop)
-        scores.append(float(np.mean(found)) if found and np.isfinite(found).all() else None)
+            volume_scores += _scores(task, arm, encoder, train, validation, seed, rate, say, should_stop)
+        scores.append(float(np.mean(volume_scores)) if volume_scores and np.isfinite(volume_scores).all() else None)
     ranked = [(score, -rate) for score, rate in zip(scores, rates, strict=True) if score is not None]
     if not ranked:
         raise SettingsError(
