@@ -140,15 +140,60 @@ def slices_along_a_curve(folder: Path) -> None:
 
 
 @bad("duplicate_positions")
-def one_slice_twice_under_two_names(folder: Path) -> None:
-    Series(name="b{}".format, skip=(0, 1, 2, 4, 5, 6), change=_renamed).write(folder)
+def one_place_taken_by_two_pictures(folder: Path) -> None:
+    Series(name="b{}".format, skip=(0, 1, 2, 4, 5, 6), change=_renamed, stored=head(seed=9)).write(folder)
     Series().write(folder)
 
 
 @bad("duplicate_positions")
-def every_slice_twice_and_nothing_tells_them_apart(folder: Path) -> None:
-    Series(name="b{}".format, change=_renamed).write(folder)
+def one_instance_uid_for_two_pictures(folder: Path) -> None:
+    Series(name="b{}".format, skip=(0, 1, 2, 4, 5, 6), stored=head(seed=9)).write(folder)
     Series().write(folder)
+
+
+@bad("duplicate_positions")
+def every_place_taken_twice_and_nothing_tells_the_slices_apart(folder: Path) -> None:
+    Series(name="b{}".format, change=_renamed, stored=head(seed=9)).write(folder)
+    Series().write(folder)
+
+
+def _renamed_with(**values: object) -> Callable[[Dataset, int], None]:
+    """A change that gives other instances and other values."""
+
+    def change(dataset: Dataset, k: int) -> None:
+        _renamed(dataset, k)
+        for keyword, value in values.items():
+            setattr(dataset, keyword, value)
+
+    return change
+
+
+@bad("mixed_acquisitions")
+def two_slices_of_another_echo_within_a_volume(folder: Path) -> None:
+    Series(skip=(3, 4), change=_renamed_with(EchoTime="15")).write(folder)
+    Series(skip=(0, 1, 2, 5, 6), change=_renamed_with(EchoTime="90")).write(folder)
+
+
+@bad("mixed_acquisitions")
+def slices_of_two_kernels_in_a_row_without_a_rule(folder: Path) -> None:
+    Series(skip=(0, 3, 4), change=_renamed_with(ConvolutionKernel="H30s"), name="a{}".format).write(folder)
+    Series(skip=(1, 2, 5, 6), change=_renamed_with(ConvolutionKernel="H70h")).write(folder)
+
+
+def _mosaic(case: str, kinds: list[str], **changes: object) -> None:
+    def change(dataset: Dataset, k: int) -> None:
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "M", *kinds]
+        for keyword, value in changes.items():
+            if value is None:
+                delattr(dataset, keyword)
+            else:
+                setattr(dataset, keyword, value)
+
+    _series(case, "tiled_slices", modality="MR", change=change)
+
+
+_mosaic("a_mosaic_without_its_private_header", ["ND", "MOSAIC"], ImagePositionPatient=["0", "0", "0"])
+_mosaic("a_grid_of_another_vendor", ["VFRAME"], ImagePositionPatient=None, ImageOrientationPatient=None)
 
 
 def _renamed(dataset: Dataset, k: int) -> None:
@@ -280,14 +325,6 @@ _spoiled("jpeg_2000_cut_off", "truncated_pixel_data", JPEG2000Lossless, lambda d
 _spoiled("jpeg_ls_of_another_size", "decode_failed", JPEGLSLossless, _poked(b"\xff\xf7", 5, b"\xff\xff"))
 _spoiled("jpeg_ls_cut_off", "truncated_pixel_data", JPEGLSLossless, lambda data: data[:-200])
 _spoiled("rle_with_nonsense_in_it", "decode_failed", RLELossless, _poked(b"\x02\x00\x00\x00\x40\x00\x00\x00", 0, b"\x09" * 40))
-_spoiled("fragments_under_a_native_syntax", "corrupt", RLELossless,
-         lambda data: _native_syntax(data))  # fmt: skip
-
-
-def _native_syntax(data: bytes) -> bytes:
-    return data.replace(RLELossless.encode() + b"\x00", ExplicitVRLittleEndian.encode() + b"\x00", 1)
-
-
 @bad("decode_failed")
 def jpeg_2000_with_its_sides_swapped(folder: Path) -> None:
     """As many pixels as the header says: a decoder alone would give a scrambled picture."""

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,13 @@ import nibabel as nib
 import nrrd
 import numpy as np
 from nibabel.externals.netcdf import netcdf_file
+from pydicom import dcmread
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.fileset import FileSet
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLosslessSV1,
@@ -220,7 +225,7 @@ def one_series_over_two_folders(folder: Path) -> Expected:
     return expect(Series(skip=(1, 3, 5)).write(folder / "b"))
 
 
-def _times(keyword: str, values: tuple) -> Callable[[Path], list[Expected]]:
+def _times(keyword: str, values: tuple, note: str) -> Callable[[Path], list[Expected]]:
     def write(folder: Path) -> list[Expected]:
         made = []
         for n, value in enumerate(values):
@@ -231,20 +236,24 @@ def _times(keyword: str, values: tuple) -> Callable[[Path], list[Expected]]:
                 setattr(dataset, keyword, value)
 
             series.change = change
-            made.append(expect(series.write(folder), "time_point"))
+            made.append(expect(series.write(folder), note))
         return made
 
     return write
 
 
-for _keyword, _values in {
-    "TemporalPositionIdentifier": ("1", "2", "10"),
-    "AcquisitionNumber": ("4", "5"),
-    "EchoTime": ("9.5", "80.25"),
-    "AcquisitionTime": ("101112.25", "101320"),
-    "ImageType": (["ORIGINAL", "PRIMARY", "M"], ["ORIGINAL", "PRIMARY", "P"]),
-}.items():
-    GOOD[f"repetitions_told_by_{_keyword}"] = Case(_times(_keyword, _values), ReadingSettings())
+for _keyword, _values, _note in (
+    ("TemporalPositionIdentifier", ("1", "2", "10"), "time_point"),
+    ("AcquisitionNumber", ("4", "5"), "time_point"),
+    ("AcquisitionTime", ("101112.25", "101320"), "time_point"),
+    ("AcquisitionTime", ("101112.25", "121320"), "split_series"),
+    ("EchoTime", ("9.5", "80.25"), "split_series"),
+    ("InversionTime", ("400", "2500"), "split_series"),
+    ("FlipAngle", ("5", "26"), "split_series"),
+    ("FrameOfReferenceUID", ("1.2.3.1", "1.2.3.2"), "split_series"),
+    ("ImageType", (["ORIGINAL", "PRIMARY", "M"], ["ORIGINAL", "PRIMARY", "M", "NORM"]), "split_series"),
+):
+    GOOD[f"{_note}_told_by_{_keyword}"] = Case(_times(_keyword, _values, _note), ReadingSettings())
 
 
 @good()
@@ -259,6 +268,169 @@ def a_scout_inside(folder: Path) -> Expected:
 def files_copied_twice(folder: Path) -> Expected:
     Series(name="copy{}.dcm".format, skip=(0, 1)).write(folder)
     return expect(Series().write(folder), "duplicate_files")
+
+
+@good()
+def one_slice_sent_twice_under_two_names(folder: Path) -> Expected:
+    Series(name="b{}".format, skip=(0, 1, 2, 4, 5, 6), change=_with(SOPInstanceUID="1.7.7")).write(folder)
+    return expect(Series().write(folder), "duplicate_files")
+
+
+@good()
+def every_slice_sent_twice_under_two_names(folder: Path) -> Expected:
+    Series(name="b{}".format, change=lambda d, k: setattr(d, "SOPInstanceUID", f"1.7.{k}")).write(folder)
+    return expect(Series().write(folder), "duplicate_files")
+
+
+def _with(**values: object) -> Callable[[object, int], None]:
+    """A change of some values, None to delete one."""
+
+    def change(dataset: object, k: int) -> None:
+        for keyword, value in values.items():
+            if value is None:
+                delattr(dataset, keyword)
+            else:
+                setattr(dataset, keyword, value)
+
+    return change
+
+
+@good()
+def a_group_length_before_the_pixels(folder: Path) -> Expected:
+    def raw(data: bytes, k: int) -> bytes:
+        at = data.rindex(b"\xe0\x7f\x10\x00OW")
+        return data[:at] + b"\xe0\x7f\x00\x00UL\x04\x00" + (len(data) - at).to_bytes(4, "little") + data[at:]
+
+    return expect(Series(raw=raw).write(folder))
+
+
+@good()
+def group_lengths_in_an_implicit_data_set(folder: Path) -> Expected:
+    def raw(data: bytes, k: int) -> bytes:
+        at = data.rindex(b"\xe0\x7f\x10\x00")
+        data = data[:at] + b"\xe0\x7f\x00\x00\x04\x00\x00\x00" + (len(data) - at).to_bytes(4, "little") + data[at:]
+        start = data.index(b"\x08\x00\x16\x00")
+        return data[:start] + b"\x08\x00\x00\x00\x04\x00\x00\x00\x10\x00\x00\x00" + data[start:]
+
+    return expect(Series(syntax=ImplicitVRLittleEndian, raw=raw).write(folder))
+
+
+@good()
+def an_extended_offset_table_before_the_pixels(folder: Path) -> Expected:
+    def change(dataset: object, k: int) -> None:
+        compress(RLELossless)(dataset, k)
+        dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = bytes(8), (400).to_bytes(8, "little")
+
+    return expect(Series(syntax=RLELossless, change=change).write(folder))
+
+
+@good()
+def a_private_object_without_pixels_in_the_series(folder: Path) -> Expected:
+    private = Series(sop_class="1.3.46.670589.11.0.0.12.2", stored=head(1), modality="MR").dataset(0)
+    series = Series(modality="MR", intercept=0.0).write(folder)
+    private.SOPInstanceUID = "1.8.8"
+    del private["PixelData"]
+    save(private, folder / "XX_0001")
+    return expect(series, "not_an_image_volume")
+
+
+@good()
+def a_dicomdir_with_nothing_but_records(folder: Path) -> Expected:
+    series = Series().write(folder)
+    directory = FileSet()
+    for path in sorted(folder.iterdir()):
+        dataset = dcmread(path)
+        dataset.StudyInstanceUID, dataset.StudyTime, dataset.StudyID, dataset.SeriesNumber = "1.2.3", "120000", "1", 1
+        directory.add(dataset)
+    shutil.rmtree(folder)
+    directory.write(folder)
+    return expect(series)
+
+
+def _renamed_syntax(case: str, written: str, declared: str, **fields: object) -> None:
+    """A series whose meta header names another transfer syntax than it is written in."""
+
+    def write(folder: Path) -> Expected:
+        by_gdcm = written in (JPEG2000Lossless, JPEGLosslessSV1)
+        series = Series(syntax=ExplicitVRLittleEndian if by_gdcm else written, **fields).write(folder)
+        if by_gdcm:
+            transcode(folder, written)
+        for path in folder.iterdir():
+            data = path.read_bytes()
+            body = data[144 + int.from_bytes(data[140:144], "little") :]
+            uid = declared.encode() + b"\x00" * (len(declared) % 2)
+            meta = b"\x02\x00\x10\x00UI" + len(uid).to_bytes(2, "little") + uid
+            path.write_bytes(data[:140] + len(meta).to_bytes(4, "little") + meta + body)
+        return expect(series)
+
+    GOOD[case] = Case(write, ReadingSettings())
+
+
+_renamed_syntax("explicit_called_implicit", ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+_renamed_syntax("implicit_called_explicit", ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+_renamed_syntax("big_endian_called_little", ExplicitVRBigEndian, ExplicitVRLittleEndian)
+_renamed_syntax("plain_called_deflated", ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
+_renamed_syntax("plain_called_jpeg_2000", ExplicitVRLittleEndian, JPEG2000Lossless)
+_renamed_syntax("rle_called_plain", RLELossless, ExplicitVRLittleEndian, change=compress(RLELossless))
+_renamed_syntax("rle_called_jpeg", RLELossless, JPEGLosslessSV1, change=compress(RLELossless))
+_renamed_syntax("jpeg_2000_called_jpeg", JPEG2000Lossless, JPEGLosslessSV1, stored=head(7, 40, 36))
+_renamed_syntax("jpeg_2000_called_plain", JPEG2000Lossless, ExplicitVRLittleEndian, stored=head(7, 40, 36))
+_renamed_syntax("jpeg_lossless_called_baseline", JPEGLosslessSV1, "1.2.840.10008.1.2.4.50", signed=False)
+_renamed_syntax("jpeg_ls_called_jpeg_2000", JPEGLSLossless, JPEG2000Lossless, change=compress(JPEGLSLossless), signed=False)
+
+
+def _padded_frames(case: str, syntax: str, pad: bytes, empty: bool = False, **fields: object) -> None:
+    """Compressed frames with bytes behind their end mark, or with an empty fragment behind them."""
+
+    def write(folder: Path) -> Expected:
+        series = Series(**fields).write(folder)
+        transcode(folder, syntax)
+        for path in folder.iterdir():
+            dataset = dcmread(path)
+            frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+            dataset.PixelData = encapsulate([frame + pad])
+            if empty:
+                dataset.PixelData += b"\xfe\xff\x00\xe0\x00\x00\x00\x00"
+            dataset.save_as(path)
+        return expect(series)
+
+    GOOD[case] = Case(write, ReadingSettings())
+
+
+_padded_frames("bytes_after_the_end_of_jpeg_2000", JPEG2000Lossless, bytes(200), stored=head(7, 40, 36))
+_padded_frames("noise_after_the_end_of_jpeg_2000", JPEG2000Lossless, b"\x12\x34" * 99, stored=head(7, 40, 36))
+_padded_frames("bytes_after_the_end_of_jpeg_ls", JPEGLSLossless, bytes(200), signed=False)
+_padded_frames("an_empty_fragment_after_the_frame", JPEGLosslessSV1, b"", empty=True, signed=False)
+
+
+@good()
+def frames_in_several_fragments_and_an_empty_offset_table(folder: Path) -> Expected:
+    series = Series(stored=head(7, 40, 36))
+    series.write(folder / "one")
+    transcode(folder / "one", JPEG2000Lossless)
+    frames = [next(generate_frames(dcmread(p).PixelData, number_of_frames=1)) for p in sorted((folder / "one").iterdir())]
+    shutil.rmtree(folder / "one")
+    dataset = series.enhanced()
+    dataset.PixelData = encapsulate(frames, fragments_per_frame=2, has_bot=False)
+    dataset["PixelData"].is_undefined_length = True
+    save(dataset, folder / "multi.dcm", JPEG2000Lossless)
+    return expect(series)
+
+
+@good()
+def geometry_stated_by_positions_alone(folder: Path) -> Expected:
+    change = _with(SliceThickness="1", SpacingBetweenSlices=None)
+    return expect(Series(change=change).write(folder))
+
+
+@good(allow_gaps=True)
+def one_damaged_file_where_gaps_are_allowed(folder: Path) -> Expected:
+    series = Series(stored=head(9), raw=lambda data, k: data[:-60] if k == 4 else data).write(folder)
+    values = series.values.copy()
+    values[:, :, 4] = (values[:, :, 3] + values[:, :, 5]) / 2
+    invalid = np.zeros(values.shape, bool)
+    invalid[:, :, 4] = True
+    return expect(series, "allow_gaps", "damaged_files_left_out", values=values, invalid=invalid)
 
 
 @good()

@@ -116,7 +116,7 @@ _PHRASES = (  # of the text with its tokens joined by single spaces
 )
 # "Phase" also names a point of time, a chemical shift and a direction.
 _OTHER_PHASE = re.compile(
-    r" (in|out|opp|opposed|arterial|venous|portal|late|early|delayed|equilibrium|parenchymal|nephrographic|single|multi|"
+    r" (in|out|of|opp|opposed|arterial|venous|portal|late|early|delayed|equilibrium|parenchymal|nephrographic|single|multi|"
     r"first|second|systolic|diastolic|\d+) phase $"
 )
 _LAST_TOKENS = {"fa": "FA", "b0": "B0", "nodif": "B0", "ph": "PHASE"}

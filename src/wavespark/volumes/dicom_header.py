@@ -12,10 +12,17 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from wavespark.errors import VolumeError
-from wavespark.volumes.contrasts import contrast_of
 from wavespark.volumes.dicom_file import DicomFile, Meta, Pixels
 from wavespark.volumes.privacy import unquoted
 from wavespark.volumes.series import Slice
+from wavespark.volumes.traits import (
+    TRAIT_TAGS,
+    acquisition_traits,
+    label_of_description,
+    label_of_image,
+    repetition_traits,
+    tiles_of,
+)
 
 
 def _tags(*keywords: str) -> dict[str, int]:
@@ -30,26 +37,15 @@ _CLASSES = {
     "MR": ("4", "4.1", "4.3", "4.4"),
 }
 _GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
-# What may tell repetitions apart: the keyword at the top, and (functional group, keyword there).
-_TIMES = {
-    "TemporalPositionIdentifier": ("FrameContentSequence", "TemporalPositionIndex"),
-    "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
-    "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
-    "ImageType": ("MRImageFrameTypeSequence", "FrameType"),
-    "AcquisitionNumber": ("FrameContentSequence", "FrameAcquisitionNumber"),
-    "EchoNumbers": ("FrameContentSequence", "StackID"),
-    "TriggerTime": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
-    "AcquisitionTime": ("FrameContentSequence", "FrameAcquisitionDateTime"),
-}
-_NUMBERED = ("EchoTime", "TriggerTime", "TemporalPositionIdentifier", "AcquisitionNumber", "EchoNumbers")
-
 HEADER_TAGS = _tags(
     "SOPClassUID", "SOPInstanceUID", "Modality", "InstanceNumber", "NumberOfFrames", "Rows", "Columns",
     "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
     "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
-    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RepetitionTime", "InversionTime",
-    "AngioFlag", "ContrastBolusAgent", "SeriesDescription", "ProtocolName", *_TIMES, *_GROUPS,
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", *_GROUPS,
 )  # fmt: skip
+"""The allow-list of geometry and values."""
+
+ALLOWED_TAGS = (*HEADER_TAGS.values(), *TRAIT_TAGS)
 """The allow-list of reading. Descriptions are only matched against the closed vocabulary of contrasts."""
 
 
@@ -70,7 +66,8 @@ class Header:
     """Lowest and highest stored number that means "nothing was measured here"."""
     monochrome1: bool
     modality: str | None
-    contrast: str | None
+    tiles: int | None
+    """Slices beside each other in one picture; 0 if their number is not stated, None for ordinary pictures."""
     instance: str
     """SOPInstanceUID. Private."""
 
@@ -138,7 +135,7 @@ def _header(file: DicomFile, pixels: Pixels) -> Header:
         padding=_padding(dataset, bits, signed),
         monochrome1=photometric == "MONOCHROME1",
         modality=modality_of(sop_class) or (modality if modality in ("CT", "MR") else None),
-        contrast=_contrast(dataset, modality),
+        tiles=tiles_of(dataset),
         instance=str(dataset.get("SOPInstanceUID", "")),
     )
 
@@ -150,6 +147,7 @@ def _slices(dataset: Dataset, header: Header, index: int) -> Iterable[Slice]:
     if per_frame and len(per_frame) != header.frames:
         raise VolumeError("corrupt", f"{header.frames} frames are declared and {len(per_frame)} described")
     number = int(_number(dataset, "InstanceNumber") or 0)
+    words = label_of_description(dataset)
     for frame in range(header.frames):
         groups = [*per_frame[frame : frame + 1], *shared]
         transformation = _Lookup(groups, "PixelValueTransformationSequence", dataset)
@@ -163,7 +161,9 @@ def _slices(dataset: Dataset, header: Header, index: int) -> Iterable[Slice]:
             spacing=_Lookup(groups, "PixelMeasuresSequence", dataset).numbers("PixelSpacing", 2),
             slope=transformation.rescale("RescaleSlope", 1.0),
             intercept=transformation.rescale("RescaleIntercept", 0.0),
-            times=tuple(_time(groups, top, where, dataset) for top, where in _TIMES.items()),
+            traits=acquisition_traits(groups, dataset),
+            times=repetition_traits(groups, dataset),
+            label=label_of_image(groups, dataset, header.modality, words),
         )
 
 
@@ -188,18 +188,6 @@ class _Lookup:
         if not found or len(found) != 1 or not math.isfinite(found[0]) or (found[0] == 0 and keyword == "RescaleSlope"):
             raise VolumeError("bad_rescale", "the slope or intercept of its values is zero or not a number")
         return found[0]
-
-
-def _time(groups: list[Dataset], top: str, where: tuple[str, str], dataset: Dataset) -> object:
-    sequence, keyword = where
-    for group in groups:
-        for item in _sequence(group, sequence)[:1]:
-            if keyword in item:
-                return str(item[keyword].value)
-    if top not in dataset:
-        return None
-    number = _number(dataset, top) if top in _NUMBERED else None
-    return str(dataset[top].value) if number is None else number
 
 
 def _sequence(dataset: Dataset, keyword: str) -> list[Dataset]:
@@ -249,22 +237,3 @@ def _padding(dataset: Dataset, bits: int, signed: bool) -> tuple[int, int] | Non
     half = 1 << (bits - 1) if signed else 0
     ends = [(v + half) % (1 << bits) - half for v in (value, value if limit is None else limit)]
     return min(ends), max(ends)
-
-
-def _contrast(dataset: Dataset, modality: str) -> str | None:
-    """What the protocol's words say, else the timing of the sequence (milliseconds)."""
-    words = contrast_of(" ".join(str(dataset.get(name, "")) for name in ("SeriesDescription", "ProtocolName")))
-    if modality == "CT":
-        return "CTA" if words in ("CTA", "MRA") else None
-    if words or modality != "MR":
-        return words if words != "CTA" else None
-    if str(dataset.get("AngioFlag", "")).strip() == "Y":
-        return "MRA"
-    repetition, echo, inversion = (_number(dataset, name) for name in ("RepetitionTime", "EchoTime", "InversionTime"))
-    if repetition is None or echo is None or repetition <= 0:
-        return None
-    if echo >= 60:
-        return "FLAIR" if inversion and inversion > 1500 else "T2"
-    if repetition >= 1500 and echo <= 35:
-        return "PD" if not inversion else "T1"
-    return "T1" if 250 <= repetition <= 1000 and echo <= 30 else None

@@ -1,8 +1,4 @@
-"""Stored numbers of DICOM frames: native bytes read here, compressed ones by pydicom's decoders.
-
-A compressed frame says its own size, and decoders allocate what it says: it must agree with the header before any
-decoder sees it. Sources: DICOM PS3.5 8.2 and A.4, ITU-T T.81 B.2.2, ITU-T T.800 A.5.1.
-"""
+"""Stored numbers of DICOM frames: native bytes read here, compressed ones by pydicom's decoders (DICOM PS3.5 8 and A.4)."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -11,17 +7,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from wavespark.errors import VolumeError
+from wavespark.volumes.codestreams import COMPRESSED, RLE, size_of, trimmed
 from wavespark.volumes.dicom_file import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, open_pixels
 from wavespark.volumes.dicom_header import Header
+from wavespark.volumes.fragments import find_frames, read_frame
 from wavespark.volumes.privacy import unquoted
 from wavespark.volumes.settings import ReadingSettings
 
 _NATIVE = (IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED)
-_RLE = "1.2.840.10008.1.2.5"
-_JPEG = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81))
-_JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203))
 _LEAST_FRAME = 8  # bytes of the item that holds a compressed frame
-_END = b"\xff\xd9"  # end mark of JPEG, JPEG-LS and JPEG 2000 alike
 _TRUNCATED = "its pixels end early: copy it again"
 
 
@@ -37,7 +31,7 @@ def check_pixels(header: Header, settings: ReadingSettings) -> None:
         raise VolumeError("too_large", f"one file declares {count} pixels and the limit is {limit}: raise max_voxels")
     syntax = header.meta.syntax
     native = syntax in _NATIVE
-    if not native and syntax not in (_RLE, *_JPEG, *_JPEG_2000):
+    if not native and syntax not in COMPRESSED:
         sentence = "its pixels are compressed as video or in an unknown way: convert it"
         raise VolumeError("unsupported_transfer_syntax", sentence)
     if not native and not _has_decoder(syntax):
@@ -85,12 +79,11 @@ def _native(stream: BinaryIO, header: Header, wanted: list[int]) -> Iterator[tup
 
 
 def _compressed(stream: BinaryIO, header: Header, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
-    from pydicom.encaps import encapsulate, generate_frames
+    from pydicom.encaps import encapsulate
     from pydicom.pixels.decoders.base import get_decoder
 
     syntax = header.meta.syntax
     decoder = get_decoder(syntax)
-    stream.seek(header.pixels.offset)
     options: dict[str, Any] = {
         "rows": header.shape[0],
         "columns": header.shape[1],
@@ -102,14 +95,10 @@ def _compressed(stream: BinaryIO, header: Header, wanted: set[int]) -> Iterator[
         "bits_stored": header.stored_bits,
         "pixel_keyword": "PixelData",
     }
-    frames = generate_frames(stream, number_of_frames=header.frames)
-    for frame in range(max(wanted) + 1):
-        with unquoted("truncated_pixel_data", _TRUNCATED):
-            data = next(frames)
-        if frame not in wanted:
-            continue
-        if syntax != _RLE:
-            _check_codestream(data, header)
+    end = header.pixels.offset + header.pixels.available
+    frames = find_frames(stream, header.pixels.offset, end, header.frames)
+    for frame in sorted(wanted):
+        data = _checked(read_frame(stream, frames[frame]), header)
         with unquoted("decode_failed", "its compressed pixels cannot be decoded: export the series uncompressed"):
             stored, _ = decoder.as_array(encapsulate([data]), raw=True, **options)
             stored = np.asarray(stored).reshape(header.shape)
@@ -133,36 +122,13 @@ def _has_decoder(syntax: str) -> bool:
         return bool(get_decoder(syntax).is_available)
 
 
-def _check_codestream(data: bytes, header: Header) -> None:
-    """Refuses a compressed frame whose own size is not the header's, or that lacks its end mark."""
-    start = data.find(b"\xff\x4f\xff\x51") if header.meta.syntax in _JPEG_2000 else 0
-    size = _jpeg_2000_size(data, start) if header.meta.syntax in _JPEG_2000 else _jpeg_size(data)
-    if size != header.shape:
+def _checked(data: bytes, header: Header) -> bytes:
+    """A compressed frame without what follows its end mark, refused if its own size is not the header's."""
+    syntax = header.meta.syntax
+    if syntax != RLE and size_of(data, syntax) != header.shape:
         sentence = "its compressed pixels have another size than its header says: export it again"
         raise VolumeError("decode_failed", sentence)
-    if _END not in data[-64:]:
+    whole = trimmed(data, syntax)
+    if whole is None:
         raise VolumeError("truncated_pixel_data", _TRUNCATED)
-
-
-def _jpeg_2000_size(data: bytes, start: int) -> tuple[int, int] | None:
-    """Rows, columns of the SIZ segment; one component."""
-    if start < 0 or len(data) < start + 42:
-        return None
-    right, bottom, left, top = (int.from_bytes(data[n : n + 4], "big") for n in range(start + 8, start + 24, 4))
-    components = int.from_bytes(data[start + 40 : start + 42], "big")
-    return (bottom - top, right - left) if components == 1 else None
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Rows, columns of the frame header (SOF0..15, or SOF55 of JPEG-LS); one component."""
-    at = 2
-    while at + 10 <= len(data) and data[at] == 0xFF:
-        mark = data[at + 1]
-        if mark == 0xFF:
-            at += 1
-        elif mark == 0xF7 or (0xC0 <= mark <= 0xCF and mark not in (0xC4, 0xC8, 0xCC)):
-            rows, columns = (int.from_bytes(data[n : n + 2], "big") for n in (at + 5, at + 7))
-            return (rows, columns) if data[at + 9] == 1 else None
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
+    return whole

@@ -51,7 +51,20 @@ class RegularFile(io.BufferedReader):
         return super().read(self.size if size is None or size < 0 else min(size, self.size))
 
 
-def open_regular(path: bytes) -> RegularFile:
+class MemoryFile(io.BytesIO):
+    """Bytes that were unpacked within bounds, read like a file."""
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return self.getbuffer().nbytes
+
+
+OpenFile = RegularFile | MemoryFile
+"""Something that was opened: position it, read it, ask its size."""
+
+
+def open_regular(path: bytes) -> OpenFile:
     """The file, opened for reading without following a link and without waiting on a pipe.
 
     Raises:
@@ -119,6 +132,31 @@ class Inflated:
                 return True
         self._finished = True
         return False
+
+
+_GROWTH, _GROWTH_LEAST, _GROWTH_MOST = 256, 1 << 26, 1 << 30
+"""How far compressed bytes may grow: 256 times, at least to 64 MiB, at most to 1 GiB. Images grow less, bombs grow more."""
+
+
+def growth_limit(size: int) -> int:
+    """Bytes that `size` compressed bytes may grow to."""
+    return min(max(_GROWTH * size, _GROWTH_LEAST), _GROWTH_MOST)
+
+
+def unpack(reader: Reader, size: int) -> MemoryFile:
+    """Everything that a stream of `size` compressed bytes holds.
+
+    Raises:
+        VolumeError: `too_large` if it grows beyond `growth_limit`, `truncated`, `corrupt`.
+    """
+    limit = growth_limit(size)
+    plain = MemoryFile()
+    while part := reader.read(_CHUNK):
+        plain.write(part)
+        if plain.tell() > limit:
+            raise VolumeError("too_large", f"a compressed file of {size} bytes grows beyond {limit} bytes")
+    plain.seek(0)
+    return plain
 
 
 def read_exactly(reader: Reader, size: int) -> bytes:

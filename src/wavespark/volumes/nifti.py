@@ -11,14 +11,17 @@ import math
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
+from nibabel.quaternions import quat2mat
 
 from wavespark.errors import VolumeError
 from wavespark.volumes.files import Inflated, Reader, drain, open_regular, read_exactly, read_voxels
 from wavespark.volumes.finish import check_affine, check_size
+from wavespark.volumes.orientation import axis_codes, is_usable
 from wavespark.volumes.privacy import unquoted
 from wavespark.volumes.settings import ReadingSettings
 
 _MAX_EXTENSIONS = 1 << 24
+_QUATERNION_SLACK = 1e-3  # writers round the three stored numbers of a unit quaternion
 _DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 
 
@@ -97,11 +100,53 @@ def _scaling(header: Nifti1Header) -> tuple[float, float]:
 
 
 def _affine(header: Nifti1Header) -> tuple[np.ndarray, set[str]]:
-    """sform, else qform, else the bare spacing with a note."""
-    with unquoted("bad_affine", "the matrix from voxels to millimetres cannot be made from the header"):
-        affine = np.asarray(header.get_best_affine(), np.float64)
-        oriented = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
-    return affine, set() if oriented else {"no_orientation"}
+    """The sform if it is usable, else the qform, else the bare spacing; notes where they are not or contradict each other.
+
+    A sform that cannot be used (all zeros, not finite) beside a usable qform is passed over with `sform_ignored`. Where both
+    are usable the sform wins, as in nibabel and the NIfTI standard's method 3; `orientation_conflict` says that they are of
+    different handedness or run along different axes, so that left and right may be exchanged.
+    """
+    sform, qform = _sform(header), _qform(header)
+    if sform is None and qform is None:
+        with unquoted("bad_affine", "the matrix from voxels to millimetres cannot be made from the header"):
+            return np.asarray(header.get_base_affine(), np.float64), {"no_orientation"}
+    if sform is None or (not is_usable(sform) and qform is not None and is_usable(qform)):
+        if qform is None:
+            raise VolumeError("bad_affine", "the matrix from voxels to millimetres cannot be made from the header")
+        return qform, set() if sform is None else {"sform_ignored"}
+    if qform is not None and is_usable(qform) and is_usable(sform) and _conflict(sform, qform):
+        return sform, {"orientation_conflict"}
+    return sform, set()
+
+
+def _sform(header: Nifti1Header) -> np.ndarray | None:
+    """The matrix of method 3, None if its code says that there is none."""
+    if int(header["sform_code"]) <= 0:
+        return None
+    rows = [np.asarray(header[name], np.float64) for name in ("srow_x", "srow_y", "srow_z")]
+    return np.vstack([*rows, [0.0, 0.0, 0.0, 1.0]])
+
+
+def _qform(header: Nifti1Header) -> np.ndarray | None:
+    """The matrix of method 2, None if its code says that there is none; not finite if the quaternion is impossible."""
+    if int(header["qform_code"]) <= 0:
+        return None
+    b, c, d = (float(header[name]) for name in ("quatern_b", "quatern_c", "quatern_d"))
+    squares = b * b + c * c + d * d
+    if not squares <= 1 + _QUATERNION_SLACK:  # also for values that are not a number
+        return np.full((4, 4), np.nan)
+    a = math.sqrt(max(1.0 - squares, 0.0))
+    scale = 1 / math.sqrt(a * a + squares)
+    steps = np.asarray(header["pixdim"][1:4], np.float64) * (1, 1, -1 if float(header["pixdim"][0]) < 0 else 1)
+    affine = np.eye(4)
+    affine[:3, :3] = quat2mat([a * scale, b * scale, c * scale, d * scale]) * steps
+    affine[:3, 3] = [float(header[name]) for name in ("qoffset_x", "qoffset_y", "qoffset_z")]
+    return affine
+
+
+def _conflict(a: np.ndarray, b: np.ndarray) -> bool:
+    """True if two affines are of different handedness or run along different axes."""
+    return np.linalg.det(a[:3, :3]) * np.linalg.det(b[:3, :3]) < 0 or axis_codes(a) != axis_codes(b)
 
 
 def _offset(header: Nifti1Header, position: int) -> int:

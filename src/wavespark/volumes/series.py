@@ -5,20 +5,27 @@ Millimetres are LPS here, as in DICOM; the affine that comes out is RAS. Source:
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 
 import numpy as np
 
 from wavespark.errors import VolumeError
+from wavespark.volumes.contrasts import NO_LABEL, Label
 from wavespark.volumes.orientation import LPS_TO_RAS, affine_from_axes
 from wavespark.volumes.settings import AssumedGeometry, ReadingSettings
+from wavespark.volumes.traits import ACQUISITION_NUMBER, ACQUISITION_TIME
 
 _MAJORITY = 0.8
 _STEP_SHARE, _STEP_MM = 0.1, 0.02  # tolerance of a step between slices
 _SAME_PLACE_MM = 0.01
 _LEAST_SLICES = 3
+_PAUSE_S = 1800.0  # no series takes a break of half an hour: what comes after it is another acquisition
+_TIME_SERIES = 10  # volumes of one acquisition from which on it is a time series
+
+Digest = Callable[["Slice"], bytes]
+"""Hash of a slice's stored numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +48,12 @@ class Slice:
     """Millimetres between rows, then between columns."""
     slope: float = 1.0
     intercept: float = 0.0
+    traits: tuple[object, ...] = ()
+    """What names its acquisition: echo, kernel, b-value and others (`traits.acquisition_traits`)."""
     times: tuple[object, ...] = ()
-    """What may tell time points, echoes or other repetitions at one place apart; None where a file does not say."""
+    """What may tell repetitions at one place apart (`traits.repetition_traits`); None where a file does not say."""
+    label: Label = NO_LABEL
+    """Its contrast and kind."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,15 +74,122 @@ class Stack:
         return columns, rows, self.depths[-1] + 1
 
 
-def arrange(slices: Sequence[Slice], settings: ReadingSettings) -> tuple[Stack, ...]:
-    """The volumes that a series holds: one, or one a time point.
+def arrange(slices: Sequence[Slice], settings: ReadingSettings, digest: Digest | None = None) -> tuple[Stack, ...]:
+    """The volumes that a series holds: one, or one for each echo, reconstruction or time point.
+
+    Args:
+        slices: all slices of the series.
+        settings: opt-in repairs.
+        digest: tells whether two slices at one place are copies; without it they are not.
 
     Raises:
         VolumeError: `too_few_slices`, `missing_position`, `missing_orientation`, `bad_orientation`, `bad_spacing`,
-            `mixed_geometry`, `degenerate_geometry`, `duplicate_positions`, `missing_slices` or `nonuniform_spacing`.
+            `mixed_geometry`, `mixed_acquisitions`, `degenerate_geometry`, `duplicate_positions`, `missing_slices` or
+            `nonuniform_spacing`.
     """
+    acquisitions = separate(slices)
+    stacks: list[Stack] = []
+    failed: dict[int, VolumeError] = {}
+    for n, acquisition in enumerate(acquisitions):
+        try:
+            stacks += _arrange_one(acquisition, settings, digest)
+        except VolumeError as error:
+            failed[n] = error
+    if failed:
+        largest = max(range(len(acquisitions)), key=lambda n: (len(acquisitions[n]), n not in failed))
+        if largest in failed:
+            raise _of_several(failed[largest], acquisitions, largest)
+    notes = {"split_series"} if len(acquisitions) - len(failed) > 1 else set()
+    notes |= {"dropped_acquisition"} if failed else set()
+    return tuple(replace(stack, notes=stack.notes | notes) for stack in stacks)
+
+
+def _of_several(error: VolumeError, acquisitions: list[list[Slice]], which: int) -> VolumeError:
+    """The error of one acquisition, saying that the series holds several."""
+    if len(acquisitions) == 1:
+        return error
+    sizes = " + ".join(str(len(a)) for a in acquisitions[:6])
+    everything = [s for acquisition in acquisitions for s in acquisition]
+    if error.reason in ("missing_slices", "nonuniform_spacing", "too_few_slices") and _distinct(everything):
+        sentence = (
+            f"its {len(everything)} slices are of {len(acquisitions)} acquisitions ({sizes} slices, by echo, kernel, kind or time) "
+            "that do not make a volume each: export them apart"
+        )
+        return VolumeError("mixed_acquisitions", sentence)
+    largest = len(acquisitions[which])
+    sentence = (
+        f"{len(acquisitions)} acquisitions ({sizes} slices) in one series; of the one with {largest}: {error.sentence}"
+    )
+    return VolumeError(error.reason, sentence)
+
+
+def _distinct(slices: Sequence[Slice]) -> bool:
+    """True if no two slices state the same position."""
+    return len({s.position for s in slices}) == len(slices)
+
+
+def separate(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """The slices of each acquisition: those that agree in everything that names one.
+
+    A trait with a value of its own for nearly each slice (a time, a counter that an anonymiser wrote anew) names none.
+    """
+    width = max((len(s.traits) for s in slices), default=0)
+    columns = [_filled([s.traits[c] if c < len(s.traits) else None for s in slices]) for c in range(width)]
+    columns += [_sessions(slices), _alternating(slices)]
+    telling = [column for column in columns if 1 < len(set(column)) <= len(slices) / 2]
+    groups: dict[tuple, list[Slice]] = defaultdict(list)
+    for n, s in enumerate(slices):
+        groups[tuple(column[n] for column in telling)].append(s)
+    return [groups[key] for key in sorted(groups, key=_sortable)]
+
+
+def _filled(values: list[object]) -> list[object]:
+    """The values; where only one is known, a slice that states none is taken to have it."""
+    known = {v for v in values if v is not None}
+    return [next(iter(known))] * len(values) if len(known) == 1 else values
+
+
+def _sessions(slices: Sequence[Slice]) -> list[object]:
+    """A number for each slice that grows after every pause of half an hour in the times of acquisition."""
+    times = [_seconds(s.times[ACQUISITION_TIME]) if len(s.times) > ACQUISITION_TIME else None for s in slices]
+    known = sorted({t for t in times if t is not None})
+    starts = [b for a, b in pairwise(known) if b - a > _PAUSE_S]
+    return [0 if t is None else sum(t >= start for start in starts) for t in times]
+
+
+def _seconds(stated: object) -> float | None:
+    """HHMMSS or YYYYMMDDHHMMSS, as a number or text, in seconds."""
+    digits = f"{stated:.2f}" if isinstance(stated, float) else str(stated or "")
+    whole = digits.partition(".")[0]
+    if not whole.isdigit() or len(whole) > 14:
+        return None
+    days = int(whole[:-6] or 0) if len(whole) > 6 else 0
+    clock = whole[-6:].zfill(6)
+    return 86400.0 * days + 3600 * int(clock[:2]) + 60 * int(clock[2:4]) + int(clock[4:])
+
+
+def _alternating(slices: Sequence[Slice]) -> list[object]:
+    """The acquisition number where neighbours along the normal alternate in it, else nothing.
+
+    Numbers that change from block to block, or with every slice, are those of one sequential scan.
+    """
+    numbers = [s.times[ACQUISITION_NUMBER] if len(s.times) > ACQUISITION_NUMBER else None for s in slices]
+    nothing: list[object] = [None] * len(slices)
+    if len(set(numbers)) < 2 or None in numbers or any(s.position is None or s.orientation is None for s in slices):
+        return nothing
+    axes = np.array(slices[0].orientation, np.float64).reshape(2, 3)
+    along = np.array([s.position for s in slices]) @ np.cross(axes[0], axes[1])
+    if not _distinct(slices):
+        return nothing
+    order = np.argsort(along, kind="stable")
+    changes = sum(numbers[a] != numbers[b] for a, b in pairwise(order))
+    return list(numbers) if changes >= 0.8 * (len(slices) - 1) else nothing
+
+
+def _arrange_one(slices: Sequence[Slice], settings: ReadingSettings, digest: Digest | None) -> list[Stack]:
+    """The volumes of one acquisition: one, or one a time point."""
     if settings.assume_geometry and all(s.position is None for s in slices):
-        return (_assume(slices, settings.assume_geometry),)
+        return [_assume(slices, settings.assume_geometry)]
     kept = _majority(slices)
     notes = {"dropped_minority_geometry"} if len(kept) < len(slices) else set()
     first = kept[0]
@@ -82,15 +200,11 @@ def arrange(slices: Sequence[Slice], settings: ReadingSettings) -> tuple[Stack, 
         raise VolumeError("missing_orientation", "the slices do not say how they are turned: export them again")
     axes, pixel = _plane(first)
     _check_number(len(kept))
-    positions = np.array([s.position for s in kept])
-    along = positions @ np.cross(axes[0], axes[1])
-    points = _time_points(kept, positions, along)
-    if len(points) > 1:
-        notes.add("time_point")
-    return tuple(
-        _stack([kept[n] for n in point], positions[point], along[point], axes, pixel, notes, settings)
-        for point in points
-    )
+    points, copies = _time_points(kept, np.cross(axes[0], axes[1]), digest)
+    notes |= {"duplicate_files"} if copies else set()
+    notes |= {"time_point"} if len(points) > 1 else set()
+    notes |= {"time_series"} if len(points) >= _TIME_SERIES else set()
+    return [_stack(point, axes, pixel, notes, settings) for point in points]
 
 
 def _check_number(slices: int) -> None:
@@ -156,46 +270,80 @@ def _plane(first: Slice) -> tuple[np.ndarray, tuple[float, float]]:
     return axes / length[:, None], (between_rows, between_columns)
 
 
-def _time_points(slices: Sequence[Slice], positions: np.ndarray, along: np.ndarray) -> list[np.ndarray]:
-    """Indices of the slices of each time point, in order of time.
+def _time_points(slices: list[Slice], normal: np.ndarray, digest: Digest | None) -> tuple[list[list[Slice]], bool]:
+    """The slices of each time point, in order of time, and whether copies were left out.
 
     Where every place is taken equally often and something in the headers tells the repetitions apart, each is a volume.
     """
-    order = np.argsort(along, kind="stable")
-    place = np.empty(len(order), np.int64)
-    place[order] = np.concatenate([[0], np.cumsum(np.diff(along[order]) > _SAME_PLACE_MM)])
+    place = _places(slices, normal)
     taken = np.bincount(place)
     if len(taken) == 1:
-        spread = float(np.ptp(positions, axis=0).max())
+        spread = float(np.ptp([s.position for s in slices], axis=0).max())
         if spread > _SAME_PLACE_MM:
             sentence = "the slices lie beside each other in one plane: they are no volume"
             raise VolumeError("degenerate_geometry", sentence)
-        raise VolumeError("duplicate_positions", f"all {len(slices)} slices state one position: export it again")
+        raise VolumeError(
+            "duplicate_positions",
+            f"all {len(slices)} slices state one position: if each picture holds many slices beside each other (a mosaic), "
+            "convert the series with dcm2niix, else export it again",
+        )
     if (taken == 1).all():
-        return [np.arange(len(slices))]
-    if (taken == taken[0]).all():
-        times = [s.times for s in slices]
-        width = len(times[0])
-        for columns in [(c,) for c in range(width)] + list(combinations(range(width), 2)):
-            groups: dict[tuple, list[int]] = defaultdict(list)
-            for n, values in enumerate(times):
-                groups[tuple(values[c] for c in columns)].append(n)
-            complete = all(len(set(place[g])) == len(g) == len(taken) for g in groups.values())
-            if len(groups) == taken[0] and complete:
-                return [np.array(groups[key]) for key in sorted(groups, key=_sortable)]
+        return [slices], False
+    points = _repetitions(slices, place, taken)
+    if points:
+        return points, False
+    single = _without_copies(slices, place, digest)
+    if len(single) < len(slices):
+        return _time_points(single, normal, None)[0], True
     twice = int((taken > 1).sum())
-    sentence = f"{twice} of {len(taken)} positions are taken more than once and nothing tells the slices apart"
+    sentence = f"{twice} of {len(taken)} positions are taken more than once and nothing tells the slices apart: export it again"
     raise VolumeError("duplicate_positions", sentence)
 
 
+def _places(slices: Sequence[Slice], normal: np.ndarray) -> np.ndarray:
+    """Index of the place along the normal that each slice takes."""
+    along = np.array([s.position for s in slices]) @ normal
+    order = np.argsort(along, kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.concatenate([[0], np.cumsum(np.diff(along[order]) > _SAME_PLACE_MM)])
+    return place
+
+
+def _repetitions(slices: list[Slice], place: np.ndarray, taken: np.ndarray) -> list[list[Slice]]:
+    """The repetitions that one column of times, or two together, tell apart; empty if none does."""
+    if (taken != taken[0]).any():
+        return []
+    width = max(len(s.times) for s in slices)
+    times = [s.times + (None,) * (width - len(s.times)) for s in slices]
+    for columns in [(c,) for c in range(width)] + list(combinations(range(width), 2)):
+        groups: dict[tuple, list[int]] = defaultdict(list)
+        for n, values in enumerate(times):
+            groups[tuple(values[c] for c in columns)].append(n)
+        if len(groups) == taken[0] and all(len(set(place[g])) == len(g) == len(taken) for g in groups.values()):
+            return [[slices[n] for n in groups[key]] for key in sorted(groups, key=_sortable)]
+    return []
+
+
+def _without_copies(slices: list[Slice], place: np.ndarray, digest: Digest | None) -> list[Slice]:
+    """The slices without those that repeat the numbers of another one at their place."""
+    if digest is None:
+        return slices
+    shared = {p for p, count in Counter(place.tolist()).items() if count > 1}
+    seen: dict[tuple, Slice] = {}
+    for n, s in enumerate(slices):
+        p = int(place[n])
+        seen.setdefault((p, digest(s)) if p in shared else (p, n), s)
+    return list(seen.values())
+
+
 def _sortable(key: tuple) -> tuple:
-    return tuple((0, float(v), "") if isinstance(v, int | float) else (1, 0.0, str(v)) for v in key)
+    """Numbers by value (2 before 10), texts behind them."""
+    flat = [v for value in key for v in (value if isinstance(value, tuple) else (value,))]
+    return tuple((0, float(v), "") if isinstance(v, int | float) else (1, 0.0, str(v)) for v in flat)
 
 
 def _stack(
     slices: list[Slice],
-    positions: np.ndarray,
-    along: np.ndarray,
     axes: np.ndarray,
     pixel: tuple[float, float],
     notes: set[str],
@@ -203,6 +351,8 @@ def _stack(
 ) -> Stack:
     """One volume: steps checked, affine from the first to the last position."""
     _check_number(len(slices))
+    positions = np.array([s.position for s in slices])
+    along = positions @ np.cross(axes[0], axes[1])
     order = np.argsort(along, kind="stable")
     positions, along = positions[order], along[order]
     steps = np.diff(along)
