@@ -11,9 +11,8 @@ import nibabel as nib
 import nrrd
 import numpy as np
 from nibabel.externals.netcdf import netcdf_file
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.fileset import FileSet
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -337,13 +336,11 @@ def a_private_object_without_pixels_in_the_series(folder: Path) -> Expected:
 @good()
 def a_dicomdir_with_nothing_but_records(folder: Path) -> Expected:
     series = Series().write(folder)
-    directory = FileSet()
-    for path in sorted(folder.iterdir()):
-        dataset = dcmread(path)
-        dataset.StudyInstanceUID, dataset.StudyTime, dataset.StudyID, dataset.SeriesNumber = "1.2.3", "120000", "1", 1
-        directory.add(dataset)
-    shutil.rmtree(folder)
-    directory.write(folder)
+    directory = Dataset()
+    directory.FileSetID, directory.FileSetConsistencyFlag = "PLANTED", 0
+    directory.OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity = 0
+    directory.DirectoryRecordSequence = []
+    save(directory, folder / "DIRFILE")
     return expect(series)
 
 

@@ -19,7 +19,7 @@ from wavespark.volumes.files import rescale
 from wavespark.volumes.finish import check_size, finish
 from wavespark.volumes.naming import Kind
 from wavespark.volumes.privacy import source_id
-from wavespark.volumes.series import Slice, Stack, arrange, fill_missing
+from wavespark.volumes.series import Slice, Stack, arrange, fill_missing, resample_evenly
 from wavespark.volumes.settings import ReadingSettings
 from wavespark.volumes.source import Mark, Source
 from wavespark.volumes.volume import Volume
@@ -201,7 +201,7 @@ def _read_values(
     """float32 [column, row, slice] with the slices contiguous; bool of the same grid or None; notes."""
     headers = files.headers
     columns, rows, depth = stack.shape
-    check_size(stack.shape, settings)
+    check_size(stack.grid_shape, settings)
     out = np.empty((depth, rows, columns), np.float32)
     padded = np.zeros(out.shape, bool) if any(headers[s.file].padding for s in stack.slices) else None
     wanted: dict[int, dict[int, int]] = defaultdict(dict)
@@ -223,6 +223,8 @@ def _read_values(
     if missing:
         padded = np.zeros(out.shape, bool) if padded is None else padded
         padded[missing] = True
+    if stack.places is not None:
+        out, padded = resample_evenly(out, padded, stack.places)
     valid = None if padded is None or not padded.any() else ~padded
     return out.T, None if valid is None else valid.T, {"hu_already_applied"} if applied else set()
 

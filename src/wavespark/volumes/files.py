@@ -15,6 +15,7 @@ _CHUNK = 1 << 20
 _SLACK = 1 << 20  # bytes that may follow the voxels (padding, a table of MGH) before a stream counts as a bomb
 
 _REASONS = {
+    errno.ENOTDIR: ("not_found", "the file is no longer there"),
     errno.ENOENT: ("not_found", "the file is no longer there"),
     errno.EACCES: ("permission_denied", "the file may not be read by this user: change its permissions"),
     errno.EPERM: ("permission_denied", "the file may not be read by this user: change its permissions"),
@@ -65,20 +66,45 @@ OpenFile = RegularFile | MemoryFile
 
 
 def open_regular(path: bytes) -> OpenFile:
-    """The file, opened for reading without following a link and without waiting on a pipe.
+    """The file, opened for reading without following a link and without waiting on a pipe; or a member of an archive.
+
+    Args:
+        path: of a file, or one that goes on below an archive (see `archives`).
 
     Raises:
-        VolumeError: `not_found`, `permission_denied`, `not_a_regular_file` or `corrupt`.
+        VolumeError: `not_found`, `permission_denied`, `not_a_regular_file` or `corrupt`; those of an archive.
     """
     try:
         # O_NONBLOCK because opening a named pipe without a writer waits for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        raise refusal_of(error) from None
+        member = _member(path) if error.errno == errno.ENOTDIR else None
+        if member is None:
+            raise refusal_of(error) from None
+        return member
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise VolumeError("not_a_regular_file", "it is a pipe, device or socket: only regular files are read")
     return RegularFile(descriptor)
+
+
+def _member(path: bytes) -> MemoryFile | None:
+    from wavespark.volumes.archives import open_member  # which opens the archive itself with this module
+
+    return open_member(path)
+
+
+def sibling(path: bytes, name: str) -> bytes:
+    """The path of a file that a header names, which must lie in the header's own folder.
+
+    Raises:
+        VolumeError: `outside_root`.
+    """
+    plain = name.strip().removeprefix("./")
+    if not plain or "/" in plain or "\\" in plain or "\x00" in plain or plain in (".", ".."):
+        sentence = "its header names a data file in another folder: put both files into one folder"
+        raise VolumeError("outside_root", sentence)
+    return os.path.join(os.path.dirname(path), plain.encode("utf-8", "surrogateescape"))
 
 
 class Inflated:

@@ -28,7 +28,8 @@ def find_with_places(
     """Everything at or below a path that should give a volume, what is refused without reading it whole, and where that lies (private).
 
     Args:
-        path: a file, a folder or a manifest (.json, .jsonl or .csv, see `walk_manifest`). The path itself may be a link; none below it is followed.
+        path: a file, a folder, a zip or tar archive, or a manifest (.json, .jsonl or .csv, see `walk_manifest`). Links are followed
+            if what they lead to lies below the path; the path itself may be a link to anywhere.
         secret: the key of the ids.
         settings: limits and repairs.
 
@@ -42,7 +43,7 @@ def find_with_places(
     try:
         mode = os.stat(root).st_mode
     except OSError:
-        raise InputError("no_input", "there is nothing at the given path: check its spelling") from None
+        raise InputError("no_input", f"there is nothing at {_shown(path)}: check its spelling") from None
     if stat.S_ISDIR(mode):
         walk.folder(root)
     elif stat.S_ISREG(mode):
@@ -64,6 +65,12 @@ def find_with_places(
         source_id(secret, key): walk.places.get(key, os.path.normpath(os.path.join(top, key))) for key in walk.refused
     }
     return tuple(_with_beside(walk.sources, besides)), walk.refusals(), places
+
+
+def _shown(path: str | bytes | os.PathLike) -> str:
+    """The path as the user gave it, on one line of printable characters."""
+    text = os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _with_beside(sources: list[Source], besides: dict[bytes, Beside]) -> list[Source]:

@@ -18,12 +18,18 @@ def check_size(shape: tuple[int, ...], settings: ReadingSettings) -> int:
     """Number of voxels of a declared shape.
 
     Raises:
-        VolumeError: `corrupt` if a dimension is not positive, `not_3d`, `too_large`.
+        VolumeError: `corrupt` if a dimension is not positive, `several_volumes`, `single_slice`, `too_large`.
     """
     if any(s < 1 for s in shape):
         raise VolumeError("corrupt", "a declared dimension is not positive")
-    if len(shape) != 3 or min(shape) < 2:
-        raise VolumeError("not_3d", f"three dimensions of at least 2 are needed, this has {list(shape[:7])}: split it")
+    if len(shape) > 3:
+        sentence = f"it holds several volumes ({' x '.join(map(str, shape[:7]))}): split it into 3-D files first, for example with fslsplit"
+        raise VolumeError("several_volumes", sentence)
+    if len(shape) < 3 or sorted(shape)[0] == 1:
+        size = " x ".join(map(str, shape))
+        raise VolumeError(
+            "single_slice", f"it holds a single slice ({size}): a volume needs three dimensions of at least 2"
+        )
     count = 1
     for s in shape:
         count *= int(s)

@@ -139,7 +139,7 @@ def _add(
         if not sop_class and "Rows" not in dataset:
             raise VolumeError("corrupt", "its DICOM header says nothing of what it is: copy or export it again")
         uid = str(dataset.get("SeriesInstanceUID", "") or "").strip() or "folder:" + os.fsdecode(entry.folder)
-        notes = {"wrong_extension"} if is_misnamed(entry.path, "dicom") else set()
+        notes = {"wrong_extension"} if is_misnamed(entry.name, "dicom") else set()
         notes |= set() if file.meta.preamble else {"no_preamble"}
         keywords = (*_PATIENT, *_CONSTANT, "SOPInstanceUID", "InstanceNumber", "ImagePositionPatient")
         named = _File(entry, {keyword: _plain(dataset, keyword) for keyword in keywords}, frozenset(notes))

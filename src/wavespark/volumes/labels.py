@@ -3,7 +3,9 @@
 import numpy as np
 
 from wavespark.errors import VolumeError
+from wavespark.volumes.analyze import load_analyze
 from wavespark.volumes.files import open_regular
+from wavespark.volumes.metaimage import load_metaimage
 from wavespark.volumes.mgh import load_mgh
 from wavespark.volumes.nifti import load_nifti
 from wavespark.volumes.nrrd_file import load_nrrd
@@ -11,7 +13,13 @@ from wavespark.volumes.privacy import unquoted
 from wavespark.volumes.settings import ReadingSettings
 from wavespark.volumes.sniff import sniff
 
-_LOADERS = {"nifti": load_nifti, "nrrd": load_nrrd, "mgh": load_mgh}
+_LOADERS = {
+    "nifti": load_nifti,
+    "analyze": load_analyze,
+    "nrrd": load_nrrd,
+    "metaimage": load_metaimage,
+    "mgh": load_mgh,
+}
 _KINDS = (np.uint8, np.int16, np.int32)
 
 
@@ -19,7 +27,7 @@ def read_label_map(path: bytes, settings: ReadingSettings | None = None) -> tupl
     """A label map and its affine: uint8, int16 or int32 [i, j, k], whichever is enough; float64 [4, 4], index to RAS mm.
 
     Args:
-        path: a NIfTI, NRRD or MGH file.
+        path: a NIfTI, Analyze, NRRD, MetaImage or MGH file.
         settings: limits.
 
     Raises:
@@ -30,7 +38,10 @@ def read_label_map(path: bytes, settings: ReadingSettings | None = None) -> tupl
             with open_regular(path) as file:
                 kind, _ = sniff(file)
             if kind not in _LOADERS:
-                raise VolumeError("unsupported_format", "a label map must be NIfTI, NRRD or MGH: convert it to .nii.gz")
+                raise VolumeError(
+                    "unsupported_format",
+                    "a label map must be NIfTI, Analyze, NRRD, MetaImage or MGH: convert it to .nii.gz",
+                )
             values, affine, _ = _LOADERS[kind](path, settings or ReadingSettings())
     except MemoryError:
         raise VolumeError("too_large", "a label map does not fit into memory: use a larger machine") from None

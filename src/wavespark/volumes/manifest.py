@@ -60,7 +60,11 @@ def walk_manifest(path: bytes, walk: Walk) -> dict[bytes, Beside]:
         elif os.path.isdir(real):
             walk.folder(root, start=target)
         else:
-            walk.named(Entry(path=target, relative=relative))
+            walk.named(
+                Entry(
+                    path=target if real == target else real, relative=relative, named=None if real == target else target
+                )
+            )
         beside = _beside(items, root)
         if beside != NOTHING_BESIDE:
             besides[relative] = beside

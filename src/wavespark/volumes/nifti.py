@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2, plain or gzipped.
+"""NIfTI-1 and NIfTI-2: one file or a pair of `.hdr` and `.img`; plain, gzip, bzip2, xz or zstandard.
 
 nibabel reads the header; the voxels are read here, because nibabel believes what a header declares, accepts a wrong
 checksum and inflates bombs.
@@ -14,60 +14,66 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.quaternions import quat2mat
 
 from wavespark.errors import VolumeError
-from wavespark.volumes.files import Inflated, Reader, drain, open_regular, read_exactly, read_voxels
+from wavespark.volumes.files import Reader, drain, open_regular, read_exactly, read_voxels
 from wavespark.volumes.finish import check_affine, check_size
 from wavespark.volumes.orientation import axis_codes, is_usable
+from wavespark.volumes.pairs import read_image
 from wavespark.volumes.privacy import unquoted
 from wavespark.volumes.settings import ReadingSettings
+from wavespark.volumes.streams import plain_reader
 
 _MAX_EXTENSIONS = 1 << 24
+_COMPRESSED = (b".gz", b".bz2", b".xz", b".zst")
 _QUATERNION_SLACK = 1e-3  # writers round the three stored numbers of a unit quaternion
 _DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 
 
 def load_nifti(path: bytes, settings: ReadingSettings) -> tuple[np.ndarray, np.ndarray, set[str]]:
-    """Of one `.nii` or `.nii.gz` file: values float32 [i, j, k], affine, and what was odd.
+    """Read one NIfTI file, or a pair given its `.hdr`.
+
+    Returns:
+        Values float32 [i, j, k], the affine [4, 4] to RAS mm, and notes.
 
     Raises:
         VolumeError: see the reason codes in the user guide.
     """
     with open_regular(path) as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        reader: Reader = Inflated(file) if compressed else file
-        header, position = _read_header(reader)
+        reader = plain_reader(file)
+        header, position, pair = _read_header(reader)
         shape = _shape(header)
         count = check_size(shape, settings)
         dtype = _dtype(header)
         slope, intercept = _scaling(header)
         affine, notes = _affine(header)
         check_affine(affine)
+        if pair:
+            voxels = read_image(path, _offset(header, 0), dtype, count, slope, intercept)
+            return voxels.reshape(shape, order="F"), affine, notes
         offset = _offset(header, position)
         declared = offset + count * dtype.itemsize
-        if not compressed and file.size < declared:
+        if reader is file and file.size < declared:
             there = file.size
             raise VolumeError("truncated", f"{declared} bytes are declared and {there} are there: copy the file again")
         read_exactly(reader, offset - position)
         voxels = read_voxels(reader, dtype, count, slope, intercept).reshape(shape, order="F")
-        if compressed:
+        if reader is not file:
             drain(reader)
-    if compressed != path.lower().endswith(b".gz"):
+    if (reader is not file) != path.lower().endswith(_COMPRESSED):
         notes.add("wrong_extension")
     return voxels, affine, notes
 
 
-def _read_header(reader: Reader) -> tuple[Nifti1Header, int]:
-    """The header, and the number of bytes that it took."""
+def _read_header(reader: Reader) -> tuple[Nifti1Header, int, bool]:
+    """The header, the number of bytes that it took, and True if the voxels lie in another file."""
     start = read_exactly(reader, 348)
     version_2 = start[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
     data = start + (read_exactly(reader, 540 - 348) if version_2 else b"")
     magic = data[4:8] if version_2 else data[344:348]
-    if magic[:3] in (b"ni1", b"ni2"):
-        raise VolumeError("unsupported_format", "a pair of .hdr and .img: convert it to one .nii.gz")
-    if magic[:3] not in (b"n+1", b"n+2"):
+    pair = magic[:3] in (b"ni1", b"ni2")
+    if not pair and magic[:3] not in (b"n+1", b"n+2"):
         raise VolumeError("not_nifti", "it does not have the mark of a NIfTI file")
     with unquoted("corrupt", "its NIfTI header cannot be read"):
-        return (Nifti2Header if version_2 else Nifti1Header)(data, check=False), len(data)
+        return (Nifti2Header if version_2 else Nifti1Header)(data, check=False), len(data), pair
 
 
 def _shape(header: Nifti1Header) -> tuple[int, ...]:

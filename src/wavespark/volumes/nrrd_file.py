@@ -1,4 +1,4 @@
-"""NRRD with its data in the same file: raw, gzip or bzip2. pynrrd parses the header.
+"""NRRD with its data in the same file or in one beside it: raw, gzip or bzip2. pynrrd parses the header.
 
 Source: https://teem.sourceforge.net/nrrd/format.html.
 """
@@ -10,10 +10,11 @@ import nrrd
 import numpy as np
 
 from wavespark.errors import VolumeError
-from wavespark.volumes.files import Inflated, Reader, RegularFile, drain, open_regular, read_exactly, read_voxels
+from wavespark.volumes.files import Inflated, OpenFile, Reader, drain, open_regular, read_exactly, read_voxels, sibling
 from wavespark.volumes.finish import check_affine, check_size
 from wavespark.volumes.privacy import unquoted
 from wavespark.volumes.settings import ReadingSettings
+from wavespark.volumes.streams import BZIP2, Unpacked
 
 _MAX_HEADER = 1 << 20
 _RAS_SIGNS = {"right": 1, "left": -1, "anterior": 1, "posterior": -1, "superior": 1, "inferior": -1}
@@ -33,7 +34,10 @@ _TYPES = {
 
 
 def load_nrrd(path: bytes, settings: ReadingSettings) -> tuple[np.ndarray, np.ndarray, set[str]]:
-    """Of one `.nrrd` file: values float32 [i, j, k], affine, and what was odd.
+    """Read one `.nrrd` or `.nhdr` file.
+
+    Returns:
+        Values float32 [i, j, k], the affine [4, 4] to RAS mm, and notes.
 
     Raises:
         VolumeError: see the reason codes in the user guide.
@@ -45,14 +49,35 @@ def load_nrrd(path: bytes, settings: ReadingSettings) -> tuple[np.ndarray, np.nd
         dtype = _dtype(header)
         affine, notes = _affine(header)
         check_affine(affine)
-        reader = _reader(file, header, count * dtype.itemsize)
-        voxels = read_voxels(reader, dtype, count).reshape(shape, order="F")
-        if reader is not file:
-            drain(reader)
-    return voxels, affine, notes
+        elsewhere = _data_file(path, header)
+        if elsewhere is None:
+            voxels = _read(file, header, dtype, count)
+        else:
+            with open_regular(elsewhere) as data:
+                voxels = _read(data, header, dtype, count)
+    return voxels.reshape(shape, order="F"), affine, notes
 
 
-def _read_header(file: RegularFile) -> dict[str, Any]:
+def _data_file(path: bytes, header: dict[str, Any]) -> bytes | None:
+    """The path of a detached data file, None if the data follow the header."""
+    name = next((header[field] for field in ("data file", "datafile") if field in header), None)
+    if name is None:
+        return None
+    if not isinstance(name, str) or name.split()[:1] == ["LIST"] or "%" in name:
+        raise VolumeError("unsupported_format", "its data lie in several files: convert it to one .nrrd")
+    return sibling(path, name)
+
+
+def _read(file: OpenFile, header: dict[str, Any], dtype: np.dtype, count: int) -> np.ndarray:
+    """`count` values of the file that holds the data."""
+    reader = _reader(file, header, count * dtype.itemsize)
+    voxels = read_voxels(reader, dtype, count)
+    if reader is not file:
+        drain(reader)
+    return voxels
+
+
+def _read_header(file: OpenFile) -> dict[str, Any]:
     """The fields; the file is left where the data begin."""
     lines = []
     while (line := file.readline(_MAX_HEADER)).strip():
@@ -61,8 +86,6 @@ def _read_header(file: RegularFile) -> dict[str, Any]:
             raise VolumeError("corrupt", "its NRRD header does not end")
     with unquoted("corrupt", "its NRRD header cannot be parsed"):
         header = nrrd.read_header(lines)
-        if any(field in header for field in ("data file", "datafile")):
-            raise VolumeError("unsupported_format", "its data lie in another file: convert it to one .nrrd")
         if len(header["sizes"]) != int(header["dimension"]) or "type" not in header:
             raise VolumeError("corrupt", "its NRRD header contradicts itself")
     return header
@@ -93,7 +116,7 @@ def _affine(header: dict[str, Any]) -> tuple[np.ndarray, set[str]]:
         return np.diag([*(float(_RAS_SIGNS[word]) for word in words), 1.0]) @ affine, set()
 
 
-def _reader(file: RegularFile, header: dict[str, Any], size: int) -> Reader:
+def _reader(file: OpenFile, header: dict[str, Any], size: int) -> Reader:
     """The plain bytes of the voxels."""
     encoding = str(header.get("encoding", "")).lower()
     skip = int(header.get("byte skip", header.get("byteskip", 0)))
@@ -109,29 +132,10 @@ def _reader(file: RegularFile, header: dict[str, Any], size: int) -> Reader:
     if encoding in ("gzip", "gz"):
         reader = Inflated(file)
     elif encoding in ("bzip2", "bz2"):
-        reader = _Unzipped2(file)
+        reader = Unpacked(file, bz2.BZ2Decompressor, BZIP2)
     else:
         raise VolumeError("unsupported_format", "its NRRD encoding is none of raw, gzip and bzip2: convert it")
     if skip < 0 or skip > _MAX_HEADER:
         raise VolumeError("corrupt", "its byte skip points nowhere")
     read_exactly(reader, skip)
     return reader
-
-
-class _Unzipped2:
-    """The plain bytes of a bzip2 stream, never more at a time than asked for."""
-
-    def __init__(self, file: RegularFile) -> None:
-        self._file = file
-        self._stream = bz2.BZ2Decompressor()
-
-    def read(self, size: int) -> bytes:
-        while not self._stream.eof:
-            data = self._file.read(1 << 20) if self._stream.needs_input else b""
-            if self._stream.needs_input and not data:
-                raise VolumeError("truncated", "the compressed stream ends before its end mark: copy the file again")
-            with unquoted("corrupt", "the compressed stream is damaged: copy the file again"):
-                plain = self._stream.decompress(data, size)
-            if plain:
-                return plain
-        return b""

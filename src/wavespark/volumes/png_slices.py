@@ -9,6 +9,7 @@ import io
 import os
 import re
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def group_png(walk: Walk) -> None:
     """Numbered 16-bit grey slices of a folder become a source; every other picture is no image."""
     folders: dict[bytes, list[Entry]] = defaultdict(list)
     for entry in walk.slices["png"]:
-        if _NAME.search(os.path.basename(entry.path)):
+        if _NAME.search(entry.name):
             folders[entry.folder].append(entry)
         else:
             walk.others += 1
@@ -79,7 +80,7 @@ def read_png(source: Source, settings: ReadingSettings) -> Volume:
         raise VolumeError(
             "bad_spacing", "no DL_info.csv above it says how far apart its pixels are: set assume_geometry"
         )
-    (stack,) = arrange(slices, settings)
+    (stack,) = arrange(slices, replace(settings, allow_uneven=False))  # its numbers leave gaps, never other steps
     check_size(stack.shape, settings)
     values, valid = _read_values(source, stack)
     return finish(

@@ -4,9 +4,11 @@ import os
 from dataclasses import replace
 
 from wavespark.errors import VolumeError
+from wavespark.volumes.analyze import load_analyze
 from wavespark.volumes.dicom import read_dicom
 from wavespark.volumes.finding import find_sources
 from wavespark.volumes.finish import finish
+from wavespark.volumes.metaimage import load_metaimage
 from wavespark.volumes.mgh import load_mgh
 from wavespark.volumes.minc import load_minc
 from wavespark.volumes.naming import kind_of
@@ -18,7 +20,14 @@ from wavespark.volumes.settings import Override, ReadingSettings
 from wavespark.volumes.source import Source
 from wavespark.volumes.volume import Found, Refusal, Volume
 
-_LOADERS = {"nifti": load_nifti, "nrrd": load_nrrd, "mgh": load_mgh, "minc": load_minc}
+_LOADERS = {
+    "nifti": load_nifti,
+    "analyze": load_analyze,
+    "nrrd": load_nrrd,
+    "metaimage": load_metaimage,
+    "mgh": load_mgh,
+    "minc": load_minc,
+}
 
 
 def read_volumes(
@@ -29,7 +38,7 @@ def read_volumes(
     Everything is held in memory: for many volumes take `find_sources` and `read_source`, one at a time.
 
     Args:
-        path: a file or a folder of NIfTI, DICOM, NRRD, MGH or MINC files or PNG slices.
+        path: a file, a folder or an archive (zip, tar) of NIfTI, DICOM, Analyze, NRRD, MetaImage, MGH or MINC files or PNG slices.
         secret: key of the ids; a random one for this call if None, so that ids cannot be traced.
         settings: limits and opt-in repairs.
 
@@ -99,7 +108,7 @@ def _read_file(source: Source, settings: ReadingSettings) -> Volume:
     return finish(
         voxels,
         affine,
-        kind=kind_of(path, source.relative),
+        kind=kind_of(source.named or path, source.relative),
         id=source.id,
         patient=source.patient,
         session=source.session,

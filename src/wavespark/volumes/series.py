@@ -21,6 +21,8 @@ _MAJORITY = 0.8
 _STEP_SHARE, _STEP_MM = 0.1, 0.02  # tolerance of a step between slices
 _SAME_PLACE_MM = 0.01
 _LEAST_SLICES = 3
+_WIDEST = 5.0  # widest step that is resampled, in finest steps: 1 and 5 mm are one protocol, more is a gap
+_EVEN_OUT = "export one acquisition, or set allow_uneven to resample them"
 _PAUSE_S = 1800.0  # no series takes a break of half an hour: what comes after it is another acquisition
 _TIME_SERIES = 10  # volumes of one acquisition from which on it is a time series
 
@@ -66,12 +68,20 @@ class Stack:
     affine: np.ndarray
     """[4, 4]: (column, row, k, 1) to RAS mm; keeps the shear of a tilted gantry."""
     notes: frozenset[str]
+    places: tuple[float, ...] | None = None
+    """Where each slice lies on the grid of an uneven stack that is resampled, in steps of the affine; None for an even one."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Columns, rows, slices."""
+        """Columns, rows, slices as they are read, before an uneven stack is resampled."""
         rows, columns = self.slices[0].shape
         return columns, rows, self.depths[-1] + 1
+
+    @property
+    def grid_shape(self) -> tuple[int, int, int]:
+        """Columns, rows, slices of the volume."""
+        columns, rows, depth = self.shape
+        return columns, rows, depth if self.places is None else round(self.places[-1]) + 1
 
 
 def arrange(slices: Sequence[Slice], settings: ReadingSettings, digest: Digest | None = None) -> tuple[Stack, ...]:
@@ -349,58 +359,106 @@ def _stack(
     notes: set[str],
     settings: ReadingSettings,
 ) -> Stack:
-    """One volume: steps checked, affine from the first to the last position."""
+    """One volume: evenly spaced, or where that is allowed resampled to be so.
+
+    Raises:
+        VolumeError: `too_few_slices`, `nonuniform_spacing`, `missing_slices` or `degenerate_geometry`.
+    """
     _check_number(len(slices))
     positions = np.array([s.position for s in slices])
     along = positions @ np.cross(axes[0], axes[1])
     order = np.argsort(along, kind="stable")
     positions, along = positions[order], along[order]
-    steps = np.diff(along)
-    step = float(np.median(steps))
-    depths = _depths(steps, step, settings.allow_gaps)
-    stride = (positions[-1] - positions[0]) / depths[-1]
-    away = positions - positions[0] - depths[:, None] * stride
-    tolerance = max(_STEP_SHARE * step, _STEP_MM)
+    ordered = [slices[n] for n in order]
     normal = np.cross(axes[0], axes[1])
-    if np.abs(away @ normal).max() > max(0.5 * step, tolerance):
-        raise VolumeError("nonuniform_spacing", f"the distance between slices drifts away from {step:.3f} mm")
-    if np.abs(away @ axes.T).max() > max(min(pixel), tolerance):
-        sentence = "the slices do not lie behind each other on one line: they are no volume"
-        raise VolumeError("degenerate_geometry", sentence)
-    notes = set(notes)
-    if len(slices) <= depths[-1]:
-        notes.add("allow_gaps")
-    if np.linalg.norm(stride - (stride @ normal) * normal) > 0.005 * step:
-        notes.add("gantry_tilt")
+    try:
+        depths: np.ndarray = _depths(np.diff(along), settings.allow_gaps)
+        _check_drift(positions, depths, normal)
+    except VolumeError as error:
+        if error.reason != "nonuniform_spacing" or not settings.allow_uneven:
+            raise
+        depths = _uneven_depths(along)
+        notes = notes | {"allow_uneven"}
+    stride = (positions[-1] - positions[0]) / depths[-1]
+    _check_line(positions, depths, axes, min(pixel))
+    return Stack(
+        slices=tuple(ordered),
+        depths=tuple(range(len(ordered))) if "allow_uneven" in notes else tuple(depths.tolist()),
+        affine=LPS_TO_RAS @ _affine(axes, pixel, stride, positions[0]),
+        notes=frozenset(notes | _notes_of_grid(len(ordered), depths, stride, normal)),
+        places=tuple(depths.tolist()) if "allow_uneven" in notes else None,
+    )
+
+
+def _affine(axes: np.ndarray, pixel: tuple[float, float], stride: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """[4, 4], (column, row, slice, 1) to LPS mm."""
     affine = np.eye(4)
     between_rows, between_columns = pixel
     affine[:3, 0] = axes[0] * between_columns
     affine[:3, 1] = axes[1] * between_rows
     affine[:3, 2] = stride
-    affine[:3, 3] = positions[0]
-    return Stack(
-        slices=tuple(slices[n] for n in order),
-        depths=tuple(depths.tolist()),
-        affine=LPS_TO_RAS @ affine,
-        notes=frozenset(notes),
-    )
+    affine[:3, 3] = origin
+    return affine
 
 
-def _depths(steps: np.ndarray, step: float, allow_gaps: bool) -> np.ndarray:
+def _notes_of_grid(slices: int, depths: np.ndarray, stride: np.ndarray, normal: np.ndarray) -> set[str]:
+    notes = {"allow_gaps"} if depths.dtype.kind == "i" and slices <= depths[-1] else set()
+    along = stride @ normal
+    return notes | ({"gantry_tilt"} if np.linalg.norm(stride - along * normal) > 0.005 * along else set())
+
+
+def _check_drift(positions: np.ndarray, depths: np.ndarray, normal: np.ndarray) -> None:
+    """Refuses steps that are each within tolerance and add up to another grid."""
+    stride = (positions[-1] - positions[0]) / depths[-1]
+    step = float(np.median(np.diff(positions @ normal)))
+    away = positions - positions[0] - depths[:, None] * stride
+    if np.abs(away @ normal).max() > max(0.5 * step, _STEP_SHARE * step, _STEP_MM):
+        raise VolumeError(
+            "nonuniform_spacing", f"the distance between slices drifts away from {step:.3f} mm: {_EVEN_OUT}"
+        )
+
+
+def _check_line(positions: np.ndarray, depths: np.ndarray, axes: np.ndarray, pixel: float) -> None:
+    """Refuses slices that do not lie behind each other on one straight line."""
+    away = positions - positions[0] - depths[:, None] * (positions[-1] - positions[0]) / depths[-1]
+    step = float(np.linalg.norm(positions[-1] - positions[0]) / depths[-1])
+    if np.abs(away @ axes.T).max() > max(pixel, _STEP_SHARE * step, _STEP_MM):
+        sentence = "the slices do not lie behind each other on one line: they are no volume"
+        raise VolumeError("degenerate_geometry", sentence)
+
+
+def _uneven_depths(along: np.ndarray) -> np.ndarray:
+    """Where slices lie on an even grid of about the finest distance: float [n], from 0.
+
+    Raises:
+        VolumeError: `nonuniform_spacing` if a step is so wide that slices must be missing in it.
+    """
+    steps = np.diff(along)
+    fine = float(np.quantile(steps, 0.1, method="lower"))
+    if steps.max() > _WIDEST * fine or steps.min() < 0.5 * fine:
+        raise VolumeError(
+            "nonuniform_spacing",
+            f"steps between slices run from {steps.min():.2f} to {steps.max():.2f} mm, too far apart to resample: export one acquisition",
+        )
+    length = float(along[-1] - along[0])
+    return (along - along[0]) / (length / max(round(length / fine), 1))
+
+
+def _depths(steps: np.ndarray, allow_gaps: bool) -> np.ndarray:
     """Index k of each slice, from the steps between them.
 
     Args:
         steps: [n - 1], mm, not negative.
-        step: the usual one, mm.
         allow_gaps: missing slices leave numbers out instead of raising.
     """
+    step = float(np.median(steps))
     times = np.maximum(np.rint(steps / step), 1)
     odd = np.abs(steps - times * step) > max(_STEP_SHARE * step, _STEP_MM)
     gaps = times > 1
     if odd.any() or gaps.mean() > 0.2:
         seen = Counter(np.round(steps, 2).tolist()).most_common(3)
         found = ", ".join(f"{count} x {mm:.2f} mm" for mm, count in seen)
-        raise VolumeError("nonuniform_spacing", f"steps between slices differ ({found}): export one acquisition")
+        raise VolumeError("nonuniform_spacing", f"steps between slices differ ({found}): {_EVEN_OUT}")
     if gaps.any() and not allow_gaps:
         missing = int((times - 1).sum())
         raise VolumeError(
@@ -427,3 +485,31 @@ def fill_missing(out: np.ndarray, there: Sequence[int]) -> list[int]:
             out[k] = out[below] + (out[above] - out[below]) * np.float32((k - below) / (above - below))
             missing.append(k)
     return missing
+
+
+def resample_evenly(
+    values: np.ndarray, invalid: np.ndarray | None, places: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Slices at uneven places on an even grid, linearly between neighbours; a slice that lies on the grid stays as it is.
+
+    Args:
+        values: float32 [slice, row, column].
+        invalid: bool of the same shape, or None. What is interpolated from an invalid voxel is invalid.
+        places: where each slice lies, in steps of the grid, ascending from 0 to a whole number.
+
+    Returns:
+        Values and invalid voxels on the grid.
+    """
+    count = round(places[-1]) + 1
+    known = np.asarray(places, np.float64)
+    out = np.empty((count, *values.shape[1:]), np.float32)
+    marked = None if invalid is None else np.zeros(out.shape, bool)
+    for k in range(count):
+        above = min(max(int(np.searchsorted(known, k)), 1), len(known) - 1)
+        below = above - 1
+        weight = float(np.clip((k - known[below]) / (known[above] - known[below]), 0, 1))
+        weight = float(round(weight)) if abs(weight - round(weight)) < 1e-4 else weight
+        out[k] = values[below] * np.float32(1 - weight) + values[above] * np.float32(weight)
+        if marked is not None and invalid is not None:
+            marked[k] = (invalid[below] if weight < 1 else False) | (invalid[above] if weight > 0 else False)
+    return out, marked

@@ -38,6 +38,9 @@ class ReadingSettings:
     """A volume that declares more voxels is refused before anything is allocated."""
     allow_gaps: bool = False
     """Missing slices are filled by linear interpolation and marked as not valid, instead of refusing the series."""
+    allow_uneven: bool = False
+    """DICOM slices at several distances (thin skull base, thick above) are resampled to an even grid of the finest distance, linearly
+    along the normal, instead of refusing the series."""
     assume_geometry: AssumedGeometry | None = None
     """What to assume where a DICOM series states no geometry at all, instead of refusing it."""
     hu_already_applied: bool = False

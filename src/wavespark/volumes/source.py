@@ -53,9 +53,11 @@ class Source:
     id: str
     """Keyed hash of `identity`: may be shown."""
     kind: str
-    """`nifti`, `nrrd`, `mgh`, `minc`, `dicom` or `png`."""
+    """`nifti`, `analyze`, `nrrd`, `metaimage`, `mgh`, `minc`, `dicom` or `png`."""
     paths: tuple[bytes, ...]
-    """Absolute paths, as bytes because a name need not be text. Private."""
+    """Absolute paths, as bytes because a name need not be text; a member of an archive goes on below it. Private."""
+    named: bytes | None = None
+    """Absolute path of the link that the file was reached by, None if there was none. Private."""
     patient: str
     """Pseudonym of the patient: may be shown."""
     session: str | None = None

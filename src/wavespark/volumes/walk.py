@@ -1,18 +1,38 @@
-"""The walk below a path: regular files in a fixed order, judged by content; no link is followed, no pipe waited on."""
+"""The walk below a path: regular files in a fixed order, judged by content; archives like folders; no pipe is waited on.
+
+A link is followed if its target lies below the root too; each file is read once, under its own name if it has one there.
+"""
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from wavespark.errors import InputError, VolumeError
+from wavespark.volumes.archives import open_archive
 from wavespark.volumes.files import open_regular, refusal_of
+from wavespark.volumes.pairs import header_beside, is_image_of_pair
 from wavespark.volumes.privacy import bids_session, bids_subject, patient_id, session_id, source_id
-from wavespark.volumes.sniff import claimed, is_another_known, is_archive, is_misnamed, is_pickle_or_code, sniff
+from wavespark.volumes.sniff import (
+    claimed,
+    is_another_known,
+    is_archive,
+    is_misnamed,
+    is_pickle_or_code,
+    is_readable_archive,
+    plain_head,
+    sniff,
+)
 from wavespark.volumes.source import Source
+from wavespark.volumes.streams import ZSTANDARD, has_zstandard, is_compressed
 from wavespark.volumes.volume import Refusal
 
-_IGNORED = (b"._", b".DS_Store", b"Thumbs.db", b".git")
-_UNSUPPORTED = "its format is none of NIfTI, DICOM, NRRD, MGH, MINC or PNG slices: convert it to .nii.gz"
+_IGNORED = (b"._", b".DS_Store", b"Thumbs.db", b".git", b"__MACOSX")
+_UNSUPPORTED = (
+    "its format is none of NIfTI, Analyze, DICOM, NRRD, MetaImage, MGH, MINC or PNG slices: convert it to .nii.gz"
+)
+_NESTED = VolumeError(
+    "unsafe_archive", "archives in archives are not opened: unpack the outer one yourself and give the folder"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +43,13 @@ class Entry:
     relative: bytes
     """Path below the root."""
     size: int = 0
+    named: bytes | None = None
+    """Absolute path of the link that leads to it, None if no link does."""
+
+    @property
+    def name(self) -> bytes:
+        """The name under which it lies below the root."""
+        return os.path.basename(self.relative)
 
     @property
     def folder(self) -> bytes:
@@ -46,6 +73,10 @@ class Walk:
     """Odd files: a note on the series that they lie beside."""
     others: int = 0
     """Files that claim to be no image."""
+    visited: set[bytes] = field(default_factory=set)
+    """Real paths of the files and folders that were judged."""
+    links: list[Entry] = field(default_factory=list)
+    """Links that are followed once everything else is judged."""
 
     def refuse(self, relative: bytes, error: InputError, place: bytes | None = None) -> None:
         """Leaves an input out, by name, once."""
@@ -61,9 +92,11 @@ class Walk:
         )
 
     def folder(self, root: bytes, start: bytes | None = None) -> None:
-        """Judges every file below a folder: the root, or one that lies in it."""
+        """Judges every file below a folder: the root, or one that lies in it. Links are followed at the end."""
         for entry in _entries(root, start or root, self):
             self.file(entry)
+        while self.links:
+            self._follow(self.links.pop(0), root)
 
     def single(self, entry: Entry) -> None:
         """Judges one file that was named itself: whatever it is, something is said about it.
@@ -74,14 +107,28 @@ class Walk:
         try:
             with open_regular(entry.path) as file:
                 kind, head = sniff(file)
+                inner = plain_head(file, head)
         except VolumeError as error:
             self.refuse(entry.relative, error)
             return
-        if kind is None and is_archive(head):
-            sentence = "archives are not unpacked here, because names in them can leave the folder: unpack it yourself"
-            raise InputError("unsafe_archive", sentence)
         if kind is None and is_pickle_or_code(entry.relative, head):
             raise InputError("unsafe_file", "files of this kind can run code when they are loaded: it is not opened")
+        if kind is None and is_readable_archive(entry.name, head, inner):
+            self._archive(entry)
+            if entry.relative in self.refused:
+                raise InputError("unsafe_archive", self.refused[entry.relative].sentence)
+            return
+        if (
+            kind is None
+            and is_archive(head)
+            and not (is_compressed(head) and claimed(entry.name) not in (None, "unsupported"))
+        ):
+            sentence = "only zip and tar archives are read like folders: unpack this one yourself and give the folder"
+            raise InputError("unsafe_archive", sentence)
+        header = header_beside(entry.path) if kind is None and is_image_of_pair(entry.name) else None
+        if header is not None:
+            relative = os.path.join(entry.folder, os.path.basename(header))
+            entry = Entry(path=header, relative=relative)
         self.named(entry)
 
     def named(self, entry: Entry) -> None:
@@ -91,27 +138,87 @@ class Walk:
         if self.others > others:
             self.refuse(entry.relative, VolumeError("unsupported_format", _UNSUPPORTED))
 
-    def file(self, entry: Entry) -> None:
-        """Sorts one regular file by its content."""
-        name = os.path.basename(entry.path)
+    def _archive(self, entry: Entry) -> None:
+        """Judges every member of an archive, or refuses it as a whole."""
+        try:
+            members = open_archive(entry.path).members
+        except VolumeError as error:
+            reason = error.reason if error.reason in ("not_found", "permission_denied") else "unsafe_archive"
+            self.refuse(entry.relative, VolumeError(reason, error.sentence))
+            return
+        for member in sorted(members):
+            if not any(part.startswith(_IGNORED) for part in member.split(b"/")):
+                path, relative = os.path.join(entry.path, member), os.path.join(entry.relative, member)
+                self.file(Entry(path=path, relative=relative), within=True)
+
+    def _follow(self, link: Entry, root: bytes) -> None:
+        """Judges what a link leads to, if that lies below the root and was not judged under its own name."""
+        target = os.path.realpath(link.path)
+        if os.path.commonpath([root, target]) != root:
+            sentence = "a link leads out of the given folder: put the file itself there"
+            self.refuse(link.relative, VolumeError("outside_root", sentence))
+        elif not os.path.exists(target):
+            self.refuse(link.relative, VolumeError("not_found", "a link leads to nothing"))
+        elif target in self.visited:
+            self.others += 1
+        elif os.path.isdir(target):
+            for entry in _entries(root, target, self):
+                below = os.path.relpath(entry.path, target)
+                named = os.path.join(link.path, below)
+                self.file(Entry(path=entry.path, relative=os.path.join(link.relative, below), named=named))
+        elif os.path.isfile(target):
+            self.visited.add(target)
+            self.file(Entry(path=target, relative=link.relative, named=link.path))
+        else:
+            self.beside.append((link, _no_file()))
+
+    def file(self, entry: Entry, within: bool = False) -> None:
+        """Sorts one regular file by its content.
+
+        Args:
+            entry: the file.
+            within: True for a member of an archive.
+        """
+        name = entry.name
         claim = claimed(name)
+        if is_image_of_pair(name) and header_beside(entry.path) is not None:
+            return  # read with its header
         try:
             with open_regular(entry.path) as file:
                 size = file.size
                 kind, head = sniff(file)
+                inner = plain_head(file, head) if kind is None else head
         except VolumeError as error:
             self.refuse(entry.relative, error)
             return
-        entry = Entry(path=entry.path, relative=entry.relative, size=size)
+        entry = replace(entry, size=size)
+        archive = kind is None and is_readable_archive(name, head, inner)
         if size == 0:
             self._judge_empty(entry, claim, b"." in name)
+        elif archive or (within and kind is None and is_archive(head) and claim == "unsupported"):
+            if within:
+                self.refuse(entry.relative, _NESTED)
+            else:
+                self._archive(entry)
         elif kind in self.slices:
             self.slices[kind].append(entry)
         elif kind:
             self.sources.append(_file_source(entry, kind, self.secret))
+        elif claim == "nifti" and head.startswith(ZSTANDARD) and not has_zstandard():
+            sentence = "it is compressed with zstandard. Type: pip install 'wavespark[formats]', and read it again"
+            self.refuse(entry.relative, VolumeError("unsupported_format", sentence))
+        elif claim in ("nifti", "dicom", "mgh") and is_compressed(head) and not inner:
+            self.refuse(
+                entry.relative, VolumeError("corrupt", "its compressed stream is damaged or ends early: copy it again")
+            )
+        elif claim == "unsupported" and is_image_of_pair(name):
+            self.refuse(
+                entry.relative,
+                VolumeError("unsupported_format", "the .hdr file of this .img is missing: put both into one folder"),
+            )
         elif claim in ("nifti", "dicom"):
             odd = VolumeError(f"not_{claim}", "its content is not of the format that its name says")
-            if claim == "nifti" and is_another_known(head):
+            if claim == "nifti" and is_another_known(head) and not is_compressed(head):
                 odd = VolumeError(
                     "wrong_extension", "it is a picture, document or archive under the name of a NIfTI file"
                 )
@@ -141,6 +248,9 @@ def _entries(root: bytes, start: bytes, walk: Walk) -> Iterator[Entry]:
     folders = [start]
     while folders:
         folder = folders.pop()
+        if folder in walk.visited:
+            continue
+        walk.visited.add(folder)
         try:
             with os.scandir(folder) as found:
                 items = sorted(found, key=lambda item: item.name)
@@ -153,27 +263,19 @@ def _entries(root: bytes, start: bytes, walk: Walk) -> Iterator[Entry]:
             if item.name.startswith(_IGNORED):
                 continue
             if item.is_symlink():
-                _judge_link(entry, root, walk)
+                walk.links.append(entry)
             elif item.is_dir(follow_symlinks=False):
                 below.append(item.path)
             elif item.is_file(follow_symlinks=False):
+                walk.visited.add(item.path)
                 yield entry
             else:
-                sentence = "it is a pipe, device or socket: only regular files are read"
-                walk.beside.append((entry, VolumeError("not_a_regular_file", sentence)))
+                walk.beside.append((entry, _no_file()))
         folders.extend(reversed(below))
 
 
-def _judge_link(entry: Entry, root: bytes, walk: Walk) -> None:
-    target = os.path.realpath(entry.path)
-    if os.path.commonpath([root, target]) != root:
-        sentence = "a link leads out of the given folder: put the file itself there"
-        walk.refuse(entry.relative, VolumeError("outside_root", sentence))
-    elif not os.path.exists(target):
-        walk.refuse(entry.relative, VolumeError("not_found", "a link leads to nothing"))
-    else:
-        sentence = "a link is not followed: put the file itself there"
-        walk.beside.append((entry, VolumeError("not_a_regular_file", sentence)))
+def _no_file() -> VolumeError:
+    return VolumeError("not_a_regular_file", "it is a pipe, device or socket: only regular files are read")
 
 
 def _file_source(entry: Entry, kind: str, secret: bytes) -> Source:
@@ -184,10 +286,11 @@ def _file_source(entry: Entry, kind: str, secret: bytes) -> Source:
         id=source_id(secret, entry.relative),
         kind=kind,
         paths=(entry.path,),
+        named=entry.named,
         patient=patient,
         session=session_id(secret, patient, session) if session else None,
         relative=relative,
         identity=relative,
         size=entry.size,
-        notes=("wrong_extension",) if is_misnamed(entry.path, kind) else (),
+        notes=("wrong_extension",) if is_misnamed(entry.name, kind) else (),
     )
