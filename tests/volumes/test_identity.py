@@ -80,6 +80,21 @@ def test_two_sessions_hours_apart_are_told_by_their_times_alone(tmp_path):
     assert_apart(tmp_path, one, other)
 
 
+@pytest.mark.parametrize("dates", [("19991231", "20000101"), (None, None)])
+def test_a_scan_that_runs_past_midnight_is_one_volume(dates, tmp_path):
+    def change(dataset, k):
+        dataset.AcquisitionTime = f"2358{10 + k}" if k < 4 else f"0003{10 + k}"
+        if dates[0]:
+            dataset.AcquisitionDate = dates[k >= 4]
+
+    assert_apart(tmp_path, Series(change=change).write(tmp_path))
+
+
+def test_a_measured_quantity_that_jitters_leaves_one_volume(tmp_path):
+    times = ["9.98", "10.0", "10.02"]
+    assert_apart(tmp_path, Series(change=lambda d, k: setattr(d, "EchoTime", times[k % 3])).write(tmp_path))
+
+
 def test_patients_without_any_identifier_are_told_by_folders_that_number_their_slices_alike(tmp_path):
     """An anonymiser that writes constants everywhere: only the folders and the instance numbers are left."""
     one = Series(change=with_values("1", PatientID=None, PatientName=None)).write(tmp_path / "a")

@@ -150,8 +150,9 @@ def _add(
 
 
 def _plain(dataset: Dataset, keyword: str) -> str:
-    """A value without what writers add to it: blanks, empty components of a name, the case."""
-    return str(dataset.get(keyword, "") or "").strip(" \x00^").upper()
+    """A value without what writers add to it: blanks; in a name, empty components and the case."""
+    value = str(dataset.get(keyword, "") or "").strip(" \x00")
+    return value.strip(" ^").upper() if keyword == "PatientName" else value
 
 
 def _is_image(file: DicomFile, sop_class: str, settings: ReadingSettings) -> bool:

@@ -7,6 +7,7 @@ Millimetres are LPS here, as in DICOM; the affine that comes out is RAS. Source:
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -15,7 +16,7 @@ from wavespark.errors import VolumeError
 from wavespark.volumes.contrasts import NO_LABEL, Label
 from wavespark.volumes.orientation import LPS_TO_RAS, affine_from_axes
 from wavespark.volumes.settings import AssumedGeometry, ReadingSettings
-from wavespark.volumes.traits import ACQUISITION_NUMBER, ACQUISITION_TIME
+from wavespark.volumes.traits import ACQUISITION_DATE, ACQUISITION_NUMBER, ACQUISITION_TIME, MEASURED
 
 _MAJORITY = 0.8
 _STEP_SHARE, _STEP_MM = 0.1, 0.02  # tolerance of a step between slices
@@ -24,6 +25,8 @@ _LEAST_SLICES = 3
 _WIDEST = 5.0  # widest step that is resampled, in finest steps: 1 and 5 mm are one protocol, more is a gap
 _EVEN_OUT = "export one acquisition, or set allow_uneven to resample them"
 _PAUSE_S = 1800.0  # no series takes a break of half an hour: what comes after it is another acquisition
+_DAY_S = 86400.0
+_JITTER = 0.005  # share by which a measured quantity may differ within an acquisition
 _TIME_SERIES = 10  # volumes of one acquisition from which on it is a time series
 
 Digest = Callable[["Slice"], bytes]
@@ -145,6 +148,9 @@ def separate(slices: Sequence[Slice]) -> list[list[Slice]]:
     """
     width = max((len(s.traits) for s in slices), default=0)
     columns = [_filled([s.traits[c] if c < len(s.traits) else None for s in slices]) for c in range(width)]
+    for c in MEASURED:
+        if c < width:
+            columns[c] = _steadied(columns[c])
     columns += [_sessions(slices), _alternating(slices)]
     telling = [column for column in columns if 1 < len(set(column)) <= len(slices) / 2]
     groups: dict[tuple, list[Slice]] = defaultdict(list)
@@ -159,23 +165,50 @@ def _filled(values: list[object]) -> list[object]:
     return [next(iter(known))] * len(values) if len(known) == 1 else values
 
 
+def _steadied(values: list[object]) -> list[object]:
+    """Measured numbers with those that are half a percent apart made equal."""
+    known = sorted({v for v in values if isinstance(v, float)})
+    same: dict[object, object] = {}
+    for below, v in zip([None, *known], known, strict=False):
+        same[v] = same[below] if below is not None and abs(v - below) <= _JITTER * abs(v) else v
+    return [same.get(v, v) for v in values]
+
+
 def _sessions(slices: Sequence[Slice]) -> list[object]:
-    """A number for each slice that grows after every pause of half an hour in the times of acquisition."""
-    times = [_seconds(s.times[ACQUISITION_TIME]) if len(s.times) > ACQUISITION_TIME else None for s in slices]
-    known = sorted({t for t in times if t is not None})
-    starts = [b for a, b in pairwise(known) if b - a > _PAUSE_S]
-    return [0 if t is None else sum(t >= start for start in starts) for t in times]
+    """A number for each slice that grows after every pause of half an hour in the times of acquisition.
+
+    Without dates the times lie on a circle, so that a scan may run past midnight; without times, dates must be two days apart.
+    """
+    moments = [_moment(s.times) for s in slices]
+    dated = all(date is not None for date, _ in moments)
+    timed = all(seconds is not None for _, seconds in moments)
+    if not (dated or timed):
+        return [None] * len(slices)
+    at = [(_DAY_S * (date or 0) if dated else 0.0) + (seconds or 0.0 if timed else 0.0) for date, seconds in moments]
+    known = sorted(set(at))
+    pause = _PAUSE_S if timed else 1.5 * _DAY_S
+    starts = [b for a, b in pairwise(known) if b - a > pause]
+    if not dated and known[0] + _DAY_S - known[-1] <= pause:  # the first hours belong to the evening before
+        return [sum(t >= start for start in starts) % max(len(starts), 1) for t in at]
+    return [sum(t >= start for start in starts) for t in at]
 
 
-def _seconds(stated: object) -> float | None:
-    """HHMMSS or YYYYMMDDHHMMSS, as a number or text, in seconds."""
-    digits = f"{stated:.2f}" if isinstance(stated, float) else str(stated or "")
+def _moment(times: Sequence[object]) -> tuple[int | None, float | None]:
+    """The day (a whole number that grows by one a day) and the second of the day of an acquisition, None where not stated."""
+    time, date = (times[n] if len(times) > n else None for n in (ACQUISITION_TIME, ACQUISITION_DATE))
+    digits = f"{time:.2f}" if isinstance(time, float) else str(time or "")
     whole = digits.partition(".")[0]
-    if not whole.isdigit() or len(whole) > 14:
-        return None
-    days = int(whole[:-6] or 0) if len(whole) > 6 else 0
-    clock = whole[-6:].zfill(6)
-    return 86400.0 * days + 3600 * int(clock[:2]) + 60 * int(clock[2:4]) + int(clock[4:])
+    seconds = None
+    if whole.isdigit() and len(whole) <= 14:
+        clock = whole[-6:].zfill(6)
+        seconds = 3600.0 * int(clock[:2]) + 60 * int(clock[2:4]) + int(clock[4:])
+        date = whole[:-6] if len(whole) == 14 else date
+    text = f"{date:.0f}" if isinstance(date, float) else str(date or "")
+    try:
+        day = datetime.strptime(text, "%Y%m%d").toordinal()
+    except ValueError:
+        day = None
+    return day, seconds
 
 
 def _alternating(slices: Sequence[Slice]) -> list[object]:

@@ -34,7 +34,6 @@ _ACQUISITION: dict[str, tuple[str, str] | None] = {
     "ConvolutionKernel": ("CTReconstructionSequence", "ConvolutionKernel"),
     "KVP": ("CTXRayDetailsSequence", "KVP"),
     "FrameOfReferenceUID": None,
-    "AcquisitionDate": None,
     "SeriesDescription": None,
     "SeriesNumber": None,
     "ContrastBolusAgent": None,
@@ -51,13 +50,19 @@ _REPETITION: dict[str, tuple[str, str] | None] = {
     "TriggerTime": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
     "DiffusionGradientOrientation": ("MRDiffusionSequence", "DiffusionGradientDirectionSequence"),
     "AcquisitionTime": ("FrameContentSequence", "FrameAcquisitionDateTime"),
+    "AcquisitionDate": None,
     "AcquisitionDateTime": None,
     "ContentTime": None,
 }
+_MEASURED = ("EchoTime", "InversionTime", "FlipAngle", "KVP")
+MEASURED = tuple(list(_ACQUISITION).index(keyword) for keyword in _MEASURED)
+"""Where the measured quantities stand among the acquisition traits: they may jitter from slice to slice."""
 ACQUISITION_NUMBER = list(_REPETITION).index("AcquisitionNumber")
 """Where the acquisition number stands among the repetitions."""
 ACQUISITION_TIME = list(_REPETITION).index("AcquisitionTime")
 """Where the time of acquisition stands among the repetitions."""
+ACQUISITION_DATE = list(_REPETITION).index("AcquisitionDate")
+"""Where the date of acquisition stands among the repetitions."""
 
 _LABEL_KEYWORDS = ("ProtocolName", "AngioFlag", "EchoPlanarPulseSequence", "AcquisitionContrast", "ImagesInAcquisition")
 _GE_CREATOR, _GE_COMPONENT = 0x00430010, 0x0043102F  # 0 magnitude, 1 phase, 2 real, 3 imaginary
@@ -93,8 +98,8 @@ def repetition_traits(groups: Sequence[Dataset], dataset: Dataset) -> tuple[obje
 def tiles_of(dataset: Dataset) -> int | None:
     """How many slices one picture holds beside each other (Siemens mosaic, UIH grid); 0 if that is not stated, None for one."""
     stated = _private(dataset, _SIEMENS_CREATOR, "SIEMENS MR HEADER", _SIEMENS_TILES)
-    if stated is None:
-        stated = _private(dataset, _UIH_CREATOR, "Image Private Header", _UIH_TILES)
+    if stated is None and _UIH_TILES in dataset:
+        stated = _first(_comparable(dataset[_UIH_TILES].value), Dataset(), "Rows")
     kinds = {str(value).strip().upper() for value in _values(dataset, "ImageType")}
     if isinstance(stated, float) and stated > 1:
         return int(stated)
