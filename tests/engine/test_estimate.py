@@ -9,7 +9,7 @@ import pytest
 
 from engine.small import WORDS, small_settings
 from wavespark.engine import estimate, step_parts
-from wavespark.engine.run.estimate import TRIES, _narrow
+from wavespark.engine.run.estimate import TRIES, Measurement, _narrow
 from wavespark.engine.run.parts import PARTS, parts_of
 from wavespark.errors import SettingsError, TrainingStopped
 
@@ -17,19 +17,19 @@ GIB = 2**30
 
 
 def measured(peak, seconds=0.1):
-    return {
-        "device": "cpu",
-        "precision": "fp32",
-        "parameters": 10,
-        "encoder_parameters": 5,
-        "cell": [8, 8, 8],
-        "seconds": seconds,
-        "load": 0.01,
-        "parts": {"encode": 0.05},
-        "peak": int(peak),
-        "memory": 16 * GIB,
-        "checkpoint": 100,
-    }
+    return Measurement(
+        device="cpu",
+        precision="fp32",
+        parameters=10,
+        encoder_parameters=5,
+        cell=(8, 8, 8),
+        seconds=seconds,
+        load=0.01,
+        parts={"encode": 0.05},
+        peak=int(peak),
+        memory=16 * GIB,
+        checkpoint=100,
+    )
 
 
 @pytest.fixture

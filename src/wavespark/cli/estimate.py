@@ -39,10 +39,10 @@ def command(
 
     require_settings(settings, "data.batch=8")
     selected, opened = load_pretraining(config, settings or []), open_store(store) if store else None
-    with progress("estimate", f"loading PyTorch, then {steps + 1} steps in a process of its own"):
+    with progress("estimate", f"loading PyTorch, then {steps + 1} steps in a process of its own") as on_progress:
         from wavespark.engine import estimate
 
-        cost = estimate(selected, opened, steps)
+        cost = estimate(selected, opened, steps, on_progress)
     if json:
         emit_json(asdict(cost))
         return

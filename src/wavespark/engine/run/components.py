@@ -62,9 +62,7 @@ class Components:
         )
 
 
-def build_components(
-    settings: PretrainSettings, store: Store, run: Path, log: Log, ranks: Ranks
-) -> Components:
+def build_components(settings: PretrainSettings, store: Store, run: Path, log: Log, ranks: Ranks) -> Components:
     """Build the parts of a run with fresh weights.
 
     Args:

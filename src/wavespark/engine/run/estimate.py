@@ -1,4 +1,4 @@
-"""What a run will take, found by doing a few of its steps in a process of its own: memory, time, disk, and the largest batch that fits."""
+"""Cost of a run, measured by a few of its steps in a process of their own: memory, time, disk, and the largest batch that fits."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,7 +28,9 @@ from wavespark.engine.run.parts import parts_of, watched
 from wavespark.engine.run.preflight import checkpoint_bytes, checkpoints_kept
 from wavespark.errors import ExitCode, SettingsError, TrainingStopped, WavesparkError
 from wavespark.prepare import Store, open_store
+from wavespark.progress import OnProgress, ignore_progress
 from wavespark.sampling import Batch, Crop, collate
+from wavespark.shapes import Triple, as_triple
 
 HEADROOM = 0.9
 """Share of the memory that a run should use at most."""
@@ -39,7 +41,7 @@ TRIES = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """What was measured, and what follows for the whole run in one process."""
+    """Measured numbers, and what they mean for the whole run in one process."""
 
     model: str
     device: str
@@ -56,76 +58,129 @@ class Estimate:
     crops_per_second: float
     peak_bytes: int
     memory_bytes: int
-    """Of the device."""
+    """Memory of the device."""
     largest_crops_at_once: int
-    """With which a step was done within 90 % of the memory."""
+    """Most crops whose step was done within 90 % of the memory."""
     more_may_fit: bool
-    """More were not tried, because a step of them takes long."""
+    """Whether more were not tried because a step of them takes long."""
     hours: float
-    """Of `run.steps` steps; held-out measures come on top."""
+    """Hours of `run.steps` steps; held-out measures come on top."""
     checkpoint_bytes: int
     disk_bytes: int
-    """Of all checkpoints that are on the disk at once."""
+    """Bytes of all checkpoints that are on the disk at once."""
     advice: str
-    """Empty, or what to change because it does not fit."""
+    """What to change where the run does not fit; empty where it does."""
 
 
-def estimate(settings: PretrainSettings, store: Store | None = None, steps: int = 3) -> Estimate:
-    """Measures `steps` steps after one that warms up.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """Numbers of a few steps with one number of crops, done in a process of their own."""
+
+    device: str
+    precision: str
+    parameters: int
+    encoder_parameters: int
+    cell: Triple
+    seconds: float
+    """Median of a step, without loading."""
+    load: float
+    """Median seconds to read and augment one crop."""
+    parts: dict[str, float]
+    """Seconds of each part of a step."""
+    peak: int
+    """Bytes of memory at the peak."""
+    memory: int
+    """Bytes of memory of the device."""
+    checkpoint: int
+    """Bytes of a checkpoint."""
+
+
+def estimate(
+    settings: PretrainSettings, store: Store | None = None, steps: int = 3, on_progress: OnProgress = ignore_progress
+) -> Estimate:
+    """Measure `steps` steps after one for warm-up, and find the largest batch that fits.
 
     Args:
         settings: of the run.
-        store: what it would train on; without one, noise of one channel.
-        steps: how many.
+        store: volumes to train on; None = noise of one channel.
+        steps: number of measured steps.
+        on_progress: called with (done, total, message) before each try.
+
+    Returns:
+        The measured numbers and what they mean for the whole run in one process.
 
     Raises:
         SettingsError: if the settings cannot be followed here.
         TrainingStopped: if not even one crop fits into memory (exit code 5), or the store cannot be used (1).
     """
-    wanted = settings.data.batch // settings.run.accumulate
-    one = _in_child(settings, store, 1, steps if wanted == 1 else 1)
-    room = int(HEADROOM * one["memory"])
-    tried: dict[int, dict[str, Any] | None] = {1: one, 2: _if_it_fits(settings, store, 2, 1, room)}
-    two = tried[2]
-    each = max(1, two["peak"] - one["peak"]) if two else room
-    likely = max(1, 1 + (room - one["peak"]) // each)
-    if wanted <= likely and (wanted > 2 or (wanted == 2 and two)):
-        tried[wanted] = _if_it_fits(settings, store, wanted, steps, room)
-    full = tried.get(wanted)
-    at_most = max(wanted, 2, int(TRYING_SECONDS / (2 * one["seconds"])))
-    _narrow(tried, min(likely, at_most), lambda count: _if_it_fits(settings, store, count, 1, room))
-    largest = max(count for count, found in tried.items() if found)
-    peak = full["peak"] if full else one["peak"] + (wanted - 1) * each
-    seconds = (full["seconds"] if full else wanted * one["seconds"]) * settings.run.accumulate
-    load = one["load"] * settings.data.batch
+    requested = settings.data.batch // settings.run.accumulate
+    tries = _Tries(settings, store, on_progress)
+    one = tries.measure(1, steps if requested == 1 else 1)
+    tries.room = int(HEADROOM * one.memory)
+    two = tries.fits(2, 1)
+    each = max(1, two.peak - one.peak) if two else tries.room
+    likely = max(1, 1 + (tries.room - one.peak) // each)
+    if requested <= likely and (requested > 2 or (requested == 2 and two)):
+        tries.fits(requested, steps)
+    full = tries.done.get(requested)
+    at_most = max(requested, 2, int(TRYING_SECONDS / (2 * one.seconds)))
+    _narrow(tries.done, min(likely, at_most), lambda count: tries.fits(count, 1))
+    largest = max(count for count, measurement in tries.done.items() if measurement)
+    seconds = (full.seconds if full else requested * one.seconds) * settings.run.accumulate
+    load = one.load * settings.data.batch
     return Estimate(
         model=settings.model.name,
-        device=one["device"],
-        precision=one["precision"],
-        parameters=one["parameters"],
-        encoder_parameters=one["encoder_parameters"],
-        crops_at_once=wanted,
+        device=one.device,
+        precision=one.precision,
+        parameters=one.parameters,
+        encoder_parameters=one.encoder_parameters,
+        crops_at_once=requested,
         seconds_per_step=round(seconds, 4),
-        parts=(full or one)["parts"],
+        parts=(full or one).parts,
         seconds_per_load=round(load, 4),
         crops_per_second=round(settings.data.batch / seconds, 3),
-        peak_bytes=peak,
-        memory_bytes=one["memory"],
+        peak_bytes=full.peak if full else one.peak + (requested - 1) * each,
+        memory_bytes=one.memory,
         largest_crops_at_once=largest,
         more_may_fit=largest == at_most < likely,
         hours=round(max(seconds, load / max(1, settings.data.workers)) * settings.run.steps / 3600, 3),
-        checkpoint_bytes=one["checkpoint"],
-        disk_bytes=one["checkpoint"] * checkpoints_kept(settings),
-        advice="" if full else smaller(settings, tuple(one["cell"])),
+        checkpoint_bytes=one.checkpoint,
+        disk_bytes=one.checkpoint * checkpoints_kept(settings),
+        advice="" if full else smaller(settings, one.cell),
     )
 
 
-def _narrow(
-    tried: dict[int, dict[str, Any] | None], likely: int, attempt: Callable[[int], dict[str, Any] | None]
-) -> None:
-    """Adds tries from the likely largest batch downwards, halving what is left between one that fits and one that does not."""
+class _Tries:
+    """Measurements by number of crops; None where they did not fit into `room` bytes."""
+
+    def __init__(self, settings: PretrainSettings, store: Store | None, on_progress: OnProgress) -> None:
+        self.settings, self.store, self.on_progress = settings, store, on_progress
+        self.done: dict[int, Measurement | None] = {}
+        self.room = sys.maxsize
+
+    def measure(self, batch: int, steps: int) -> Measurement:
+        self.on_progress(len(self.done), 3 + TRIES, f"{steps + 1} step(s) of {batch} crop(s)")
+        measurement = _in_child(self.settings, self.store, batch, steps)
+        self.done[batch] = measurement
+        return measurement
+
+    def fits(self, batch: int, steps: int) -> Measurement | None:
+        try:
+            measurement = self.measure(batch, steps)
+        except TrainingStopped as stopped:
+            if stopped.exit_code != ExitCode.OUT_OF_MEMORY:
+                raise
+            self.done[batch] = None
+            return None
+        if measurement.peak > self.room:
+            self.done[batch] = None
+        return self.done[batch]
+
+
+def _narrow(tried: dict[int, Measurement | None], likely: int, attempt: Callable[[int], Measurement | None]) -> None:
+    """Try batches from the likely largest one downwards, halving the gap between one that fits and one that does not."""
     for _ in range(TRIES):
-        fits = max(count for count, found in tried.items() if found)
+        fits = max(count for count, measurement in tried.items() if measurement)
         if likely <= fits:
             return
         if likely not in tried:
@@ -134,69 +189,53 @@ def _narrow(
             likely = (fits + likely) // 2
 
 
-def _if_it_fits(
-    settings: PretrainSettings, store: Store | None, batch: int, steps: int, room: int
-) -> dict[str, Any] | None:
-    """What `_in_child` finds; None if it takes more than there is room for."""
-    try:
-        found = _in_child(settings, store, batch, steps)
-    except TrainingStopped as stopped:
-        if stopped.exit_code != ExitCode.OUT_OF_MEMORY:
-            raise
-        return None
-    return found if found["peak"] <= room else None
-
-
-def _in_child(settings: PretrainSettings, store: Store | None, batch: int, steps: int) -> dict[str, Any]:
-    """A process of its own: what was used before would count as used by the run."""
-    told = {
+def _in_child(settings: PretrainSettings, store: Store | None, batch: int, steps: int) -> Measurement:
+    """Measure in a process of its own: memory that was used before would count as used by the run."""
+    request = {
         "settings": settings.model_dump(),
         "store": str(store.path) if store else "",
         "batch": batch,
         "steps": steps,
     }
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", "from wavespark.engine.run.estimate import child; child()"],
-        input=json.dumps(told),
+        input=json.dumps(request),
         stdout=subprocess.PIPE,
         text=True,
         check=False,
     )
     try:
-        found: dict[str, Any] = json.loads(done.stdout)
+        answer: dict[str, Any] = json.loads(process.stdout)
     except ValueError:
-        with torch.device("meta"):
-            cell = settings.encoder({"MR": 1}).cell
         raise TrainingStopped(
-            f"out of memory (or killed) in a step of {batch} crop(s). {smaller(settings, cell)}",
+            f"out of memory (or killed) in a step of {batch} crop(s). {smaller(settings, settings.cell)}",
             ExitCode.OUT_OF_MEMORY,
         ) from None
-    if found.get("code") == SettingsError.exit_code:
-        raise SettingsError(found["refused"])
-    if "refused" in found:
-        raise TrainingStopped(found["refused"], ExitCode(found["code"]))
-    return found
+    if answer.get("code") == SettingsError.exit_code:
+        raise SettingsError(answer["refused"])
+    if "refused" in answer:
+        raise TrainingStopped(answer["refused"], ExitCode(answer["code"]))
+    return Measurement(**answer | {"cell": as_triple(answer["cell"])})
 
 
 def child() -> None:
-    """The measuring process: JSON in, JSON out."""
-    told = json.load(sys.stdin)
+    """Measure in this process: JSON in, JSON out."""
+    request = json.load(sys.stdin)
     try:
-        settings = PretrainSettings.model_validate(told["settings"])
-        store = open_store(told["store"]) if told["store"] else None
-        found = _measure(settings, store, told["batch"], told["steps"])
+        settings = PretrainSettings.model_validate(request["settings"])
+        store = open_store(request["store"]) if request["store"] else None
+        answer = asdict(_measure(settings, store, request["batch"], request["steps"]))
     except WavesparkError as error:
-        found = {"refused": str(error), "code": error.exit_code}
-    json.dump(found, sys.stdout)
+        answer = {"refused": str(error), "code": error.exit_code}
+    json.dump(answer, sys.stdout)
 
 
 def step_parts(settings: PretrainSettings, store: Store, steps: int = 3) -> dict[str, float]:
-    """Seconds of each of `engine.run.parts.PARTS` in a step of `data.batch` crops, measured in this process after a step that warms up."""
-    found: dict[str, float] = _measure(settings, store, settings.data.batch, steps)["parts"]
-    return found
+    """Measure in this process the seconds of each part of a step (`engine.run.parts.PARTS`), after one for warm-up."""
+    return _measure(settings, store, settings.data.batch, steps).parts
 
 
-def _measure(settings: PretrainSettings, store: Store | None, batch: int, steps: int) -> dict[str, Any]:
+def _measure(settings: PretrainSettings, store: Store | None, batch: int, steps: int) -> Measurement:
     set_threads(settings.run.threads)
     device = choose_device(settings.run.device)
     precision = Precision(settings, device)
@@ -218,19 +257,19 @@ def _measure(settings: PretrainSettings, store: Store | None, batch: int, steps:
             update(crops, number, rate_at(number, settings)).line()
             seconds.append(time.perf_counter() - loaded)
             load.append((loaded - started) / batch)
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "precision": precision.name,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "encoder_parameters": sum(p.numel() for p in model.encoder.parameters()),
-        "cell": list(model.encoder.cell),
-        "seconds": median(seconds[1:]),
-        "load": median(load[1:]),
-        "parts": parts_of(spent, sum(seconds[1:]), batch * sum(load[1:]), steps),
-        "peak": peak_bytes(device),
-        "memory": _memory(device),
-        "checkpoint": checkpoint_bytes(objective),
-    }
+    return Measurement(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        precision=precision.name,
+        parameters=sum(p.numel() for p in model.parameters()),
+        encoder_parameters=sum(p.numel() for p in model.encoder.parameters()),
+        cell=model.encoder.cell,
+        seconds=median(seconds[1:]),
+        load=median(load[1:]),
+        parts=parts_of(spent, sum(seconds[1:]), batch * sum(load[1:]), steps),
+        peak=peak_bytes(device),
+        memory=_memory(device),
+        checkpoint=checkpoint_bytes(objective),
+    )
 
 
 def _reader(settings: PretrainSettings, store: Store | None) -> Callable[[int, int], Batch]:
