@@ -13,8 +13,8 @@ from wavespark.errors import SettingsError, ShapeError
 from wavespark.sampling import CropDataset, Region, split_store
 from wavespark.sampling.appearance import with_bias_field, with_gamma, with_noise, with_thick_slices
 from wavespark.sampling.augment import STRONG, Augmentation
+from wavespark.sampling.augmentation import MOST_BEND_MM
 from wavespark.sampling.deform import (
-    MOST_BEND_MM,
     Deformation,
     control_points,
     deformed,
