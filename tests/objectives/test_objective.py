@@ -127,7 +127,7 @@ def test_a_slow_copy_exists_only_where_something_needs_it():
 def test_the_contrast_begins_once_the_held_out_loss_is_low_enough():
     said = []
     objective = objective_of(*CONTRAST, "objective.contrast_below=0.9")
-    objective.say = said.append
+    objective.log = said.append
     for step, loss in enumerate((1.0, None, 0.95)):
         objective.measured({"step": step, "normalised_loss": loss})
         assert "contrast" not in objective(batch_for(objective), 1).terms

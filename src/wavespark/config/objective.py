@@ -1,4 +1,4 @@
-"""What a run hides, what it learns, and what it watches: the tables [mask], [objective] and [health].
+"""Settings of masks, objective and health: the tables [mask], [objective] and [health].
 
 The baselines are settings: dense MAE is `objective.dense`, SparK as published `objective.where = "everywhere"`, MiM `objective.second_view = 1`, AnatoMask's
 idea `mask.guide = "hard"`.
@@ -16,25 +16,25 @@ from wavespark.shapes import Triple, ceil_div, product
 
 class MaskSettings(Settings):
     ratio: float = Field(0.6, gt=0, lt=1)
-    """Share of cells that are hidden."""
+    """Share of cells to hide."""
     block: int | Literal["adaptive"] = 1
-    """Cells along each edge of what is hidden together."""
+    """Edge, in cells, of the blocks that are hidden together."""
     ratio_start: float = Field(0.6, gt=0, lt=1)
-    """Share at the first step, where `ratio_steps` is above 0."""
+    """Share at the first step, if `ratio_steps` is above 0."""
     ratio_low: float = Field(0.0, ge=0, lt=1)
-    """Above 0: the share of each step is drawn evenly between this and `ratio` (S3D: 0.6 and 0.9). What is held out is measured at `ratio`."""
+    """Above 0: each step draws its share uniformly between this and `ratio` (S3D: 0.6 and 0.9). Held-out crops use `ratio`."""
     ratio_steps: int = Field(0, ge=0)
-    """Steps over which the share goes from `ratio_start` to `ratio`; 0 = `ratio` from the start."""
+    """Steps over which the share changes from `ratio_start` to `ratio`; 0 = `ratio` from the start."""
     local_ratio: float = Field(0.0, ge=0, lt=1)
-    """Share of the cells of the second view (`objective.second_view`) that are hidden; 0 = `ratio`."""
+    """Share of the second view's cells (`objective.second_view`) to hide; 0 = `ratio`."""
     local_ratio_start: float = Field(0.0, ge=0, lt=1)
-    """That share at the first step, where `ratio_steps` is above 0; 0 = the same at every step."""
+    """`local_ratio` at the first step, if `ratio_steps` is above 0; 0 = the same at every step."""
     guide: Guide = "none"
-    """Which cells are hidden more often: those of the head, those with vessels, or those that a slow copy of the model reconstructs badly."""
+    """Cells to hide more often: those of the head, those with vessels, or those that an EMA teacher reconstructs badly."""
     guide_strength: float = Field(0.5, gt=0, le=1)
-    """Share of the choice that follows the guide; the rest is even. The number of hidden cells stays exact."""
+    """Share of the choice that follows the guide; the rest is uniform. The number of hidden cells stays exact."""
     guide_steps: int = Field(0, ge=0)
-    """Steps over which that share grows from 0; 0 = at once."""
+    """Steps over which `guide_strength` grows from 0; 0 = full strength from the start."""
 
     @model_validator(mode="after")
     def _ratios_fit(self) -> Self:
@@ -56,29 +56,29 @@ class MaskSettings(Settings):
 
 class ObjectiveSettings(Settings):
     variance_floor: float = Field(1e-3, ge=0)
-    """A cell's channel that varies less (squared units of the prepared volume) is not scored."""
+    """Smallest variance of a cell's channel that is scored, in squared units of the prepared volume."""
     where: Literal["foreground", "everywhere"] = "foreground"
-    """Which hidden voxels are scored; everywhere is SparK as published."""
+    """Hidden voxels to score; `everywhere` is SparK as published."""
     dense: bool = False
-    """The dense MAE baseline: the encoder computes all cells, and hidden voxels are zero in its input. Full price."""
+    """Dense MAE baseline: the encoder computes all cells, with hidden voxels set to zero in its input. Full price."""
     second_view: float = Field(0.0, ge=0)
-    """Weight of a second, finer view inside hidden cells of the first (MiM, where it is 1); 0 = none."""
+    """Weight of a second, finer view inside hidden cells of the first (1 in MiM); 0 = no second view."""
     second_view_factor: Triple = (2, 2, 2)
-    """Voxels of the store that one voxel of the first view joins along D, H, W; the second view has the store's own."""
+    """Voxels of the store averaged into one voxel of the first view, along D, H, W; the second view keeps the store's voxels."""
     second_view_cells: Triple = (2, 2, 2)
     """Cells of the first view that the second one covers along D, H, W."""
     contrast: float = Field(0.0, ge=0)
-    """Weight of the contrast between levels (InfoNCE; 0.1 is usual); 0 = none. For classification; leave it off for segmentation."""
+    """Weight of the contrastive loss between levels (InfoNCE; 0.1 is usual); 0 = none. It helps classification, not segmentation."""
     contrast_pairs: Literal["second_view", "same_location"] = "second_view"
-    """What is to be found again: the place of the second view among those of the first, or a cell of one level among those of the coarsest."""
+    """Positive pairs: the second view and its place in the first, or a cell and the same place at the coarsest level."""
     contrast_temperature: float = Field(0.15, ge=0.01, le=1)
-    """Similarities are divided by this before the softmax."""
+    """Temperature of the softmax over similarities."""
     contrast_width: int = Field(64, ge=2)
-    """Channels in which features are compared."""
+    """Channels of the projection in which features are compared."""
     contrast_below: float = Field(0.9, gt=0)
-    """The contrast begins once the held-out normalised loss is below this."""
+    """Held-out normalised loss below which the contrastive loss begins."""
     teacher_momentum: float = Field(0.996, ge=0, lt=1)
-    """The slow copy of the model keeps this share of itself at every step; it exists only where something needs it."""
+    """Momentum of the EMA teacher; it exists only if something needs it."""
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -124,15 +124,15 @@ class ObjectiveSettings(Settings):
 
 class HealthSettings(Settings):
     collapse: Literal["stop", "warn", "off"] = "stop"
-    """What happens when features collapse: twice in a row fewer than a quarter of the directions, or a tenth of the spread, of the start."""
+    """Action when features collapse: two measures in a row below a quarter of the first effective rank, or a tenth of the first standard deviation."""
     not_learning: Literal["stop", "warn", "off"] = "warn"
-    """What happens when the held-out normalised loss is still above 0.99 after the warm-up and `patience`."""
+    """Action when the held-out normalised loss is still above 0.99 after the warm-up and `patience`."""
     patience: int = Field(200, ge=0)
-    """Steps after the warm-up before `not_learning` counts."""
+    """Steps after the warm-up before `not_learning` applies."""
     non_finite: Literal["stop", "warn"] = "warn"
-    """What happens when loss or gradient is not finite: no update and a warning, five such steps in a row stop; or the first one stops. With loss
-    scaling (fp16) a gradient that overflows is expected now and then and does not count."""
+    """Action when loss or gradient is not finite. `warn`: no update and a warning; five such steps in a row stop the run.
+    `stop`: the first one stops. Gradients that overflow under loss scaling (fp16) are expected and do not count."""
     probe: str = "contrast"
-    """Label of the manifest that is predicted from frozen features at every measure; empty = none."""
+    """Label of the manifest to predict from frozen features at every validation; empty = none."""
     probe_volumes: int = Field(24, ge=2)
-    """Volumes for that, one crop each."""
+    """Volumes for this probe, one crop each."""

@@ -1,4 +1,4 @@
-"""Everything that decides a pre-training run. Every key is read; an unknown one is refused (law I29)."""
+"""Settings of a pre-training run. Every key is used; unknown keys are errors."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 class ModelChoice(Settings):
     name: str = "waveformer_tiny"
-    """One of `wavespark.list_models()`."""
+    """Name of the encoder; `wavespark list` shows all."""
     drop_path: float = Field(0.0, ge=0, lt=1)
-    """Stochastic depth: the probability to leave out the last block of the encoder, falling linearly to zero at the first."""
+    """Stochastic depth: probability to skip the last block of the encoder, falling linearly to zero at the first."""
     settings: dict[str, bool | int | float | str | list[int]] = Field(default_factory=dict)
-    """Changes to the settings that the name stands for, e.g. `{ multi_scale = true }`."""
+    """Changes to the named encoder's own settings, e.g. `{ multi_scale = true }`."""
     init: str = ""
-    """An export, a run or a safetensors file whose encoder weights the run begins with; empty = fresh ones."""
+    """Export, run or safetensors file with initial encoder weights; empty = random weights."""
     init_partial: bool = False
     """Allow partial loading; missing and unexpected keys are logged."""
 
@@ -46,17 +46,17 @@ class DecoderChoice(DecoderSettings):
 
 class DataSettings(Settings):
     crop: Triple = (64, 64, 64)
-    """Voxels along D, H, W."""
+    """Size of a training crop in voxels along D, H, W."""
     batch: int = Field(4, ge=1)
-    """Crops a step, over all processes."""
+    """Crops per step, over all processes."""
     workers: int = Field(1, ge=0)
-    """Loader processes of each training process; the result does not depend on it."""
+    """Data-loader workers of each training process; the result does not depend on it."""
     held_out_fraction: float = Field(0.1, gt=0, lt=1)
-    """Share of patients that are never trained on."""
+    """Share of patients held out from training."""
     split_from: str = ""
-    """An earlier run: patients that it held out are held out, those that it trained on are trained on, whatever the store has gained since."""
+    """Earlier run whose split of patients is kept, whatever the store has gained since."""
     modality_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    """Relative share of batches of each modality; by default that of its volumes."""
+    """Relative share of batches of each modality; by default its share of the volumes."""
     augmentation: Augmentation = Augmentation()
     """Augmentation of training crops."""
 
@@ -102,83 +102,83 @@ def renamed(document: Mapping[str, Any]) -> dict[str, Any]:
 
 class OptimizerSettings(Settings):
     learning_rate: float = Field(1e-3, gt=0)
-    """The peak, for the whole batch; AdamW, linear warm-up, then half a cosine."""
+    """Peak learning rate of AdamW, for the whole batch: linear warm-up, then half a cosine."""
     weight_decay: float = Field(0.05, ge=0)
-    """Decoupled, as of AdamW; biases, norms and tokens have none."""
+    """Decoupled weight decay of matrices; biases, norms and mask tokens have none."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
-    """Decay of the averages of the gradient and of its square."""
+    """Decay rates of AdamW's averages of the gradient and of its square."""
     warmup_steps: int = Field(20, ge=0)
-    """Steps in which the learning rate rises."""
+    """Steps of the learning-rate warm-up; at most half of the run."""
     final_fraction: float = Field(0.02, ge=0, le=1)
-    """The learning rate ends at this fraction of its peak (half a cosine)."""
+    """Learning rate at the last step, as a fraction of the peak."""
     clip: float = Field(1.0, gt=0)
-    """Largest gradient norm."""
+    """Gradient norm above which gradients are clipped."""
     layer_decay: float = Field(1.0, gt=0, le=1)
-    """The learning rate of a layer of the encoder is this times that of the layer above it; the decoder has the full one."""
+    """Factor of the learning rate from each encoder layer to the one below it; the decoder has the full rate."""
 
 
 class RunSettings(Settings):
     steps: int = Field(400, ge=1)
-    """Steps of the optimiser."""
+    """Optimizer steps. May grow on the same run folder, which prolongs the run."""
     seed: int = Field(0, ge=0, lt=2**63)
-    """Decides fresh weights, the order of samples, their augmentation and their masks."""
+    """Random seed of weights, order of samples, augmentation and masks."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16 on an accelerator that has it, fp16 with loss scaling on one that has not, fp32 on a CPU."""
+    """auto: bf16 on accelerators that support it, fp16 with loss scaling on others, fp32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: the accelerator where there is one."""
+    """auto: an accelerator if there is one."""
     threads: int = Field(0, ge=0)
-    """Threads of the CPU; 0 = as many as there are cores (for each process its part)."""
+    """CPU threads; 0 = all cores, divided among the processes."""
     accumulate: int = Field(1, ge=1)
-    """Parts into which a batch is cut, one after the other, where it does not fit into memory at once."""
+    """Parts of a batch that are computed one after another (gradient accumulation), to save memory."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """Under torchrun: every process holds the whole model (ddp), or its part of weights and optimiser (fsdp)."""
+    """Under torchrun: each process holds the whole model (ddp), or a shard of weights and optimizer (fsdp)."""
     deterministic: bool = False
-    """Refuse operations whose result is not always the same; what a CPU computes is the same to the bit also without."""
+    """Refuse non-deterministic operations. Runs on a CPU are bit-exact without it."""
     compile: Literal["off", "on", "auto"] = "off"
-    """torch.compile; auto: on an accelerator. Where it fails the run goes on without, and says why."""
+    """Use torch.compile; auto: on accelerators. If it fails the run continues without it and logs why."""
     channels_last: bool = False
-    """Keep convolution weights with their channels innermost, which suits tensor cores."""
+    """Store convolution weights channels-last, which suits tensor cores."""
     gradient_checkpointing: bool = False
-    """Compute the blocks of the encoder again in the backward pass instead of keeping what they computed: less memory, about a third more time."""
+    """Recompute encoder blocks in the backward pass: less memory, about a third more time."""
     checkpoint_every: int = Field(50, ge=1)
-    """Steps between checkpoints; a kill loses at most these."""
+    """Steps between checkpoints, and the most that a kill can lose."""
     save_in_background: bool | Literal["auto"] = "auto"
-    """Write checkpoints while training goes on; auto: on an accelerator. A kill then costs up to two intervals of checkpoints instead of one."""
+    """Write checkpoints in a thread while training continues; auto: on accelerators. A kill can then lose two intervals."""
     keep: int = Field(2, ge=2)
-    """Newest checkpoints that are kept."""
+    """Number of newest checkpoints to keep."""
     keep_every: int = Field(0, ge=0)
-    """Checkpoints of steps that are a multiple of this are kept for good; 0 = none."""
+    """Also keep every checkpoint whose step is a multiple of this; 0 = none."""
     validate_every: int = Field(100, ge=1)
-    """Steps between measures of health on held-out crops."""
+    """Steps between validations on held-out crops."""
     held_out_crops: int = Field(8, ge=1)
-    """Crops of held-out patients for them, with masks that stay the same."""
+    """Held-out crops for validation; their masks never change."""
     tensorboard: bool = True
-    """Also write curves and pictures for TensorBoard."""
+    """Write curves and images for TensorBoard."""
     wandb: bool = False
-    """Also log to Weights & Biases (extra `wandb`), which uses the network unless its own settings say offline."""
+    """Log to Weights & Biases (extra `wandb`); it uses the network unless configured offline."""
     mlflow: bool = False
-    """Also log to MLflow (extra `mlflow`), wherever its own settings point."""
+    """Log to MLflow (extra `mlflow`), wherever its own configuration points."""
 
 
 class PretrainSettings(Settings):
-    """A pre-training run."""
+    """Settings of a pre-training run."""
 
     model: ModelChoice = ModelChoice()
-    """The encoder."""
+    """Encoder."""
     decoder: DecoderChoice = DecoderChoice()
-    """What predicts hidden voxels from its features."""
+    """Decoder that predicts hidden voxels."""
     data: DataSettings = DataSettings()
-    """What is trained on."""
+    """Training data."""
     mask: MaskSettings = MaskSettings()
-    """What is hidden."""
+    """Masks."""
     objective: ObjectiveSettings = ObjectiveSettings()
-    """What is predicted and how it is scored."""
+    """Loss terms and scoring."""
     health: HealthSettings = HealthSettings()
-    """What is watched."""
+    """Alarms and the online probe."""
     optimizer: OptimizerSettings = OptimizerSettings()
-    """How weights move."""
+    """Optimizer and learning-rate schedule."""
     run: RunSettings = RunSettings()
-    """How long, where and what is kept."""
+    """Length, device, checkpoints and logging."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

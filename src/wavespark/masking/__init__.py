@@ -1,4 +1,4 @@
-"""Which cells of a volume are visible and which are hidden, with exact counts."""
+"""Masks of cells with exact counts, and the plan of a run's masks."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Which cells are visible: the same exact number hidden in every volume, by whole blocks in random order.
+"""Block masking: the same exact number of cells hidden in every volume, by whole blocks in random order.
 
 Legend: B batch, D H W grid of cells, S cells of one volume in a row.
 """

@@ -13,7 +13,7 @@ Block = int | Literal["adaptive"]
 
 
 def hidden_count(valid: int, ratio: float) -> int:
-    """How many of `valid` cells are hidden: rounded half up, but never none and never all.
+    """Return how many of `valid` cells are hidden: rounded half up, but never none and never all.
 
     >>> hidden_count(512, 0.6), hidden_count(2, 0.99)
     (307, 1)
@@ -22,7 +22,7 @@ def hidden_count(valid: int, ratio: float) -> int:
 
 
 def local_count(hidden: int, local_ratio: float) -> int:
-    """How many of `hidden` cells are local: rounded half up; never none and never all if there are at least two.
+    """Return how many of `hidden` cells are local: rounded half up; never none and never all if there are at least two.
 
     >>> local_count(307, 0.8), local_count(1, 0.8)
     (246, 0)
@@ -33,8 +33,8 @@ def local_count(hidden: int, local_ratio: float) -> int:
 def adaptive_edge(cells: int) -> int:
     """Block edge along an axis of so many cells: up to 2 -> 1, up to 4 -> 2, else 4.
 
-    The seed takes one edge from the smallest side for all axes, which gives single-cell blocks on flat grids; here each
-    axis has its own, which is the same on cubes.
+    The 2025-10 system takes one edge from the smallest side for all axes, which gives single-cell blocks on flat grids;
+    here each axis has its own, which is the same on cubes.
     """
     return 1 if cells <= 2 else 2 if cells <= 4 else 4
 

@@ -1,4 +1,4 @@
-"""Where to hide more often: weights per cell from the foreground, from vessels, or from what the model finds hard.
+"""Weights of cells for guided masks: from the foreground, from vessels, or from what the model finds hard.
 
 The weights [B, D, H, W] on the cell grid go into `sample(weights=...)`: how likely a cell is to be hidden, relative to
 the others of its volume. The number of hidden cells stays exact.
@@ -108,7 +108,7 @@ def vesselness(
     scales: Sequence[float] = (0.8, 1.4, 2.2),
     bright: bool = True,
 ) -> Float[Tensor, "x y z"]:
-    """How tube-like each voxel's neighbourhood is, from 0 to 1: the largest answer over the scales.
+    """Return the vesselness of each voxel, from 0 to 1: the largest response over the scales.
 
     With the eigenvalues |l1| <= |l2| <= |l3| of the Hessian a bright tube has l1 about 0 and l2, l3 strongly negative
     (Frangi et al., MICCAI 1998, eq. 13-15). alpha = beta = 0.5; c = half the largest Hessian norm of the scale, so that

@@ -1,4 +1,4 @@
-"""What a masking draws: which cells of each volume are visible and which are hidden.
+"""Masks: visible and hidden cells of each volume.
 
 Legend: B batch, D H W grid of cells, N visible cells.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Masks:
-    """Which cells of each volume are visible and which hidden; invalid cells are neither."""
+    """Visible and hidden cells of each volume; invalid cells are neither."""
 
     visible: Bool[Tensor, "b d h w"]
     hidden: Bool[Tensor, "b d h w"]
@@ -33,7 +33,7 @@ class Masks:
         return self._share(self.hidden)
 
     def shares(self) -> dict[str, float]:
-        """What a step's telemetry says of its masks."""
+        """Return the shares for a line of metrics.jsonl."""
         return {"visible_share": self.visible_share, "hidden_share": self.hidden_share}
 
     def _share(self, cells_BDHW: Tensor) -> float:
@@ -58,7 +58,7 @@ class NestedMasks(Masks):
         return self._share(self.local)
 
     def shares(self) -> dict[str, float]:
-        """What a step's telemetry says of its masks."""
+        """Return the shares for a line of metrics.jsonl."""
         return {
             "visible_share": self.visible_share,
             "hidden_share": self.hidden_share,

@@ -1,4 +1,4 @@
-"""Two levels of hiding: a finer second view may show part of what the first view hides."""
+"""The two-level masking rule of the 2025-10 system, kept for `wavespark masks --grid` and checks; no training run uses it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ class NestedMasking:
 
     @property
     def num_local(self) -> int:
-        """Of these, cells hidden from the local view, too."""
+        """Hidden cells that are also hidden from the local view."""
         return local_count(self.num_hidden, self.local_ratio)
 
     def verify(self, masks: NestedMasks) -> None:

@@ -44,7 +44,7 @@ class MaskPlan:
     schedule: MaskSchedule = field(default_factory=MaskSchedule)
     """Shares at each step."""
     block: Block = 1
-    """Cells along each edge of what is hidden together."""
+    """Edge, in cells, of the blocks that are hidden together."""
     seed: int = 0
     """Random seed of the run."""
     tile: Triple | None = None

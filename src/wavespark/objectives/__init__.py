@@ -1,4 +1,4 @@
-"""What is learned: voxels of hidden cells, and, where asked for, to find a place again."""
+"""Training objectives: reconstruction of hidden cells, and a contrast between places."""
 
 from wavespark.objectives.hardness import cell_errors
 from wavespark.objectives.infonce import Contrast, Places, Projector, info_nce, pairs, places_of

@@ -1,4 +1,4 @@
-"""How badly each cell was reconstructed: what makes a cell a hard one (AnatoMask: Li et al., ECCV 2024), on normalised targets."""
+"""Reconstruction error of each cell, which tells hard cells (AnatoMask: Li et al., ECCV 2024), on normalised targets."""
 
 import torch
 from torch import Tensor

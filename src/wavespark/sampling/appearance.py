@@ -27,7 +27,7 @@ def with_gamma(voxels: np.ndarray, exponent: float) -> np.ndarray:
 
 
 def with_thick_slices(voxels: np.ndarray, axis: int, factor: float) -> np.ndarray:
-    """As if acquired with voxels `factor` times as long along one axis (0, 1, 2), and interpolated back.
+    """Simulate an acquisition with voxels `factor` times as long along one axis (0, 1, 2), interpolated back.
 
     Blur, thinning and linear interpolation are one matrix. Factors up to 1 change nothing.
     """

@@ -1,4 +1,4 @@
-"""How strongly windows are augmented: the settings, checked without torch; `augment.py` applies them."""
+"""Settings of augmentation, checked without torch; `augment.py` applies them."""
 
 import math
 from collections.abc import Callable

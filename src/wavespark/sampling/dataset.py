@@ -43,7 +43,7 @@ class Batch:
     draws: tuple[int, ...]
     """Position of each sample in the sequence."""
     mask_keys: tuple[str, ...]
-    """What the mask of each sample depends on: the content of its volume and its draw."""
+    """Keys of the samples' masks: content of the volume and number of the draw."""
     patients: tuple[str, ...] = ()
     """Whose each sample is; where it is not said, every sample counts as a patient of its own."""
 
@@ -100,7 +100,7 @@ class CropDataset(Dataset):
         ]
 
     def region_of(self, draw: int, rng: np.random.Generator) -> Region:
-        """Where the crop of a draw comes from: the first number of its stream."""
+        """Return the source of a draw's crop: the first number of its stream."""
         regions = self.of_modality[self.modality_of(draw // self.batch)]
         return regions[int(rng.integers(len(regions)))]
 

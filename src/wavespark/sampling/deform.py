@@ -18,7 +18,7 @@ CONTROL_MM = 32.0
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Deformation:
-    """Where each voxel of a window comes from."""
+    """Source coordinates of each voxel of a window."""
 
     size: Triple
     spacing: tuple[float, float, float]
@@ -45,7 +45,7 @@ class Deformation:
         return out
 
     def points(self, points: np.ndarray, rounds: int = 30) -> np.ndarray:
-        """Where points of the undeformed window have moved to, float64 [N, 3]: the inverse of `sources`, solved by fixed point."""
+        """Move points of the undeformed window, float64 [N, 3]: the inverse of `sources`, solved by fixed point."""
         step, middle = np.array(self.spacing), (np.array(self.size) - 1) / 2
         target = (np.asarray(points, np.float64) - middle) * step
         back = np.linalg.inv(self.matrix)
@@ -92,7 +92,7 @@ def smooth_field(coefficients: np.ndarray, weights: list[np.ndarray]) -> np.ndar
 
 
 def spline_weights(size: int, control: int) -> np.ndarray:
-    """What `control` evenly spread cubic B-splines weigh at each of `size` voxels: float32 [size, control]."""
+    """Return the weights of `control` evenly spread cubic B-splines at each of `size` voxels: float32 [size, control]."""
     return _design(np.arange(size, dtype=np.float64), size, control).astype(np.float32)
 
 
@@ -109,7 +109,7 @@ def _design(positions: np.ndarray, size: int, control: int) -> np.ndarray:
 
 
 def margins(sources: np.ndarray) -> tuple[Triple, Triple]:
-    """How far sources [3, D, H, W] reach out of the window, in whole voxels, before and after it."""
+    """Return how far sources [3, D, H, W] reach out of the window, in whole voxels, before and after it."""
     size = sources.shape[1:]
     before = [max(0, math.ceil(-float(s.min()))) for s in sources]
     after = [max(0, math.ceil(float(s.max()) - (n - 1))) for s, n in zip(sources, size, strict=True)]

@@ -1,4 +1,4 @@
-"""What left and right mean for labels: a mirrored head has its left artery on the right (the seed's flips forgot this)."""
+"""Left and right of labels: a mirrored head has its left artery on the right (the 2025-10 system forgot this)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def mirrored_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Which label values change places when left and right do."""
+    """Label values that change places when a head is mirrored."""
 
     pairs: tuple[tuple[int, int], ...] = ()
     """(value on the left, value on the right)."""

@@ -1,4 +1,4 @@
-"""Which voxels are never trained on: whole patients where a kind of scan has enough of them, else a slab of every volume of that kind."""
+"""Split into training and held-out voxels: by patients if a kind of scan has enough of them, else a slab of every volume."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ PATIENTS_FOR_A_SPLIT = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
-    """Where training crops and held-out crops may lie; the two never share a voxel."""
+    """Regions of training and held-out crops; the two never share a voxel."""
 
     training: tuple[Region, ...]
     held_out: tuple[Region, ...]

@@ -29,7 +29,7 @@ class Views:
     tile: Triple
     """Cells of the coarse view that a fine one covers along each axis."""
     places: tuple[Triple, ...]
-    """Which tile of the coarse view that is, for each sample."""
+    """Index of each sample's tile in the coarse view."""
 
 
 def two_views(box: Batch, *, cell: Triple, factor: Triple, tile: Triple, seed: int, step: int) -> Views:

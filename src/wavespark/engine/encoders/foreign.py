@@ -30,13 +30,13 @@ _COPIES = (".all_modules.", "decoder.encoder.")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Imported:
-    """What became of every key of a foreign file."""
+    """Fate of every key of a foreign file."""
 
     found: int
     """Weights in the file."""
     found_under: str
     model: str
-    """The encoder that fits best, empty if none does."""
+    """Name of the encoder that fits best; empty if none does."""
     channels: int
     """Channels of its first stem."""
     whole: bool
@@ -181,7 +181,7 @@ def _nothing_fits(file: Path, weights: Mapping[str, Tensor], model: str) -> str:
 
 
 def _own_name(key: str) -> str:
-    """As the encoder alone calls it."""
+    """Return the name that the encoder alone uses."""
     return key.removeprefix("encoder.")
 
 

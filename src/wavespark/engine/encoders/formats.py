@@ -38,7 +38,7 @@ def export_as(
         format: one of `FORMATS`.
         modality: the stem, for the forms that have one input (nnunet, monai, onnx); huggingface: the default stem.
         crop: voxels along D, H, W of the input of an ONNX file and the window of a bundle; that of pre-training if None.
-        log: called with of damaged checkpoints that were passed over.
+        log: called with the names of damaged checkpoints that were passed over.
 
     Raises:
         SettingsError: if there is no such format, or a modality must be given.

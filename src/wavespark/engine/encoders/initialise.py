@@ -24,17 +24,17 @@ def initialise(encoder: nn.Module, path: str, partial: bool) -> str:
     Raises:
         CheckpointError: if there are no such weights, none fits, or (not `partial`) one of them does not.
     """
-    found = encoder_weights(Path(path))
+    weights = encoder_weights(Path(path))
     own = encoder.state_dict()
-    fits = {k: t for k, t in found.items() if k in own and own[k].shape == t.shape}
-    missing = [k for k in own if k not in found]
-    unknown = [k for k in found if k not in own]
-    shaped = [f"{k} {tuple(found[k].shape)} for {tuple(own[k].shape)}" for k in found if k in own and k not in fits]
+    fits = {k: t for k, t in weights.items() if k in own and own[k].shape == t.shape}
+    missing = [k for k in own if k not in weights]
+    unknown = [k for k in weights if k not in own]
+    shaped = [f"{k} {tuple(weights[k].shape)} for {tuple(own[k].shape)}" for k in weights if k in own and k not in fits]
     report = (
         f"{len(fits)} of {len(own)} weights of the encoder from {path}"
         f"{_list('not in the file', missing)}{_list('not in the encoder', unknown)}{_list('of another shape', shaped)}"
     )
-    if not fits or (not partial and len(fits) < max(len(own), len(found))):
+    if not fits or (not partial and len(fits) < max(len(own), len(weights))):
         raise CheckpointError(
             f"model.init: only {report}. Use the model that they belong to, or model.init_partial=true to take what fits"
         )

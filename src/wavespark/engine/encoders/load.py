@@ -81,7 +81,7 @@ def export_checkpoint(run: Path, output: Path, format: str, log: Log = ignore_lo
         run: the run's folder; it may still be going.
         output: a folder for `wavespark`, a file for `safetensors`.
         format: `wavespark`, or `safetensors` (one file, the description as JSON in its header under `wavespark`).
-        log: called with of damaged checkpoints that were passed over.
+        log: called with the names of damaged checkpoints that were passed over.
 
     Raises:
         CheckpointError: if there is no checkpoint, or all are damaged.
@@ -137,7 +137,7 @@ def _weights(encoder: Encoder) -> dict[str, Tensor]:
 def describe_encoder(
     encoder: Encoder, name: str, preparation: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What an export says of its encoder, beside the weights."""
+    """Describe an encoder for an export."""
     described = describe(encoder)
     return {
         "format": FORMAT,

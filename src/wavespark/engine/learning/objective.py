@@ -1,4 +1,4 @@
-"""What a run minimises, as one module: the loop asks it for sums, and saves what it keeps beside the model.
+"""The objective of a run as one module: sums for the loop, and extra state for checkpoints.
 
 A loss is a weighted sum of terms, each a sum over something (voxels, queries) and how many there were: so that several processes, each with a part of
 the batch, minimise exactly what one process would. (Parts one after the other, `run.accumulate`, count alike, however many voxels each scores.)
@@ -39,7 +39,7 @@ class Term:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Terms:
-    """What a batch gave."""
+    """Loss terms and score of a batch."""
 
     terms: Mapping[str, Term]
     """By the name under which metrics.jsonl has it; the same names in the same order in every process of a step."""
@@ -49,7 +49,7 @@ class Terms:
 
     @property
     def loss(self) -> Tensor:
-        """What one process minimises where this is the whole batch."""
+        """Loss of a single process whose part is the whole batch."""
         losses = [t.weight * t.total / t.count.clamp(min=1) for t in self.terms.values()]
         return torch.stack(losses).sum()
 
@@ -84,7 +84,7 @@ class Objective(nn.Module):
         needed = bool(chosen.contrast) or settings.mask.guide == "hard"
         self.teacher = Teacher(model, chosen.teacher_momentum) if needed else None
         self.contrast_open = False
-        """Whether the held-out loss has been below `contrast_below`."""
+        """True once the held-out loss was below `contrast_below`."""
 
     def forward(self, batch: Batch, step: int) -> Terms:
         """The terms of a batch at a step (counted from 1); everything drawn depends on the seed, the step and the samples' keys only."""
@@ -113,19 +113,19 @@ class Objective(nn.Module):
         return Terms(terms=terms, score=result.score, masks=masks)
 
     def after_update(self, step: int) -> None:
-        """Is told after each update of the weights: the slow copy follows. A step that the device itself skipped counts as one that left them as they were."""
+        """Update the EMA teacher; call it after every optimizer step. A step skipped on the device leaves the weights unchanged."""
         if self.teacher is not None:
             self.teacher.follow(self.model, step)
 
     def measured(self, line: Mapping[str, Any]) -> None:
-        """Is told each line of validation.jsonl: the contrast begins where the held-out loss is low enough."""
+        """Note a line of validation.jsonl: the contrast begins once the held-out loss is low enough."""
         loss, below = line["normalised_loss"], self.settings.objective.contrast_below
         if self.projectors is not None and not self.contrast_open and loss is not None and loss < below:
             self.contrast_open = True
             self.log(f"step {line['step']}: held-out normalised loss {loss:.3f} is below {below}, the contrast begins")
 
     def extra_tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold beside the model's and the optimiser's state."""
+        """Return tensors for a checkpoint beside the model and the optimizer."""
         kept = (
             {} if self.projectors is None else {f"projectors.{k}": t for k, t in self.projectors.state_dict().items()}
         )

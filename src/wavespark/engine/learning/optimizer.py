@@ -56,7 +56,7 @@ _PLACE = re.compile(r"(?:^|\.)encoder\.(stages|blocks|merges|down|norms)\.(\d+)(
 
 
 def layers_of(model: nn.Module) -> dict[str, int]:
-    """The layer of each parameter: 0 = stem, then the blocks of the encoder in their order; what follows the encoder is one above its last."""
+    """Return the layer of each parameter: 0 = stem, then the blocks of the encoder in their order; what follows the encoder is one above its last."""
     places: dict[str, tuple[int, int]] = {}
     for name, _ in model.named_parameters():
         if match := _PLACE.search(name):
@@ -65,17 +65,17 @@ def layers_of(model: nn.Module) -> dict[str, int]:
             places[name] = (stage + 1, -1) if kind == "merges" else (stage, 10**6 if kind == "norms" else block)
     blocks = sorted({p for name, p in places.items() if ".norms." not in name and ".merges." not in name})
     rank = {place: 1 + i for i, place in enumerate(blocks)}
-    found = {}
+    layers = {}
     for name, _ in model.named_parameters():
         if name in places:
             below = [r for place, r in rank.items() if place <= places[name]]
             first = [r for place, r in rank.items() if place >= places[name]]
-            found[name] = rank.get(places[name]) or (
+            layers[name] = rank.get(places[name]) or (
                 min(first) if places[name][1] < 0 and first else max(below, default=1)
             )
         else:
-            found[name] = 0 if re.search(r"(?:^|\.)encoder\.", name) else len(blocks) + 1
-    return found
+            layers[name] = 0 if re.search(r"(?:^|\.)encoder\.", name) else len(blocks) + 1
+    return layers
 
 
 def warmup_steps(settings: PretrainSettings) -> int:
@@ -99,7 +99,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """What is updated, by the name that a checkpoint gives it: that of the model without the objective around it."""
+    """Return the trained parameters under their names in a checkpoint, without the objective's prefix."""
     return [(name.removeprefix("model."), p) for name, p in model.named_parameters() if p.requires_grad]
 
 

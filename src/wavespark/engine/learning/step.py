@@ -34,7 +34,7 @@ class Scoring:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class StepResult:
-    """What a step computed."""
+    """Results of a step."""
 
     score: Score
     masks: Masks
@@ -43,7 +43,7 @@ class StepResult:
     prediction: Tensor
     targets: CellTargets
     levels: list[VisibleCells]
-    """What the encoder gave, finest first; empty unless asked for."""
+    """Features of the encoder's levels, finest first; empty unless requested."""
 
 
 def reconstruct(

@@ -1,4 +1,4 @@
-"""A slow copy of the model: an exponential moving average of its weights (Tarvainen and Valpola, "Mean teachers", 2017)."""
+"""EMA teacher: an exponential moving average of the model's weights (Tarvainen and Valpola, "Mean teachers", 2017)."""
 
 import copy
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from wavespark.models import SparK
 
 
 class Teacher:
-    """Follows a model and is never trained. No module of the model, so that nothing that walks over weights meets it.
+    """Follows a model and is never trained. It is not a submodule, so nothing that walks over weights finds it.
 
     Args:
         model: what to follow; it begins as a copy.
@@ -34,7 +34,7 @@ class Teacher:
             buffers[name].copy_(b)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold."""
+        """Return the tensors for a checkpoint."""
         return self.model.state_dict()
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:

@@ -20,23 +20,23 @@ from wavespark.sampling import Batch
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Measured:
-    """What an update gave. Reading it waits for the device."""
+    """Measures of an update. Reading them waits for the device."""
 
     step: int
     modality: str
     learning_rate: float
     weights: Mapping[str, float]
-    """Of the terms of the loss."""
+    """Weights of the loss terms."""
     values: Tensor
     """float64: each term; error, total, square, voxels of the score; all over all processes."""
     norm: Tensor
-    """Of the gradient, before clipping."""
+    """Gradient norm before clipping."""
     shares: Mapping[str, float]
     scaled: bool
     """The loss was scaled (fp16): a gradient that overflows is the scaler's business."""
 
     def line(self) -> dict[str, Any]:
-        """The line of metrics.jsonl, but for times."""
+        """Return the line of metrics.jsonl, without times."""
         values, norm = self.values.tolist(), float(self.norm)
         terms = dict(zip(self.weights, values, strict=False))
         error, total, square, voxels = values[len(terms) :]

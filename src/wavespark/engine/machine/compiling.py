@@ -11,16 +11,16 @@ _LEAST = (2, 5)
 """With torch 2.4 the compiler fails within, on values with slots, as if the fault were the program's; 2.5 was not tried."""
 
 
-def compile_model(model: nn.Module, wanted: str, device: torch.device, log: Log) -> None:
+def compile_model(model: nn.Module, requested: str, device: torch.device, log: Log) -> None:
     """Compiles the forward pass in place; if the compiler fails the run goes on without, and why is said.
 
     Args:
         model: whose forward pass.
-        wanted: `on`, `off`, or `auto`: on an accelerator.
+        requested: `on`, `off`, or `auto`: on an accelerator.
         device: where it computes.
-        log: called with why it is not compiled.
+        log: called with the reason if the model is not compiled.
     """
-    if wanted == "off" or (wanted == "auto" and device.type == "cpu"):
+    if requested == "off" or (requested == "auto" and device.type == "cpu"):
         return
     if tuple(map(int, torch.__version__.split(".")[:2])) < _LEAST:
         log(

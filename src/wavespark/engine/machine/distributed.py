@@ -24,7 +24,7 @@ from wavespark.errors import ExitCode, SettingsError, TrainingStopped, Wavespark
 from wavespark.progress import ShouldStop
 
 PATIENCE = timedelta(minutes=30)
-"""How long a process waits for the others."""
+"""Longest time that a process waits for the others."""
 GRACE_SECONDS = 25.0
 """After a request to stop: torchrun kills after 30 s, and a process that waits for a dead one sees no request."""
 
@@ -50,7 +50,7 @@ class Ranks:
         return values
 
     def any(self, asked: str | None) -> str | None:
-        """What any process was asked (the name of a signal), the same in all of them: they all stop after the same step."""
+        """Return the signal that any process received, the same in all of them, so that they stop after the same step."""
         if self.world == 1:
             return asked
         # A tensor of the CPU goes over gloo: reading it does not wait for the accelerator.
@@ -59,15 +59,15 @@ class Ranks:
         return _SIGNALS[int(flag)]
 
     def same(self, number: int) -> int:
-        """The number of the first process."""
+        """Return the number that the first process holds."""
         if self.world == 1:
             return number
-        told = torch.tensor([number])
-        dist.broadcast(told, 0)
-        return int(told)
+        value = torch.tensor([number])
+        dist.broadcast(value, 0)
+        return int(value)
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes arrive."""
         self.same(0)
 
 
@@ -75,7 +75,7 @@ _SIGNALS = (None, "a request", "SIGUSR1", "SIGINT", "SIGTERM")
 
 
 def ranks_of(environment: Mapping[str, str] = os.environ) -> Ranks:
-    """What torchrun says in the environment; one process without it.
+    """Read the processes of the run from torchrun's environment; a single process without it.
 
     Raises:
         SettingsError: if it says something impossible.
@@ -98,7 +98,7 @@ def ranks_of(environment: Mapping[str, str] = os.environ) -> Ranks:
 
 @contextmanager
 def process_group(ranks: Ranks) -> Iterator[None]:
-    """Within, the processes of the run can talk to each other.
+    """Connect the processes of the run inside the context.
 
     Raises:
         TrainingStopped: if another process is lost; torchrun starts all again, and they go on from the last checkpoint.
@@ -133,7 +133,7 @@ def process_group(ranks: Ranks) -> Iterator[None]:
 
 
 def _part(code: int) -> None:
-    """Leaves the other processes. What one of them left behind can hold this one for ever: then it ends here, everything being saved."""
+    """Leaves the other processes. What one of them left behind can hold this one without end: then it ends here, everything being saved."""
     timer = threading.Timer(GRACE_SECONDS, os._exit, (code,))
     timer.daemon = True
     timer.start()
@@ -142,7 +142,7 @@ def _part(code: int) -> None:
 
 
 def average_gradients(module: nn.Module, ranks: Ranks, parallel: str, device: torch.device) -> nn.Module:
-    """The module, whose gradients become the mean over all processes.
+    """Wrap the module so that gradients become the mean over all processes.
 
     Raises:
         SettingsError: if a dense batch norm would not be that of the whole batch.
@@ -165,7 +165,7 @@ def average_gradients(module: nn.Module, ranks: Ranks, parallel: str, device: to
 
 
 def shard(model: nn.Module, ranks: Ranks, parallel: str) -> None:
-    """Leaves each process its part of the weights, in place (FSDP2, the model as one unit).
+    """Leave each process its shard of the weights, in place (FSDP2, the model as one unit).
 
     Raises:
         SettingsError: if this torch has no FSDP2.
@@ -183,13 +183,13 @@ def shard(model: nn.Module, ranks: Ranks, parallel: str) -> None:
 
 
 def gather_whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, or put together from the parts of all processes, which must all ask."""
+    """Return the tensor itself, or gather it from the shards of all processes, which must all call this."""
     full = getattr(tensor, "full_tensor", None)
     return tensor if full is None else full()
 
 
 def place_like(tensor: Tensor, pattern: Any) -> Tensor:
-    """The whole tensor as the pattern is: on its device, and in its parts."""
+    """Return the tensor on the device of the pattern and sharded as it is."""
     if not hasattr(pattern, "full_tensor"):
         return tensor.to(pattern.device)
     from torch.distributed.tensor import distribute_tensor

@@ -26,14 +26,14 @@ class Faults:
         Raises:
             SettingsError: if it cannot be read.
         """
-        found: dict[str, set[int]] = {"nan": set(), "oom": set()}
+        steps: dict[str, set[int]] = {"nan": set(), "oom": set()}
         for word in filter(None, environment.get("WAVESPARK_FAULTS", "").split(",")):
             match = _FAULT.fullmatch(word.strip())
             if match and match[2] == "item":
                 continue
-            if not match or match[1] not in found or not match[3].isdecimal():
+            if not match or match[1] not in steps or not match[3].isdecimal():
                 raise SettingsError(
                     f"WAVESPARK_FAULTS holds {word!r}: write nan@step:12, oom@step:5 or crash@item:NAME, several with commas"
                 )
-            found[match[1]].add(int(match[3]))
-        return cls(nan=frozenset(found["nan"]), oom=frozenset(found["oom"]))
+            steps[match[1]].add(int(match[3]))
+        return cls(nan=frozenset(steps["nan"]), oom=frozenset(steps["oom"]))

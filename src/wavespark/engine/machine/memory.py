@@ -44,7 +44,7 @@ def explained(settings: PretrainSettings, device: torch.device, cell: Triple, wo
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether this is one of the ways in which torch and Python say that memory ran out."""
+    """Return whether an error of torch or Python means that memory ran out."""
     return isinstance(error, MemoryError) or any(word in str(error) for word in _WORDS)
 
 

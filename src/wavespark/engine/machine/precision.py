@@ -26,7 +26,7 @@ class Precision:
         return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Within, matrix products are computed in the chosen type."""
+        """Compute matrix products in the selected precision inside the context."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 

@@ -1,4 +1,4 @@
-"""What a run is built from: the model for a store, the split, the description of the data."""
+"""Model, split and description of the data for a store."""
 
 import hashlib
 import json
@@ -73,11 +73,11 @@ def training_crops(settings: PretrainSettings, store: Store, split: Split) -> Cr
 
 
 SPLIT = "split.json"
-"""Of a run: content of each volume -> is it held out."""
+"""File of a run: content hash of each volume -> whether it is held out."""
 
 
 def choose_split(settings: PretrainSettings, store: Store) -> Split:
-    """What is trained on and what is held out.
+    """Split the store into training and held-out regions.
 
     Raises:
         StoreError: if nothing is left for one of them.

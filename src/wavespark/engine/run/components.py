@@ -130,6 +130,6 @@ def check_shares(settings: PretrainSettings, ranks: Ranks, precision: Precision)
 def make_saver(settings: PretrainSettings, run: Path, device: torch.device) -> Saver:
     """Return the writer of checkpoints. With `auto` only accelerators save in the background: a kill may then cost two
     intervals of checkpoints, and a run on a CPU loses one at most."""
-    wanted = settings.run.save_in_background
-    background = device.type != "cpu" if wanted == "auto" else wanted
+    requested = settings.run.save_in_background
+    background = device.type != "cpu" if requested == "auto" else requested
     return Saver(run / folder.CHECKPOINTS, settings.run.keep, settings.run.keep_every, background)

@@ -62,14 +62,14 @@ class Estimate:
     largest_crops_at_once: int
     """Most crops whose step was done within 90 % of the memory."""
     more_may_fit: bool
-    """Whether more were not tried because a step of them takes long."""
+    """True if larger batches were not tried because a step of them takes long."""
     hours: float
     """Hours of `run.steps` steps; held-out measures come on top."""
     checkpoint_bytes: int
     disk_bytes: int
     """Bytes of all checkpoints that are on the disk at once."""
     advice: str
-    """What to change where the run does not fit; empty where it does."""
+    """Advice if the run does not fit into memory; else empty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -273,7 +273,7 @@ def _measure(settings: PretrainSettings, store: Store | None, batch: int, steps:
 
 
 def _reader(settings: PretrainSettings, store: Store | None) -> Callable[[int, int], Batch]:
-    """What reads so many crops for a step of that number. The store is split before: a run does it once, so it is no part of reading."""
+    """Return the function that reads the crops of a step. The store is split before, because a run does that once."""
     if store is None:
         return lambda number, batch: _noise(settings, number, batch)
     dataset, size = training_crops(settings, store, choose_split(settings, store)), settings.data.batch
@@ -300,11 +300,11 @@ def _memory(device: torch.device) -> int:
     """Bytes of the device; on a CPU what is available now, at most what the container may use."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found = min(found, 1024 * int(next(x for x in lines if x.startswith("MemAvailable")).split()[1]))
-        found = min(found, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+        size = min(size, 1024 * int(next(x for x in lines if x.startswith("MemAvailable")).split()[1]))
+        size = min(size, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
     except (OSError, ValueError, StopIteration):
-        return found
-    return found
+        return size
+    return size

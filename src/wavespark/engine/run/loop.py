@@ -92,17 +92,17 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether the last step is done."""
+        """True after the last step."""
         return self.progress.step >= self.steps
 
     @property
     def validates(self) -> bool:
-        """Whether held-out crops are measured after this step."""
+        """True if held-out crops are measured after this step."""
         return self.finished or self.progress.step % self.settings.run.validate_every == 0
 
     @property
     def saves(self) -> bool:
-        """Whether a checkpoint follows this step."""
+        """True if a checkpoint follows this step."""
         return self.finished or self.progress.step % self.settings.run.checkpoint_every == 0
 
     def load(self) -> Batch:

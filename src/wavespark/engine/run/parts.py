@@ -1,4 +1,4 @@
-"""Where the time of a step goes: encode, decode, loss, backward, update. By hooks, so that what is timed is what a run does."""
+"""Time of the parts of a step: encode, decode, loss, backward, update. Measured with hooks on the code that a run uses."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +14,8 @@ PARTS = ("load", "encode", "decode", "loss", "backward", "update")
 
 @contextmanager
 def watched(objective: Objective, optimizer: torch.optim.Optimizer) -> Iterator[dict[str, float]]:
-    """Within, the dict collects wall-clock seconds: `model` (forward), `decoder` (forward, part of it), `objective` (forward, with the model), `optimizer`."""
+    """Collect wall-clock seconds in a dict inside the context: `model` (forward), `decoder` (its part),
+    `objective` (forward, with the model), `optimizer`."""
     spent: dict[str, float] = {}
     began: dict[str, float] = {}
 

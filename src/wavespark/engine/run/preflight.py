@@ -1,4 +1,4 @@
-"""What a run is about to do, checked and said before it starts: data, masks, device, room on the disk, end."""
+"""Checks before a run, and the lines that describe it: data, masks, device, disk space, end."""
 
 import shutil
 from collections import Counter
@@ -61,13 +61,13 @@ def preflight(settings: PretrainSettings, store: Store, run: Path, *, fresh: boo
 
 
 def checkpoint_bytes(objective: Objective) -> int:
-    """What a checkpoint takes: weights (those of projectors and of the slow copy included) and, of what is trained, two moments in fp32."""
+    """Return the bytes of a checkpoint: all weights (projectors and EMA teacher included) and two fp32 moments of trained ones."""
     kept = [*objective.model.state_dict().values(), *objective.extra_tensors().values()]
     return sum(t.numel() * t.element_size() for t in kept) + 8 * sum(p.numel() for p in objective.parameters())
 
 
 def checkpoints_kept(settings: PretrainSettings) -> int:
-    """How many are on the disk at once, at most: the newest, the one being written, and those that stay for good."""
+    """Return the largest number of checkpoints on the disk: the newest, the one being written, and the permanent ones."""
     run = settings.run
     for_good = run.steps // run.keep_every if run.keep_every else 0
     return min(run.keep + 1 + for_good, -(-run.steps // run.checkpoint_every) + 1)
@@ -81,7 +81,7 @@ def cells_of(settings: PretrainSettings, cell: Triple) -> str:
 
 
 def _views(settings: PretrainSettings, store: Store, cell: Triple) -> list[str]:
-    """What the second view shows, where there is one."""
+    """Describe the second view, if the run has one."""
     chosen = settings.objective
     if not chosen.second_view:
         return []

@@ -147,7 +147,7 @@ def _summary(parts: Components, progress: Progress) -> RunSummary:
 
 @contextmanager
 def _determinism(required: bool) -> Iterator[None]:
-    """Within, make operations fail whose result can differ from run to run."""
+    """Make non-deterministic operations fail inside the context."""
     before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     if required:
         torch.use_deterministic_algorithms(True)

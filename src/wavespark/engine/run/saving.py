@@ -1,4 +1,4 @@
-"""What a checkpoint of a run holds, and its writing beside the training: a snapshot, then a thread."""
+"""Writing of checkpoints beside the training: a snapshot, then a thread."""
 
 import threading
 import time
@@ -40,15 +40,15 @@ class Saver:
         started = time.perf_counter()
         self._join()
         if self.background:
-            kept = replace(checkpoint, model=_copied(checkpoint.model), optimizer=_copied(checkpoint.optimizer))
-            self._thread = threading.Thread(target=self._attempt, args=(kept, before), name="checkpoint")
+            snapshot = replace(checkpoint, model=_copied(checkpoint.model), optimizer=_copied(checkpoint.optimizer))
+            self._thread = threading.Thread(target=self._attempt, args=(snapshot, before), name="checkpoint")
             self._thread.start()
         else:
             self._write(checkpoint, before)
         self.waited += time.perf_counter() - started
 
     def wait(self) -> None:
-        """Until the last checkpoint is published.
+        """Wait until the last checkpoint is published.
 
         Raises:
             StoreError: if it could not be.

@@ -1,4 +1,4 @@
-"""How long a step takes here, found by doing a few."""
+"""Seconds of a training step, measured by a few."""
 
 import time
 from statistics import median

@@ -23,17 +23,17 @@ class Alarms:
         settings: what happens when.
         warmup: steps of the learning rate's warm-up.
         log: called with warnings, each kind once.
-        kept: where the checkpoints lie, for the message.
+        checkpoints: folder of the checkpoints, for the messages.
     """
 
-    def __init__(self, settings: HealthSettings, warmup: int, log: Log, kept: str) -> None:
-        self.settings, self.warmup, self.log, self.kept = settings, warmup, log, kept
+    def __init__(self, settings: HealthSettings, warmup: int, log: Log, checkpoints: str) -> None:
+        self.settings, self.warmup, self.log, self.checkpoints = settings, warmup, log, checkpoints
         self.start: dict[str, float] = {}
         """Effective rank and spread of the fresh model."""
         self.sound_at = 0
         """Step of the last measure without a sign of collapse."""
         self.collapsed_in_a_row = 0
-        self.said: list[str] = []
+        self.warned: list[str] = []
 
     def measured(self, line: Mapping[str, Any]) -> None:
         """Checks a held-out measure.
@@ -54,7 +54,7 @@ class Alarms:
                 "collapse",
                 self.settings.collapse,
                 f"step {step}: the features collapse: {' and '.join(signs)}. The last sound measure was at step {self.sound_at}; checkpoints are kept "
-                f"in {self.kept}. Try a smaller optimizer.learning_rate, or health.collapse=warn to go on",
+                f"in {self.checkpoints}. Try a smaller optimizer.learning_rate, or health.collapse=warn to go on",
             )
         loss = line["normalised_loss"]
         if loss is not None and loss > NOTHING_LEARNED and step >= self.warmup + self.settings.patience and step:
@@ -81,24 +81,24 @@ class Alarms:
         if wrong > 0.5 + 1e-6:
             raise TrainingStopped(
                 f"step {step}: masks hide {hidden_share * cells:.2f} of {cells} cells, not {ratio * cells:.2f}: a fault of the masking, please report it. "
-                f"Checkpoints are kept in {self.kept}",
+                f"Checkpoints are kept in {self.checkpoints}",
                 ExitCode.DIVERGED,
             )
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold, as JSON."""
+        """Return the state for a checkpoint, as JSON."""
         return {
             "start": dict(self.start),
             "sound_at": self.sound_at,
             "collapsed_in_a_row": self.collapsed_in_a_row,
-            "said": list(self.said),
+            "said": list(self.warned),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Puts back what `state` gave."""
         self.start = {k: float(v) for k, v in state["start"].items()}
         self.sound_at, self.collapsed_in_a_row = int(state["sound_at"]), int(state["collapsed_in_a_row"])
-        self.said = [str(kind) for kind in state["said"]]
+        self.warned = [str(kind) for kind in state["said"]]
 
     def _signs_of_collapse(self, now: Mapping[str, float]) -> list[str]:
         signs = []
@@ -113,6 +113,6 @@ class Alarms:
     def _act(self, kind: str, action: Action, sentence: str) -> None:
         if action == "stop":
             raise TrainingStopped(sentence, ExitCode.DIVERGED)
-        if action == "warn" and kind not in self.said:
-            self.said.append(kind)
+        if action == "warn" and kind not in self.warned:
+            self.warned.append(kind)
             self.log(sentence)

@@ -1,4 +1,4 @@
-"""What the features of a run know about a label of the manifest, while it trains: a few fixed crops, all cells visible, probes split by patient."""
+"""Online probe of a label of the manifest from a run's features: a few fixed crops, all cells visible, probes split by patient."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ LABELS = ("contrast", "modality")
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class OnlineProbe:
-    """Which volumes are looked at, and what is to be predicted."""
+    """Volumes of the probe and the label to predict."""
 
     store: Store
     label: str
@@ -70,11 +70,11 @@ class OnlineProbe:
         model.eval()
         features = np.stack([self._features(model, v) for v in volumes])
         model.train(was_training)
-        found: dict[str, Any] = {"label": self.label, "volumes": len(volumes), "chance": 1 / len(set(labels))}
+        scores: dict[str, Any] = {"label": self.label, "volumes": len(volumes), "chance": 1 / len(set(labels))}
         for name in ("knn", "linear"):
             accuracy = probe(features, labels, [v.patient for v in volumes], name, seed=self.seed, draws=300).accuracy
-            found[name] = {k: accuracy.to_json()[k] for k in ("value", "low", "high")}
-        return found
+            scores[name] = {k: accuracy.to_json()[k] for k in ("value", "low", "high")}
+        return scores
 
     def _features(self, model: SparK, volume: StoredVolume) -> np.ndarray:
         """The mean of the coarsest features over the cells that are at least half head."""

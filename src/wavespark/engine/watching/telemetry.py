@@ -1,4 +1,4 @@
-"""What a run leaves behind while it goes: metrics.jsonl, validation.jsonl, TensorBoard events, environment.json."""
+"""Files that a run writes as it goes: metrics.jsonl, validation.jsonl, TensorBoard events, environment.json."""
 
 import json
 import os
@@ -20,16 +20,16 @@ _PACKAGES = ("torch", "numpy", "scipy", "pydantic", "nibabel", "pydicom", "blosc
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions and hardware; nothing that names a person, a host or a path."""
-    found = {}
+    versions = {}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
+            versions[package] = "not installed"
     return {
         "wavespark": __version__,
         "python": platform.python_version(),
-        **found,
+        **versions,
         "sparse_engine": "torch",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cuda": torch.version.cuda or "none",
@@ -103,15 +103,15 @@ def _numbers(prefix: str, line: Mapping[str, Any]) -> Iterator[tuple[str, float]
 
 def _cut(path: Path, step: int) -> Any:
     """The file opened at the end of its last line that counts."""
-    kept = []
+    lines = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
+                    lines.append(line + "\n")
             except (ValueError, KeyError, TypeError):
                 break  # the line that a kill has cut off
-    write_file(path, "".join(kept).encode())
+    write_file(path, "".join(lines).encode())
     return path.open("a", encoding="utf-8")
 
 

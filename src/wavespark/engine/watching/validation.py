@@ -39,7 +39,7 @@ class HeldOut:
     settings: PretrainSettings
     probe: OnlineProbe
     baselines: list[tuple[Score, Score, Score]] = field(default_factory=list)
-    """What interpolation scores on each crop, once it is known."""
+    """Scores of interpolation on each crop, filled at the first measure."""
 
     @classmethod
     def of(cls, store: Store, split: Split, settings: PretrainSettings, plan: MaskPlan) -> "HeldOut":
@@ -89,7 +89,7 @@ class HeldOut:
         rows = [(r.score, *baseline) for r, baseline in zip(results, self.baselines, strict=True)]
         scans = [f"{crop.modality} {crop.contrast or 'unknown'}" for crop in self.crops]
         levels = health_of(model.encoder.strides, [r.levels for r in results], [r.levels for r in others])
-        found = self.probe.measure(model)
+        probe = self.probe.measure(model)
         return {
             "step": step,
             **_named(rows),
@@ -98,7 +98,7 @@ class HeldOut:
             "feature_std": levels[-1]["feature_std"],
             "alignment": levels[-1]["alignment"],
             "levels": levels,
-            **({} if found is None else {"probe": found}),
+            **({} if probe is None else {"probe": probe}),
             "target_cells": sum(int(r.predicted.sum()) for r in results),
             "per_modality": _by([crop.modality for crop in self.crops], rows),
             "per_contrast": _by(scans, rows),
@@ -153,7 +153,7 @@ def _finite(value: Tensor) -> float | None:
 
 
 def baseline_scores(batch: Batch, result: StepResult, cell: Triple) -> tuple[Score, Score, Score]:
-    """What interpolation scores in the units of the targets: trilinear; trilinear and harmonic, granted the true mean of every cell."""
+    """Score interpolation in the units of the targets: trilinear; trilinear and harmonic, granted the true mean of every cell."""
     visible = voxel_mask(result.masks.visible, cell, batch.voxels.shape[2:])
     targets = result.targets
     inside = cut_cells(batch.foreground[:, None].float(), result.predicted, cell).to(targets.mean.device)
