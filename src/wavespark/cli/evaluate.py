@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from wavespark.cli.console import emit_json, note, progress, say
-from wavespark.cli.finetune import figure
+from wavespark.cli.figures import explanations, figure_lines, width
+from wavespark.errors import SettingsError
 from wavespark.text import printable
 
 NO_ARGS_IS_HELP = True
@@ -25,6 +26,7 @@ def command(
     from wavespark.downstream import read_labels
     from wavespark.prepare import open_store
 
+    require_predictions(predictions, store)
     opened = open_store(store or predictions / "store")
     table = read_labels(labels, opened)
     if table.remark:
@@ -39,5 +41,25 @@ def command(
     say(f"{found['volumes']} volume(s) of {found['patients']} patient(s); 95 % intervals over patients")
     if found["not_predicted"]:
         say(f"{found['not_predicted']} labelled volume(s) were not predicted")
-    for name, values in found["figures"].items():
-        say(f"  {printable(name):<50} {figure(values)}")
+    rows = [{"arm": "model", "labels": "", "figures": found["figures"]}]
+    lines = figure_lines(rows, list(found["figures"]), found["figure_names"], width())
+    for line in [*lines, *explanations(lines)]:
+        say(line)
+
+
+def require_predictions(folder: Path, store: Path | None) -> None:
+    """Refuse a folder without predictions, or whose store lies elsewhere, with the command that helps.
+
+    Raises:
+        SettingsError: naming what the folder is.
+    """
+    name = printable(folder)
+    if not (folder / "predictions.json").is_file():
+        if (folder / "model" / "config.json").is_file():
+            raise SettingsError(
+                f"{name} is a fine-tuning and holds no predictions: make them with "
+                f"`wavespark predict {name} SOURCE --output predictions`, then `wavespark evaluate predictions ...`"
+            )
+        raise SettingsError(f"{name} holds no predictions: give the folder that `wavespark predict --output` wrote")
+    if store is None and not (folder / "store").is_dir():
+        raise SettingsError(f"{name} was predicted from a store that lies elsewhere: repeat its --store here")

@@ -9,6 +9,7 @@ import typer
 
 from wavespark.cli.checks import require_encoder, require_file, require_settings
 from wavespark.cli.console import emit_json, note, progress, say
+from wavespark.cli.figures import explanations, figure_lines, width
 from wavespark.cli.probe import remarks
 from wavespark.cli.signals import stop_requests
 from wavespark.errors import SettingsError
@@ -49,9 +50,6 @@ Tune = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-
-_MOST_COLUMNS = 5
-"""Figures in the table on the terminal."""
 
 _STORE, _OUTPUT = Path("store"), Path("finetuned")
 
@@ -333,7 +331,7 @@ def _compare(request: _Request, volumes: Volumes) -> None:
             results = run_study(
                 task, network, train, test, plan, request.output, on_progress=on_progress, log=note, should_stop=stop
             )
-        write_file(request.output / "report.html", study_page(results).encode())
+        write_file(request.output / "report.html", study_page(results, request.output).encode())
     if request.json:
         emit_json(results | {"run": str(request.output)})
         return
@@ -384,28 +382,17 @@ def say_results(results: Mapping[str, Any]) -> None:
     """Print the table of a comparison."""
     names = list(dict.fromkeys(n for row in results["table"] for n in row["figures"]))
     called = results.get("figure_names", {})
-    # First the main figure and the classes that have names; the report shows all.
-    names = sorted(names, key=lambda name: (name != results["main"], name not in called))[:_MOST_COLUMNS]
+    # First the main figure and the classes that have names.
+    names = sorted(names, key=lambda name: (name != results["main"], name not in called))
     say(
-        f"{results['test_volumes']} test volume(s) of {results['test_patients']} patient(s); {results['steps']} steps each; 95 % intervals over patients"
+        f"{results['test_volumes']} test volume(s) of {results['test_patients']} patient(s); {results['steps']} steps each;"
     )
-    say(f"  {'arm':<15} {'labels':>6}  " + "  ".join(f"{printable(called.get(n, n)):<24}" for n in names))
+    say("95 % intervals over patients")
     rows = [
         *results["table"],
         *({"arm": "minus scratch", **g} for g in results["gains"]),
         *({"arm": "minus plain", **g} for g in results.get("plain_gains", ())),
     ]
-    for row in rows:
-        say(
-            f"  {row['arm']:<15} {row['labels']:>6}  "
-            + "  ".join(f"{figure(row['figures'].get(n)):<24}" for n in names)
-        )
-
-
-def figure(found: Mapping[str, Any] | None) -> str:
-    """Write a figure with its interval: `0.812 [0.790, 0.830]`."""
-    if found is None or found["value"] is None:
-        return "-"
-    if found["low"] is None:
-        return f"{found['value']:.3f} (no interval)"
-    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+    lines = figure_lines(rows, names, called, width())
+    for line in [*lines, *explanations(lines)]:
+        say(line)

@@ -17,6 +17,7 @@ from wavespark.downstream.prediction import INDEX
 from wavespark.downstream.regress import Regress, with_values
 from wavespark.downstream.saving import make_task
 from wavespark.downstream.segment import Segment, map_scores
+from wavespark.downstream.study import figure_names
 from wavespark.errors import SettingsError
 from wavespark.prepare import Store, StoredVolume
 from wavespark.prepare.labels import resample_labels
@@ -69,6 +70,7 @@ def evaluate(
         "volumes": len(rows),
         "patients": len({row["patient"] for row in rows}),
         "not_predicted": len(missing),
+        "figure_names": figure_names(task),
         "figures": {name: interval.to_json() for name, interval in each.items()},
         "rows": rows,
     }

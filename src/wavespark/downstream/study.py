@@ -16,6 +16,7 @@ from wavespark.downstream.figures import Row, gain, intervals, make_row, over_se
 from wavespark.downstream.fitting import Fit, Task, fit
 from wavespark.downstream.heads import transferable
 from wavespark.downstream.items import Labelled
+from wavespark.downstream.pictures import save_case
 from wavespark.downstream.saving import CONFIG, save_model
 from wavespark.downstream.tuning import trainings_of_tuning, tune
 from wavespark.errors import SettingsError
@@ -121,7 +122,10 @@ class _Study:
         for item in self.test:
             text = f"testing on volume {len(rows) + 1} of {len(self.test)}"
             self.on_progress(settings.run.steps, settings.run.steps, text)
-            rows.append(make_row(self.task, self.task.predict(done.model, item.volume), item))
+            prediction = self.task.predict(done.model, item.volume)
+            if model:
+                save_case(self.run, len(rows), item, prediction)
+            rows.append(make_row(self.task, prediction, item))
         if model:
             save_model(model, self.task, done.model, _provenance(settings, labelled, len(self.test)))
         return _record(arm, labels, seed, done, rows, tuning)

@@ -33,6 +33,8 @@ def _difference(rows: Any, labels: int, main: str, other: str, lower_is_better: 
         return f"minus {other} not computable"
     if figure["low"] is None:
         return f"minus {other} {figure['value']:+.3f} (no interval, too few test patients)"
+    if figure["low"] == figure["high"] != 0:
+        return f"minus {other} {figure['value']:+.3f} (no spread among the test patients, so nothing is shown)"
     low, high = (-figure["high"], -figure["low"]) if lower_is_better else (figure["low"], figure["high"])
     judgement = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
     return f"minus {other} {figure['value']:+.3f} [{figure['low']:+.3f}, {figure['high']:+.3f}], {judgement}"
