@@ -147,7 +147,9 @@ def _fresh(name: str, stems: Mapping[str, int]) -> Encoder:
 
 def _channels(weights: dict[str, Tensor], name: str, stem: str) -> int:
     """Channels of a stem: those with which most of its weights fit."""
-    return max(_CHANNELS, key=lambda c: (len(_fits(weights, _fresh(name, {stem: c}))), -c))
+    # Beside another one: a single stem of a ResEnc goes without its name in the names of weights.
+    others = {} if stem == "any" else {"other": 1}
+    return max(_CHANNELS, key=lambda c: (len(_fits(weights, _fresh(name, {stem: c, **others}))), -c))
 
 
 def _fits(weights: dict[str, Tensor], encoder: Encoder) -> Fits:
