@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.small import make_store
+
 HEAVY = ("torch", "scipy", "nibabel", "pydicom", "blosc2", "transformers", "monai")
 CHILD = f"""
 import json, resource, sys
@@ -35,6 +37,8 @@ REFUSALS = [
     (["import", "nowhere.pt", "--output", "x"], "there is no file nowhere.pt"),
     (["probe", "nowhere", "--labels", "x.csv"], "no encoder in nowhere"),
     (["predict", "nowhere", "scans", "--output", "x"], "nowhere holds no fine-tuned model"),
+    (["finetune", "segment", "nowhere", "run.stepss=1"], "did you mean 'run.steps'"),
+    (["finetune", "classify", "nowhere", "--labels", "x.csv"], "no encoder in nowhere"),
     (["bench", "step", "--model", "resenc"], "there is no model 'resenc'"),
     (["bench", "transfer", "--task", "bones"], "vessels, tissue, aneurysm"),
     (["prepare", "nowhere", "--output", "x"], "there is nothing at nowhere"),
@@ -77,3 +81,25 @@ def test_a_wrong_argument_is_refused_within_a_second_without_torch(
         if seconds < 1:
             return
     pytest.fail(f"took {seconds:.1f} s of CPU time")
+
+
+@pytest.mark.parametrize(
+    ("verb", "missing"),
+    [
+        (["probe", "encoder", "--column", "sex"], "has no column 'sex'; it has 'age'"),
+        (["finetune", "segment", "encoder"], "has no column 'label'; it has 'age'"),
+        (["finetune", "classify", "encoder", "--column", "sex"], "has no column 'sex'; it has 'age'"),
+    ],
+    ids=lambda value: " ".join(value)[:30],
+)
+def test_a_wrong_column_of_labels_is_named_without_torch(verb: list[str], missing: str, tmp_path: Path) -> None:
+    make_store(tmp_path, ("MR",))
+    (tmp_path / "labels.csv").write_text("source,age\nsub-00/sub-00_T1w.nii.gz,40\n")
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "config.json").write_text("{}")
+    before = sorted(tmp_path.iterdir())
+    error, code, _, heavy = refuse([*verb, "--store", "store", "--labels", "labels.csv"], tmp_path)
+    assert missing in error
+    assert error.count("\n") == 1
+    assert (code, heavy) == (2, [])
+    assert sorted(tmp_path.iterdir()) == before

@@ -71,6 +71,8 @@ class _Request:
     plain: bool
     tune: bool
     json: bool
+    columns: Sequence[str] = ()
+    """Columns that the labels must have."""
 
 
 @app.command("segment", no_args_is_help=True)
@@ -113,6 +115,7 @@ def segment(
         plain=not no_plain,
         tune=tune,
         json=json,
+        columns=(column or "label",),
     )
 
     def volumes(table: Any, opened: Any, options: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
@@ -165,6 +168,7 @@ def classify(
         plain=not no_plain,
         tune=tune,
         json=json,
+        columns=column or (),
     )
 
     def volumes(table: Any, opened: Any, options: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
@@ -223,6 +227,7 @@ def regress(
         plain=not no_plain,
         tune=tune,
         json=json,
+        columns=(column,),
     )
 
     def volumes(table: Any, opened: Any, options: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
@@ -268,6 +273,7 @@ def detect(
         plain=not no_plain,
         tune=tune,
         json=json,
+        columns=("x", "y", "z"),
     )
 
     def volumes(table: Any, opened: Any, options: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
@@ -285,6 +291,17 @@ Volumes = Callable[[Any, Any, Any], tuple[list[Any], Callable[[list[Any]], Any]]
 """(table or None, store, settings) -> labelled volumes, and a function from training volumes to the task."""
 
 
+def _labels(request: _Request, opened: Any) -> Any:
+    """Read the labels and check their columns, before torch is imported; None without labels."""
+    from wavespark.downstream import read_labels
+
+    if request.labels is None:
+        return None
+    table = read_labels(request.labels, opened)
+    table.require(*request.columns)
+    return table
+
+
 def _compare(request: _Request, volumes: Volumes) -> None:
     """Run the comparison of one task and show its results."""
     from wavespark.config.downstream import finetune_settings
@@ -296,9 +313,10 @@ def _compare(request: _Request, volumes: Volumes) -> None:
     if request.labels:
         require_file(request.labels, "--labels")
     opened = open_store(request.store)
+    table = _labels(request, opened)
     with stop_requests() as stop:
         with progress(f"finetune {request.kind}", "loading PyTorch"):
-            from wavespark.downstream import Plan, read_labels, run_study
+            from wavespark.downstream import Plan, run_study
             from wavespark.downstream.arms import default_settings
             from wavespark.downstream.items import split_labelled
             from wavespark.downstream.page import study_page
@@ -311,7 +329,6 @@ def _compare(request: _Request, volumes: Volumes) -> None:
             network = load_encoder(request.encoder)
             options = finetune_settings(request.words, **default_settings(network, request.frozen))
             set_threads(options.run.threads)
-            table = read_labels(request.labels, opened) if request.labels else None
             items, task_of = volumes(table, opened, options)
             train, test = split_labelled(items, table, options.data.held_out_fraction, options.run.seed)
             task = task_of(train)
