@@ -109,6 +109,7 @@ def _check_size(batch: int, cells: Triple) -> None:
 def _of_grid(
     cells: Triple, edge: Any, ratio: float, local_ratio: float, batch: int, seed: int, *, strict: bool, explain: bool
 ) -> Shown:
+    _check(cells, edge, ratio, local_ratio, strict=strict)
     from wavespark.masking import NestedMasking
 
     masking = NestedMasking(grid=cells, block=edge, ratio=ratio, local_ratio=local_ratio, strict=strict)
@@ -117,9 +118,23 @@ def _of_grid(
     return _explanation(masking) if explain else [], _numbers(masking, masks), layers
 
 
+def _check(cells: Triple, edge: Any, ratio: float, local_ratio: float, *, strict: bool = False) -> None:
+    """Check the numbers of a masking before torch is imported.
+
+    Raises:
+        MaskError: if such a masking is not possible.
+    """
+    from wavespark.masking.grid import check_grid, checked_ratio
+
+    checked_ratio(ratio, "ratio")
+    checked_ratio(local_ratio, "local_ratio")
+    check_grid(cells, edge, strict=strict)
+
+
 def _of_legacy(
     cells: Triple, edge: Any, ratio: float, local_ratio: float, batch: int, seed: int, explain: bool
 ) -> Shown:
+    _check(cells, edge, ratio, local_ratio)
     from wavespark import randomness
     from wavespark.masking import LegacyRule
 
