@@ -54,7 +54,8 @@ class SparKEncoder(nn.Module):
         for i in reversed(range(len(self.up))):
             raised = self.up[i](levels[i + 1], like=levels[i])
             levels[i] = self.joined[i](levels[i].with_features(levels[i].features + raised.features))
-        return [self.last(levels[0]), *levels[1:]]
+        levels[0] = self.last(levels[0])
+        return levels
 
 
 class _Part(Layer):

@@ -18,6 +18,12 @@ class SyncedBatchNorm(Layer):
         part: the norm to replace, whose parameters and running statistics this one takes over.
     """
 
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+
     def __init__(self, part: SparseBatchNorm) -> None:
         super().__init__()
         self.num_features, self.eps, self.momentum = part.num_features, part.eps, part.momentum

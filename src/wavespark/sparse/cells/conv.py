@@ -183,7 +183,7 @@ def _whole(x: VisibleCells, weight: Tensor) -> Tensor:
 
 def _columns(x: VisibleCells, weight: Tensor) -> Tensor:
     taps = tuple(range(27))
-    index = x.layout.kept(("columns", x.block), lambda: _column_index(x))
+    index = x.layout.cached(("columns", x.block), lambda: _column_index(x))
     if _is_few(x, weight):
         few: Tensor = FewRowsConv.apply(x.features.flatten(0, 3), weight, index)
         return few.view(*x.features.shape[:4], weight.shape[0])

@@ -14,7 +14,7 @@ from torch import Tensor
 from wavespark.errors import ShapeError
 from wavespark.shapes import Triple, as_triple, ceil_div, product
 
-Kept = TypeVar("Kept")
+Derived = TypeVar("Derived")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -100,11 +100,11 @@ class CellLayout:
         """True if all samples have the same number of visible cells."""
         return len(set(self.counts)) == 1
 
-    def kept(self, key: object, make: Callable[[], Kept]) -> Kept:
+    def cached(self, key: object, make: Callable[[], Derived]) -> Derived:
         """Return what is derived under that name; made at its first use, fit for training also if that is under `inference_mode`."""
         if key not in self._cache:
             self._cache[key] = _outside_inference(make)
-        return cast("Kept", self._cache[key])
+        return cast("Derived", self._cache[key])
 
     def stride(self, block: Triple) -> Triple:
         """Return the voxels per token where a cell has `block` tokens."""
@@ -115,7 +115,7 @@ class CellLayout:
         """Return bool [N, b, b, b]: tokens that hold at least one voxel of the crop; None where all do."""
         if all(s % c == 0 for s, c in zip(self.size, self.cell, strict=True)):
             return None
-        return self.kept(("inside", block), lambda: self._inside(block))
+        return self.cached(("inside", block), lambda: self._inside(block))
 
     def _inside(self, block: Triple) -> Tensor:
         extent = ceil_div(self.size, self.stride(block))
@@ -127,7 +127,7 @@ class CellLayout:
 
     def neighbours(self, reach: Triple = (1, 1, 1)) -> Tensor:
         """Return int64 [N, 2r + 1, ...]: the row of each cell at most `reach` away (the centre is the cell itself), N where it is hidden or outside."""
-        return self.kept(("neighbours", reach), lambda: self._neighbours(reach))
+        return self.cached(("neighbours", reach), lambda: self._neighbours(reach))
 
     def _neighbours(self, reach: Triple) -> Tensor:
         rows = len(self)
@@ -146,7 +146,7 @@ class CellLayout:
         Features are flattened to [N * b^3, C]; index N * b^3 stands for "hidden or outside" and must read zero. int64 from 2^30 rows on.
         """
         below, above = as_triple(low), as_triple(high)
-        return self.kept(("halo", block, below, above), lambda: self._halo(block, below, above))
+        return self.cached(("halo", block, below, above), lambda: self._halo(block, below, above))
 
     def _halo(self, block: Triple, low: Triple, high: Triple) -> Tensor:
         tokens, device = product(block), self.cells.device
@@ -199,7 +199,7 @@ class CellLayout:
 
     def padded_rows(self) -> Tensor:
         """Return int64 [B, max count]: rows of each sample; the number of rows where a sample has fewer."""
-        return self.kept("padded", self._padded_rows)
+        return self.cached("padded", self._padded_rows)
 
     def _padded_rows(self) -> Tensor:
         width, rows, start = max(self.counts), [], 0
@@ -215,7 +215,7 @@ def _restored(
     return CellLayout(cells=cells, grid=grid, batch_size=batch_size, size=size, cell=cell, counts=counts)
 
 
-def _outside_inference(make: Callable[[], Kept]) -> Kept:
+def _outside_inference(make: Callable[[], Derived]) -> Derived:
     """Make something whose tensors may be saved for a backward pass."""
     if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
         return make()

@@ -113,7 +113,7 @@ class SparseBatchNorm(Layer, _BatchNorm):
             raise ShapeError(f"SparseBatchNorm needs at least 1 channel, got {num_features}")
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
 
-    def forward(self, x: T) -> T:
+    def forward(self, x: T) -> T:  # type: ignore[override]
         """Return the same sites, normalised by the batch (training) or the running statistics (eval).
 
         Raises:

@@ -94,17 +94,19 @@ class SparseDropout(Layer):
 
     Args:
         p: probability to zero a feature.
+        inplace: overwrite the features, as `nn.Dropout` does.
     """
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
+        self.inplace = inplace
         if not 0 <= p <= 1:
             raise ShapeError(f"a probability lies between 0 and 1, got {p}")
         self.p = p
 
     def forward(self, x: T) -> T:
         """Return the same sites."""
-        return _mapped(x, lambda t: functional.dropout(t, self.p, self.training))
+        return _mapped(x, lambda t: functional.dropout(t, self.p, self.training, self.inplace))
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -16,7 +16,7 @@ from torch import Tensor
 from wavespark.errors import SitesError
 from wavespark.shapes import Triple, product
 
-Kept = TypeVar("Kept")
+Derived = TypeVar("Derived")
 
 Lattice = tuple[Tensor, Tensor, Tensor, Tensor]
 """Sample, d, h, w of some positions, int64 [n] each, in units of a stride."""
@@ -29,11 +29,11 @@ _NOWHERE = -(2**60)
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def _lasting(method: Callable[[Any], Kept]) -> cached_property[Kept]:
+def _lasting(method: Callable[[Any], Derived]) -> cached_property[Derived]:
     """A cached property whose tensors may be saved for a backward pass, wherever it is first asked for."""
 
     @wraps(method)
-    def make(self: object) -> Kept:
+    def make(self: object) -> Derived:
         with torch.inference_mode(False), torch.no_grad():
             return method(self)
 
@@ -84,13 +84,13 @@ class Coordinates:
     def device(self) -> torch.device:
         return self.sites.device
 
-    def kept(self, key: object, make: Callable[[], Kept], *, beside: "Coordinates | None" = None) -> Kept:
+    def cached(self, key: object, make: Callable[[], Derived], *, beside: "Coordinates | None" = None) -> Derived:
         """Return what `make` returns, made once; `beside` names other coordinates that it depends on and must not hold."""
         place = self._kept if beside is None else self._kept_with.setdefault(beside, {})
         if key not in place:
             with torch.inference_mode(False), torch.no_grad():  # it may be saved for a later backward pass
                 place[key] = make()
-        return cast("Kept", place[key])
+        return cast("Derived", place[key])
 
     @_lasting
     def lattice(self) -> Lattice:
@@ -171,7 +171,7 @@ class Coordinates:
 
     def coarser(self, by: Triple) -> "Coordinates":
         """Return the sites of a strided operation in lexicographic order: active where any site of the cell of `by` positions is."""
-        return self if by == (1, 1, 1) else self.kept(("coarser", by), lambda: self._coarser(by))
+        return self if by == (1, 1, 1) else self.cached(("coarser", by), lambda: self._coarser(by))
 
     def _coarser(self, by: Triple) -> "Coordinates":
         s, *axes = self.lattice
@@ -191,7 +191,7 @@ class Coordinates:
             raise SitesError(
                 f"sites of stride {self.stride} have no children {by} times finer: the stride must be a multiple of it"
             )
-        return self if by == (1, 1, 1) else self.kept(("children", by), lambda: self._children(by))
+        return self if by == (1, 1, 1) else self.cached(("children", by), lambda: self._children(by))
 
     def _children(self, by: Triple) -> "Coordinates":
         reach = [e * s for e, s in zip(self.extent, self.stride, strict=True)]

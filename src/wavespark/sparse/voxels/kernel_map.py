@@ -64,7 +64,7 @@ def kernel_offsets(kernel: Triple, stride: Triple = _ONE, dilation: Triple = _ON
 @torch.compiler.disable
 def submanifold_map(sites: Coordinates, kernel: Triple, dilation: Triple) -> KernelMap:
     """Return the map of an operation that keeps its sites; made once for these coordinates."""
-    return sites.kept(("submanifold", kernel, dilation), lambda: _submanifold_map(sites, kernel, dilation))
+    return sites.cached(("submanifold", kernel, dilation), lambda: _submanifold_map(sites, kernel, dilation))
 
 
 def _submanifold_map(sites: Coordinates, kernel: Triple, dilation: Triple) -> KernelMap:
@@ -93,7 +93,7 @@ def _submanifold_map(sites: Coordinates, kernel: Triple, dilation: Triple) -> Ke
 @torch.compiler.disable
 def strided_map(fine: Coordinates, coarse: Coordinates, kernel: Triple, stride: Triple) -> KernelMap:
     """Return the map between sites and `stride` times coarser ones; made once for both."""
-    return fine.kept((kernel, stride), lambda: _strided_map(fine, coarse, kernel, stride), beside=coarse)
+    return fine.cached((kernel, stride), lambda: _strided_map(fine, coarse, kernel, stride), beside=coarse)
 
 
 def _strided_map(fine: Coordinates, coarse: Coordinates, kernel: Triple, stride: Triple) -> KernelMap:

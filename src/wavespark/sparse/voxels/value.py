@@ -172,9 +172,10 @@ class SparseVoxels(Features):
         """Return the value itself: sparse voxels have no rows beyond a crop (cells may)."""
         return self
 
-    def inside(self) -> None:
+    def inside(self) -> Tensor | None:
         """Return None: every row is active (cells may have tokens beyond the crop)."""
-        return
+        everywhere: Tensor | None = None
+        return everywhere
 
     def of_samples(self, values_BC: Tensor) -> Self:
         """Return the same sites, each with the values of its sample; for example to multiply by a gate of each sample.

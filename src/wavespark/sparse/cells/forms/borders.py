@@ -99,11 +99,11 @@ class Borders:
 
 def borders(layout: CellLayout, block: Triple) -> Borders:
     """The borders of cells of `block` tokens, found once for a layout; an accelerator would have to be waited for."""
-    return layout.kept(("borders", block), lambda: _borders(layout, block))
+    return layout.cached(("borders", block), lambda: _borders(layout, block))
 
 
 def _borders(layout: CellLayout, block: Triple) -> Borders:
-    counts, cells = layout.kept("directions", lambda: _directions(layout))
+    counts, cells = layout.cached("directions", lambda: _directions(layout))
     device = cells.device
     corner = _corner_tokens(block).repeat_interleave(torch.tensor(counts), 1).to(device, non_blocking=True)
     first = cells * product(block) + corner

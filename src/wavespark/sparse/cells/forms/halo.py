@@ -88,10 +88,10 @@ def halo_index(layout: CellLayout, block: Triple, low: Reach, high: Reach) -> tu
     if torch.compiler.is_compiling():  # a compiler makes a kernel of its own for a gather
         return (index,)
     if index.device.type in tuning.TUNING.token_by_token:
-        return layout.kept(("present", block, low, high), lambda: _present(index, len(layout) * product(block)))
+        return layout.cached(("present", block, low, high), lambda: _present(index, len(layout) * product(block)))
     if run < tuning.TUNING.least_run or index.numel() < tuning.TUNING.least_tokens:
         return (index,)
-    return layout.kept(("runs", block, low, high), lambda: (index, *_runs(index, low[2], run)))
+    return layout.cached(("runs", block, low, high), lambda: (index, *_runs(index, low[2], run)))
 
 
 def _present(index: Tensor, rows: int) -> tuple[Tensor, Tensor]:

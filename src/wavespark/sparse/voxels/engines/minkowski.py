@@ -42,7 +42,7 @@ class MinkowskiEngine:
             return features_NC.new_zeros(len(task.target), kernel_KIO.shape[2]) + 0 * (features_NC.sum() + weight.sum())
         if task.is_submanifold and task.kernel == (1, 1, 1):
             return features_NC @ kernel_KIO[0]
-        manager, source, target, read, written = task.source.kept(
+        manager, source, target, read, written = task.source.cached(
             ("minkowski", task.transposed), lambda: self._insert(task.source, task.target), beside=task.target
         )
         generator = self._library.KernelGenerator(

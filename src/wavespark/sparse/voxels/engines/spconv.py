@@ -111,7 +111,7 @@ class SpconvEngine:
 
     def _pairs(self, fine: Coordinates, coarse: Coordinates, task: Convolution) -> tuple[Tensor, Tensor]:
         key = ("spconv", task.kernel, task.stride, task.dilation)
-        pairs: tuple[Tensor, Tensor] = fine.kept(key, lambda: self._search(fine, coarse, task), beside=coarse)
+        pairs: tuple[Tensor, Tensor] = fine.cached(key, lambda: self._search(fine, coarse, task), beside=coarse)
         return pairs
 
     def _search(self, fine: Coordinates, coarse: Coordinates, task: Convolution) -> tuple[Tensor, Tensor]:
