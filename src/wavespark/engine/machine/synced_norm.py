@@ -2,7 +2,7 @@
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from wavespark.errors import ShapeError
