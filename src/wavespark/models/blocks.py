@@ -18,13 +18,13 @@ class WaveletBlock(nn.Module):
     """Attention between cells on their low-pass tokens, then a feed-forward network whose 3^3 depthwise convolution crosses cells.
 
     Args:
-        channels: of the tokens.
-        heads: of the attention.
+        channels: channels of the tokens.
+        heads: heads of the attention.
         mlp_ratio: widening of the feed-forward network.
         drop_path: probability to leave the block out for a sample.
         scales: finer low-pass scales that attend inside each cell, beside the coarsest between cells.
         wavelet: `haar`, or one that PyWavelets names, with everything visible.
-        levels: of the wavelet; used by other wavelets than Haar.
+        levels: levels of the wavelet; used by other wavelets than Haar.
         crosses_cells: whether the feed-forward network has the depthwise convolution, which reads neighbour cells.
         recompute: compute activations again in the backward pass instead of keeping them.
     """

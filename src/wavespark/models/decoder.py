@@ -26,8 +26,8 @@ class LightDecoder(nn.Module):
     Scales without attention are computed only for the predicted cells and the neighbours that they read, which is exact.
 
     Args:
-        channels: of the encoder's levels, finest first.
-        strides: of the encoder's levels.
+        channels: channels of the encoder's levels, finest first.
+        strides: voxels per token of the encoder's levels.
         cell: voxels of a cell.
         outputs: channels of the voxels for each modality.
         settings: widths and depths; as many scales are used as it names.
@@ -84,7 +84,7 @@ class LightDecoder(nn.Module):
         Args:
             levels: the encoder's, finest first.
             predicted_BDHW: bool, which cells to predict, in the order of `nonzero()`.
-            modality: which head.
+            modality: name of the head.
 
         Returns:
             [M, c, c, c, channels of the modality].

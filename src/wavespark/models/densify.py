@@ -16,9 +16,9 @@ class Densify(nn.Module):
     """Visible features to chosen cells: norm, the mask token where hidden, projection.
 
     Args:
-        channels: of the level.
-        width: out.
-        kernel: of the projection, 1 or 3.
+        channels: channels of the level.
+        width: channels of the result.
+        kernel: kernel of the projection, 1 or 3.
     """
 
     def __init__(self, channels: int, width: int, kernel: int = 1) -> None:

@@ -21,7 +21,7 @@ class Encoder(nn.Module, ABC):
         stems: channels of a crop for each modality.
         cell: voxels along each edge of a hidden unit.
         strides: voxels per token at each level, finest first.
-        channels: of each level, finest first.
+        channels: channels of each level, finest first.
 
     Raises:
         ModelError: if there is no stem, or one without a channel.
@@ -105,7 +105,7 @@ class Encoder(nn.Module, ABC):
         Args:
             crop_BCDHW: prepared voxels; any size, also odd and anisotropic.
             visible_BDHW: bool, one value a cell of the grid `ceil(size / cell)`, True where visible; None = all visible.
-            modality: which stem, needed where there are several.
+            modality: name of the stem, needed where there are several.
             generator: draws of stochastic depth in training mode.
 
         Returns:

@@ -95,7 +95,7 @@ class ResEnc(Encoder):
         """The weights under the names of nnU-Net's encoder, `stem...` and `stages...`, with its duplicates `all_modules`.
 
         Args:
-            modality: whose stem, needed where there are several.
+            modality: name of the stem, needed where there are several.
         """
         stems = self.named_stems()
         if modality not in stems and len(stems) > 1:

@@ -39,8 +39,8 @@ class Segmentation(nn.Module):
     """Logits of every voxel.
 
     Args:
-        encoder: any; fine-tuned with the decoder.
-        decoder: from `dense_decoder`.
+        encoder: any encoder; it is fine-tuned with the decoder.
+        decoder: a decoder from `dense_decoder`.
     """
 
     def __init__(self, encoder: Encoder, decoder: DenseDecoder) -> None:
@@ -55,7 +55,7 @@ class Segmentation(nn.Module):
 
         Args:
             crop_BCDHW: prepared voxels, any size.
-            modality: which stem, needed where there are several.
+            modality: name of the stem, needed where there are several.
             generator: draws of stochastic depth in training mode.
         """
         details: list[list[Tensor]] = []
@@ -72,7 +72,7 @@ def segmentation_model(encoder: Encoder, classes: int, **settings: Setting) -> S
     Where a decoder was pre-trained and exported with the encoder (`decoder.kind = "unet"`), its weights are used, except those of the last layer.
 
     Args:
-        encoder: from `create_model` or `load_encoder`.
+        encoder: an encoder from `create_model` or `load_encoder`.
         classes: channels of the logits, background included.
         settings: settings of the decoder, e.g. `convolutions=2` for a ResEnc.
 

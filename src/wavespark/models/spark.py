@@ -17,7 +17,7 @@ class SparK(nn.Module):
     """A sparse encoder with a decoder to voxels (Tian et al., 2023); any encoder on visible cells will do.
 
     Args:
-        encoder: computes visible cells only.
+        encoder: an encoder on visible cells.
         decoder: settings of the light decoder; or `unet`, the decoder that segmentation uses later, which costs a dense pass at full resolution.
     """
 
@@ -81,7 +81,7 @@ class SparK(nn.Module):
             crop_BCDHW: prepared voxels.
             visible_BDHW: bool, one value a cell, True where visible.
             predicted_BDHW: bool, one value a cell, True where voxels are predicted.
-            modality: which stem and which head.
+            modality: name of the stem and of the head.
             generator: draws of the encoder's stochastic depth in training mode.
             levels_too: also return the encoder's levels.
 

@@ -18,8 +18,8 @@ class SparKEncoder(nn.Module):
     """A U of sparse convolutions.
 
     Args:
-        in_channels: of the input.
-        channels: of each scale, finest first; each next one has twice the stride.
+        in_channels: channels of the input.
+        channels: channels of each scale, finest first; each next one has twice the stride.
 
     Example:
         >>> import torch

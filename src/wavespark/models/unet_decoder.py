@@ -20,8 +20,8 @@ class UNetDecoder(nn.Module):
     """Features of every level to logits.
 
     Args:
-        channels: of the levels, finest first.
-        strides: of the levels.
+        channels: channels of the levels, finest first.
+        strides: voxels per token of the levels.
         stems: channels of a crop for each modality.
         outputs: channels of the logits.
         convolutions: in each stage.
@@ -69,7 +69,7 @@ class UNetDecoder(nn.Module):
             crop_BCDHW: the voxels; what must not be seen is zero.
             levels: dense, finest first.
             details: not used.
-            modality: of the crop.
+            modality: modality of the crop.
         """
         _, _, d, h, w = crop_BCDHW.shape
         x, skips, logits = levels[-1], levels[-2::-1], []

@@ -17,7 +17,7 @@ class DensifiedDecoder(nn.Module):
     """`decoder` is the segmentation decoder (its weights are exported), `densify` one layer a level, `heads` voxels for each modality.
 
     Args:
-        encoder: whose levels are decoded.
+        encoder: encoder whose levels are decoded.
     """
 
     def __init__(self, encoder: Encoder) -> None:

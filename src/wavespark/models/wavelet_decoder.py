@@ -19,8 +19,8 @@ class WaveletDecoder(nn.Module):
     """Features of every level, and the details of every stage's last block, to logits.
 
     Args:
-        channels: of the levels, finest (stride 2) first.
-        strides: of the levels.
+        channels: channels of the levels, finest (stride 2) first.
+        strides: voxels per token of the levels.
         stems: channels of a crop for each modality.
         outputs: channels of the logits.
     """
@@ -48,8 +48,8 @@ class WaveletDecoder(nn.Module):
         Args:
             crop_BCDHW: the voxels; what must not be seen is zero.
             levels: dense, finest first.
-            details: of each stage, coarsest scale first, [N, 7, b, b, b, C] for all N cells.
-            modality: of the crop.
+            details: wavelet details of each stage, coarsest scale first, [N, 7, b, b, b, C] for all N cells.
+            modality: modality of the crop.
         """
         coarsest = self.calibrate(levels[-1])
         rebuilt = []
