@@ -319,7 +319,15 @@ def test_the_gradient_of_a_stride_at_once_is_that_of_one_parity_after_the_other(
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(
     "module",
-    [SubmanifoldConv3d(C, OUT), SubmanifoldConv3d(C, C, groups=C), StridedConv3d(C, OUT, 3), SparseInstanceNorm(C)],
+    [
+        SubmanifoldConv3d(C, OUT),
+        SubmanifoldConv3d(C, C, groups=C),
+        SubmanifoldConv3d(C, OUT, (3, 3, 1)),
+        SubmanifoldConv3d(C, OUT, (1, 3, 5)),
+        StridedConv3d(C, OUT, 3),
+        StridedConv3d(C, OUT, (3, 3, 1), (2, 2, 1)),
+        SparseInstanceNorm(C),
+    ],
     ids=repr,
 )
 def test_the_forms_of_an_accelerator_are_those_of_a_processor(module, size, monkeypatch, _chunk):

@@ -89,7 +89,8 @@ def halo_index(layout: CellLayout, block: Triple, low: Reach, high: Reach) -> tu
         return (index,)
     if index.device.type in tuning.TUNING.token_by_token:
         return layout.cached(("present", block, low, high), lambda: _present(index, len(layout) * product(block)))
-    if run < tuning.TUNING.least_run or index.numel() < tuning.TUNING.least_tokens:
+    few = run < tuning.TUNING.least_run or index.numel() < tuning.TUNING.least_tokens
+    if few or not low[2] + high[2]:  # without ends, lines of the index would pass for what a processor needs
         return (index,)
     return layout.cached(("runs", block, low, high), lambda: (index, *_runs(index, low[2], run)))
 
