@@ -1,6 +1,6 @@
 """Every threshold that decides how a convolution on visible cells is computed, in one place, with the measurement that set it.
 
-None of them changes a value: all forms are exact. Measured on two cores of an AVX2 processor and on an H200 (docs/LEDGER.md, "visible cells").
+None of them changes a value: all forms are exact. They were measured on processors with AVX2 and on an H200; the entries of docs/LEDGER.md say how.
 Tests replace `TUNING` to reach every branch with small tensors.
 """
 
@@ -14,19 +14,22 @@ class Tuning:
     """Thresholds of the forms."""
 
     chunk_bytes: int = 4 * 2**20
-    """Bytes of halo at a time on a processor: about its second-level cache. Twice as much was 5-10 % slower, a quarter 20 %."""
+    """Bytes of halo at a time on a processor: about its second-level cache. One gather of all halos takes 1.5 times as long (LEDGER, 2026-11)."""
     chunk_bytes_accelerator: int = 2**29
-    """Bytes of halo at a time on an accelerator: one chunk in most steps."""
+    """Bytes of halo at a time on an accelerator: large enough to be one chunk in most steps."""
     dense_chunks: int = 4
     """Multiplier of `chunk_bytes` for ordinary (groups = 1) convolutions, which need more cells at a time than depthwise ones."""
     least_run: int = 8
-    """Tokens along the last axis from which whole lines are gathered at once on an accelerator (bench sparse, 32 channels)."""
+    """Tokens along the last axis from which whole lines are gathered at once on an accelerator.
+
+    There a gather costs as much for a row of 32 channels as for one of 1,000: lines took 0.33 instead of 1.35 ms (H200, 32^3 tokens; LEDGER, 2026-11).
+    """
     least_tokens: int = 2**18
     """Tokens of all halos from which whole lines are gathered at once: below, three launches cost more than one."""
     token_by_token: frozenset[str] = PROCESSOR
     """Devices where gathering token by token beats gathering whole lines."""
     by_parity: frozenset[str] = PROCESSOR
-    """Devices where the feature gradient of kernel 3, stride 2 is cheaper as eight small convolutions than as one transposed one."""
+    """Devices where the feature gradient of kernel 3, stride 2 is computed as eight small convolutions; on others, where launches cost, as one."""
     halo_channels: int = 32
     """Largest number of channels for which a halo beats faces, where the swapped weight gradient below is fast."""
     halo_edge: int = 8
@@ -46,7 +49,7 @@ class Tuning:
     kernel_bytes: int = 2 * 2**20
     """Bytes of upstream gradient in one swapped convolution: a few times the second-level cache."""
     norm_bytes: int = 2**20
-    """Bytes of features at a time in instance norm on a processor."""
+    """Bytes of features at a time in instance norm on a processor: 0.06 s in pieces of this size, 0.21 s at once (26 cells of 16^3 x 32; LEDGER)."""
     norm_in_pieces: frozenset[str] = PROCESSOR
     """Devices where instance norm goes piece by piece; others use torch's fused kernel."""
 
