@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from downstream.labelled import Small, fresh_encoder, small_finetuning
-from wavespark.cli.finetune import class_names
+from wavespark.cli.finetune import class_names, names_in
 from wavespark.config.downstream import STRONG_FROM, finetune_settings
 from wavespark.downstream import Detect, Plan, Segment, fit, read_labels, run_study
 from wavespark.downstream.arms import (
@@ -27,6 +27,7 @@ from wavespark.downstream.classify import of_items, with_targets
 from wavespark.downstream.halves import halves
 from wavespark.downstream.heads import LightSegmenter, dense_head, set_class_prior
 from wavespark.downstream.items import Labelled, split_labelled, window, with_maps, with_points
+from wavespark.downstream.labels import LabelRow, LabelTable
 from wavespark.downstream.page import study_page
 from wavespark.downstream.plain_unet import PlainUNet, plain_encoder
 from wavespark.downstream.segment import class_frequencies
@@ -334,6 +335,19 @@ def test_names_of_classes_are_read_from_words() -> None:
     for text in ("CSF", "0=background", "1=", "1=a,1=b", "1=a,2=a", ""):
         with pytest.raises(SettingsError, match="--classes"):
             class_names(text)
+
+
+def test_names_of_classes_may_stand_in_a_column_of_the_labels() -> None:
+    def table(*texts: str) -> Any:
+        rows = tuple(LabelRow(line=k, volume=str(k), values={"classes": text}) for k, text in enumerate(texts, 2))
+        return LabelTable(name="l.csv", folder=Path(), columns=("classes",), rows=rows, unmatched=())
+
+    assert names_in(table("1=CSF; 2=GM", "", "1=CSF; 2=GM")) == {1: "CSF", 2: "GM"}
+    assert names_in(table("", "")) is None
+    with pytest.raises(SettingsError, match=r"l\.csv: column 'classes': '1:CSF' is not NUMBER=NAME"):
+        names_in(table("1:CSF"))
+    with pytest.raises(SettingsError, match="2 different texts"):
+        names_in(table("1=CSF", "1=GM"))
 
 
 def test_names_of_classes_must_name_what_is_there(items: list[Labelled]) -> None:

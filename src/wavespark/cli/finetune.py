@@ -359,11 +359,15 @@ def _compare(request: _Request, volumes: Volumes) -> None:
     say(f"Apply it: wavespark predict {where} FOLDER --output predictions")
 
 
-def class_names(text: str) -> dict[int, str]:
+def class_names(text: str, origin: str = "--classes") -> dict[int, str]:
     """Read the names of classes.
 
     >>> class_names("1=CSF, 2=grey matter")
     {1: 'CSF', 2: 'grey matter'}
+
+    Args:
+        text: NUMBER=NAME, separated by commas.
+        origin: option or column that holds the text, for messages.
 
     Raises:
         SettingsError: if a part is not NUMBER=NAME, or a number or name stands twice.
@@ -373,10 +377,10 @@ def class_names(text: str) -> dict[int, str]:
         number, equals, name = (word.strip() for word in part.partition("="))
         if not equals or not number.isdecimal() or not 0 < int(number) < 65536 or not name:
             raise SettingsError(
-                f'--classes {printable(part.strip())!r} is not NUMBER=NAME: write for example "1=CSF,2=grey matter"'
+                f'{origin} {printable(part.strip())!r} is not NUMBER=NAME: write for example "1=CSF,2=grey matter"'
             )
         if int(number) in names or name in names.values():
-            raise SettingsError(f"--classes names {printable(part.strip())!r} twice")
+            raise SettingsError(f"{origin} names {printable(part.strip())!r} twice")
         names[int(number)] = name
     return names
 
@@ -392,7 +396,9 @@ def names_in(table: Any) -> dict[int, str] | None:
     texts = list(dict.fromkeys(row.values["classes"] for row in table.rows if row.values["classes"]))
     if len(texts) > 1:
         raise SettingsError(f"{printable(table.name)}: column 'classes' holds {len(texts)} different texts; write one")
-    return class_names(texts[0].replace(";", ",")) if texts else None
+    if not texts:
+        return None
+    return class_names(texts[0].replace(";", ","), f"{printable(table.name)}: column 'classes':")
 
 
 def say_results(results: Mapping[str, Any]) -> None:

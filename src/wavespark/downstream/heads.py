@@ -121,7 +121,8 @@ def set_class_prior(model: nn.Module, prior: Sequence[float]) -> None:
     bias = torch.tensor(prior).clamp(min=1e-4).log()
     with torch.no_grad():
         for layer in _last_layers(model):
-            layer.bias.copy_(bias)
+            if layer.bias is not None:
+                layer.bias.copy_(bias)
 
 
 def _last_layers(model: nn.Module) -> list[nn.Conv3d]:
