@@ -14,7 +14,7 @@ import typer
 from wavespark.cli.console import emit_json, fail, progress, say
 from wavespark.cli.inspect_run import describe_export, describe_run, is_export, is_run, say_export, say_run
 from wavespark.cli.prepare import say_refusals
-from wavespark.errors import InputError
+from wavespark.errors import ExitCode, InputError, SettingsError
 from wavespark.text import printable
 
 NO_ARGS_IS_HELP = True
@@ -29,6 +29,7 @@ class Options:
     verify: bool = False
     reveal: tuple[str, ...] = ()
     mosaic: Path | None = None
+    guessed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,8 @@ def _describe_store(path: Path, options: Options) -> Document:
         "recipe": {"name": store.recipe.name, "fingerprint": store.recipe.fingerprint, **store.recipe.settings},
         "failed": None,
     }
+    if options.guessed:
+        document["guessed"] = [v.id for v in store if "modality_guessed" in v.notes]
     if options.reveal:
         document["revealed"] = _reveal(path, options.reveal)
     if options.verify:
@@ -140,6 +143,8 @@ def _say_store(document: Document) -> None:
         say(f"  {count:6d}  noted {code}")
     say(f"refused    {len(document['refused'])}")
     say_refusals([Refusal(**r) for r in document["refused"]])
+    for name in document.get("guessed", ()):
+        say(f"guessed    {name}")
     for name, path in document.get("revealed", {}).items():
         say(f"{printable(name)}  {'is not known here' if path is None else printable(path)}")
     if "damaged" in document:
@@ -157,6 +162,26 @@ def _is_store(path: Path) -> bool:
     return (path / "store.json").is_file()
 
 
+def _nothing_to_inspect(path: Path) -> str:
+    """The refusal of a path that is no store, run or export; names those right below it."""
+    if not path.exists():
+        return f"{path} cannot be inspected: there is nothing there"
+    below = sorted(p for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
+    inner = [(p, next((k.name for k in KINDS if k.is_it(p)), None)) for p in below[:1000]]
+    named = [f"wavespark inspect {p} (a {name})" for p, name in inner if name]
+    way_out = f". Below it lie: {'; '.join(named[:8])}" if named else ""
+    return f"{path} cannot be inspected: it is no {' or '.join(k.name for k in KINDS)}{way_out}"
+
+
+def _refuse_store_options(path: Path, kind: str, options: dict[str, object]) -> None:
+    for option, value in options.items():
+        if value:
+            way_out = f" Its pictures: wavespark report {path}" if kind == "run" else ""
+            raise SettingsError(
+                f"{option} is for a store, and {path} is a {kind}, which holds no volumes: give the store.{way_out}"
+            )
+
+
 KINDS: tuple[Kind, ...] = (
     Kind("store", _is_store, _describe_store, _say_store),
     Kind("run", is_run, lambda path, options: describe_run(path, options.verify), say_run),
@@ -166,27 +191,33 @@ KINDS: tuple[Kind, ...] = (
 
 
 def command(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder that wavespark made.")],
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare every file with its SHA-256.")] = False,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Store, run or export.")],
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON document on standard output.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every file with its SHA-256 checksum.")] = False,
     reveal: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="Show which file an id is (private: paths can name patients)."),
+        typer.Option(metavar="ID", help="Show the path of an id (private: paths can name patients)."),
     ] = None,
     mosaic: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a picture with a slice of each volume (.png), or a page (.html)."),
+        typer.Option(
+            metavar="FILE", help="Write a slice of each volume of a store: a picture (.png) or a page (.html)."
+        ),
     ] = None,
+    guessed: Annotated[
+        bool, typer.Option("--guessed", help="List the volumes of a store whose modality is a guess.")
+    ] = False,
 ) -> None:
     """Show what is in a store, a run or an export."""
     kind = next((k for k in KINDS if k.is_it(path)), None)
     if kind is None:
-        what = "there is nothing there" if not path.exists() else f"it is no {' or '.join(k.name for k in KINDS)}"
-        raise InputError("no_input", f"{path} cannot be inspected: {what}")
-    document = kind.describe(path, Options(verify, tuple(reveal or ()), mosaic))
+        raise InputError("no_input", _nothing_to_inspect(path))
+    if kind.name != "store":
+        _refuse_store_options(path, kind.name, {"--mosaic": mosaic, "--reveal": reveal, "--guessed": guessed})
+    document = kind.describe(path, Options(verify, tuple(reveal or ()), mosaic, guessed))
     if json:
         emit_json(document)
     else:
         kind.say(document)
     if document["failed"]:
-        fail(document["failed"], 1)
+        fail(document["failed"], ExitCode.FAILED)

@@ -18,6 +18,9 @@ from wavespark.text import printable
 
 NO_ARGS_IS_HELP = True
 
+MOST_TILES = 1000
+"""Volumes on the page beside the store, at about 20 kB each; evenly picked where there are more."""
+
 
 class Engine(StrEnum):
     """Where the work is done."""
@@ -35,33 +38,57 @@ def _shard(text: str) -> tuple[int, int]:
 
 def command(
     source: Annotated[
-        list[str], typer.Argument(metavar="SOURCE... [KEY=VALUE ...]", help="Folders or files with CT or MR volumes.")
+        list[str],
+        typer.Argument(
+            metavar="SOURCE", help="Folders or files with CT or MR volumes, and KEY=VALUE settings of the recipe."
+        ),
     ],
-    output: Annotated[Path, typer.Option(help="The store: a new folder, or one to complete.")],
+    output: Annotated[Path, typer.Option(metavar="STORE", help="Store to write: a new folder, or one to complete.")],
     recipe: Annotated[
         str,
-        typer.Option(help="How: head-1mm, head-05mm, native, rsna-2025, openmind, deeplesion, bids, or a TOML file."),
+        typer.Option(
+            help="Preparation recipe: head-1mm, head-05mm, native, rsna-2025, openmind, deeplesion, bids, or a TOML file."
+        ),
     ] = "head-1mm",
-    strict: Annotated[bool, typer.Option("--strict", help="Fail if any input was refused.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail if any input is damaged or no volume.")] = False,
     max_bad_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Fail above this share of refused inputs (counts from 20 inputs on).")
+        float, typer.Option(min=0, max=1, help="Fail above this share of damaged inputs (from 20 inputs on).")
     ] = 0.05,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core if not given.")] = None,
+    keep_everything: Annotated[
+        bool,
+        typer.Option(
+            "--keep-everything",
+            help="Keep label maps, computed maps, other parts of the body and duplicates too.",
+        ),
+    ] = False,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Table that decides for single inputs: column path, and modality, contrast, patient or session.",
+        ),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one a core.")] = None,
     engine: Annotated[
-        Engine, typer.Option(help="Processes of this machine, or a dask cluster that shares its disk.")
+        Engine, typer.Option(help="local: processes of this machine; dask: a cluster that shares its disk.")
     ] = Engine.LOCAL,
     scheduler: Annotated[
         str | None,
-        typer.Option(help="Of dask: tcp://HOST:PORT or a scheduler file; a cluster on this machine if not given."),
+        typer.Option(
+            help="Address of the dask scheduler, tcp://HOST:PORT, or its scheduler file; default: a cluster on this machine."
+        ),
     ] = None,
-    time_limit: Annotated[float, typer.Option(min=1, help="Seconds that one input may take.")] = 600,
-    memory_mb: Annotated[int, typer.Option(min=256, help="Megabytes that one worker may use.")] = 4096,
-    shard: Annotated[str, typer.Option(help="Work on the i-th of n parts, for job arrays on one store.")] = "1/1",
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    time_limit: Annotated[float, typer.Option(min=1, help="Longest time for one input, in seconds.")] = 600,
+    memory_mb: Annotated[int, typer.Option(min=256, help="Largest memory of one worker, in MB.")] = 4096,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Part of the inputs to work on, for job arrays on one store.")
+    ] = "1/1",
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON document on standard output.")] = False,
 ) -> None:
     """Prepare DICOM, NIfTI and other volumes into a store. Run it again after a stop: it goes on where it was.
 
-    KEY=VALUE words change the recipe, for example `spacing_mm=0.8` or `reading.allow_gaps=true`.
+    KEY=VALUE words change the recipe, for example `spacing_mm=0.8` or `reading.allow_gaps=true`. What is no image of a
+    head is left out and counted; a page with a slice of every volume is written to STORE.mosaic.html.
     """
     from wavespark.prepare import load_recipe
 
@@ -83,15 +110,28 @@ def command(
             scheduler=scheduler,
             shard=part,
             limits=Limits(seconds=time_limit, megabytes=memory_mb),
+            table=table,
+            for_pretraining=not keep_everything,
             on_progress=on_progress,
         )
     verdict = report.verdict(strict=strict, max_bad_fraction=max_bad_fraction, part=part[1] > 1)
+    page = _mosaic(output) if report.volumes else None
     if json:
-        emit_json(report.to_json() | {"store": str(output), "failed": verdict})
+        emit_json(report.to_json() | {"store": str(output), "mosaic": page and str(page), "failed": verdict})
     else:
-        _summary(report, output)
+        _summary(report, output, page)
     if verdict:
-        fail(verdict, 1)
+        fail(verdict, ExitCode.FAILED)
+
+
+def _mosaic(output: Path) -> Path:
+    """Write the page with a slice of every volume beside the store."""
+    from wavespark.pages.page import write_page
+    from wavespark.prepare import open_store
+    from wavespark.prepare.overview import mosaic_page
+
+    store = output.absolute()
+    return write_page(store.with_name(f"{store.name}.mosaic.html"), mosaic_page(open_store(output), at_most=MOST_TILES))
 
 
 @contextmanager
@@ -114,19 +154,34 @@ def _stoppable() -> Iterator[None]:
             signal.signal(s, handler)
 
 
-def _summary(report: Any, output: Path) -> None:
-    say(f"{report.prepared} input(s) prepared, {report.already_there} already there, {len(report.refused)} refused.")
+def _summary(report: Any, output: Path, page: Path | None) -> None:
+    refused = len(report.refused) - len(report.left_out)
+    counts = f"{report.prepared} input(s) prepared, {report.already_there} already there, {refused} refused"
+    say(f"{counts}, {len(report.left_out)} left out.")
     say_refusals(report.refused)
     name = printable(output)
+    if report.modality_guessed:
+        say(
+            f"  modality guessed from values: {report.modality_guessed} volume(s). `wavespark inspect {name} --guessed` "
+            "lists them; --table FILE.csv with the columns path and modality decides"
+        )
     say(f"{name} holds {report.volumes} volume(s), after {report.seconds:.1f} s. Look at it: wavespark inspect {name}")
+    if page is not None:
+        say(f"A slice of each volume: {printable(page)}")
 
 
 def say_refusals(refused: Any, at_most: int = 10) -> None:
-    """Refused inputs by reason, with a sentence and the ids of the first ones."""
+    """Write refused inputs by reason: a line with a sentence, and the ids where there are few."""
+    from wavespark.prepare.fit import NAMES
+
     for reason, count in Counter(r.reason for r in refused).most_common():
         named = [r for r in refused if r.reason == reason]
-        say(f"  refused, {reason}: {count}. {named[0].sentence[:1].upper()}{named[0].sentence[1:]}")
-        more = f" and {count - at_most} more" if count > at_most else ""
-        say(f"    {' '.join(r.source_id for r in named[:at_most])}{more}")
+        sentence = f"{named[0].sentence[:1].upper()}{named[0].sentence[1:]}"
+        if reason in NAMES:
+            say(f"  left out, {reason}: {count} {NAMES[reason]}. First: {sentence}")
+        else:
+            say(f"  refused, {reason}: {count}. {sentence}")
+        if count <= at_most:
+            say(f"    {' '.join(r.source_id for r in named)}")
     if refused:
         note("wavespark inspect STORE --reveal ID shows which file an id is.")

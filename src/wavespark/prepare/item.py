@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wavespark.errors import VolumeError
+from wavespark.prepare.fit import check_head
 from wavespark.prepare.foreground import box_around, find_foreground
 from wavespark.prepare.intensity import Encoding, encode_ct, encode_mr
 from wavespark.prepare.recipe import Recipe
@@ -45,11 +46,16 @@ def target_spacing(own: Spacing, recipe: Recipe) -> Spacing:
     return d, h, w
 
 
-def make_item(volume: Volume, recipe: Recipe) -> Item:
+def make_item(volume: Volume, recipe: Recipe, *, only_heads: bool = False) -> Item:
     """The volume as the recipe wants it.
 
+    Args:
+        volume: as read.
+        recipe: how.
+        only_heads: refuse what cannot be a head by size and shape, MR too.
+
     Raises:
-        VolumeError: `not_a_head` if the recipe wants heads only and it is none, `constant_volume` if nothing stands out from
+        VolumeError: `not_a_head` if only heads are wanted and it is none, `constant_volume` if nothing stands out from
             the background, `not_3d` if it has several channels.
     """
     if volume.voxels.shape[0] != 1:
@@ -72,6 +78,8 @@ def make_item(volume: Volume, recipe: Recipe) -> Item:
         raise VolumeError(
             "constant_volume", "nothing in the volume stands out from its background: there is nothing to learn from"
         )
+    if only_heads:
+        check_head(voxels, affine, foreground, volume.modality)
     if recipe.foreground.crop:
         box = box_around(foreground, spacing_of(affine), recipe.foreground.margin_mm)
         voxels, foreground = voxels[box], foreground[box]

@@ -12,7 +12,7 @@ from wavespark.files import Record, append, encode_line, parse_record, wait_for,
 
 MANIFEST, QUARANTINE, SOURCES = "manifest.jsonl", "quarantine.jsonl", "private/sources.jsonl"
 RECORD = "record.json"
-_LISTS_LOCK = "private/lists.lock"
+LISTS_LOCK = "private/lists.lock"
 """Held while the lists that all shards of a store share are written."""
 _MODE = {SOURCES: 0o600}
 _KEY = {MANIFEST: "id", QUARANTINE: "source_id", SOURCES: "id"}
@@ -22,21 +22,21 @@ def add_lines(store: Path, name: str, records: Iterable[Mapping[str, Any]]) -> N
     """Adds records to a list of the store, safe beside other shards."""
     content = b"".join(encode_line(r) for r in records)
     if content:
-        with wait_for(store / _LISTS_LOCK):
+        with wait_for(store / LISTS_LOCK):
             _drop_torn_line(store / name)
             append(store / name, content, _MODE.get(name, 0o666))
 
 
 def rewrite(store: Path, name: str, change: Mapping[str, Mapping[str, Any] | None]) -> None:
     """Writes a list anew, sorted by key, with these changes: key -> its record, or None to take it out."""
-    with wait_for(store / _LISTS_LOCK):
+    with wait_for(store / LISTS_LOCK):
         records = {r[_KEY[name]]: r for r in _forgiving(store / name)} | dict(change)
         _write_sorted(store, name, {key: encode_line(record) for key, record in records.items() if record is not None})
 
 
 def rewrite_manifest(store: Path) -> None:
     """Writes the manifest anew from the items."""
-    with wait_for(store / _LISTS_LOCK):
+    with wait_for(store / LISTS_LOCK):
         _write_sorted(store, MANIFEST, {record["id"]: encode_line(record) for record in read_items(store)})
 
 

@@ -3,12 +3,13 @@
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from wavespark.errors import SettingsError, StoreError
+from wavespark.errors import InputError, SettingsError, StoreError
 from wavespark.files import (
     SECRET,
     WHOLE,
@@ -18,12 +19,15 @@ from wavespark.files import (
     read_lines,
     read_secret,
     remove_unfinished,
+    wait_for,
     write_new,
     writing,
 )
 from wavespark.prepare.dask_workers import work_on_cluster
+from wavespark.prepare.duplicates import drop_duplicates
 from wavespark.prepare.inputs import find_inputs, identity_of, split_done
 from wavespark.prepare.manifest import (
+    LISTS_LOCK,
     MANIFEST,
     QUARANTINE,
     SOURCES,
@@ -34,9 +38,11 @@ from wavespark.prepare.manifest import (
 from wavespark.prepare.recipe import Recipe, load_recipe, reading_settings
 from wavespark.prepare.report import PrepareReport
 from wavespark.prepare.store import FORMAT, STORE_FILE, read_recipe
+from wavespark.prepare.table import read_table
 from wavespark.prepare.work import Outcome, Work
 from wavespark.prepare.workers import Limits, Lost, work_through
 from wavespark.progress import OnProgress, ignore_progress
+from wavespark.text import printable
 from wavespark.volumes import Refusal, Source, new_secret, source_id
 
 Shard = tuple[int, int]
@@ -59,6 +65,8 @@ def prepare(
     scheduler: str | None = None,
     shard: Shard = (1, 1),
     limits: Limits | None = None,
+    table: str | Path | None = None,
+    for_pretraining: bool = False,
     on_progress: OnProgress = ignore_progress,
 ) -> PrepareReport:
     """Makes a store from files and folders, or completes one.
@@ -76,12 +84,15 @@ def prepare(
         scheduler: of dask: its address or scheduler file; None starts a cluster of `workers` processes here.
         shard: (i, n) works on the i-th of n parts of the inputs, i from 1; n jobs may share one store.
         limits: what one input may cost; only with workers.
+        table: CSV with a column `path` and any of `modality`, `contrast`, `patient`, `session`: it decides for these inputs.
+        for_pretraining: leave out, by name, what is no image of a head (`prepare.fit.NAMES`) and duplicates. The command
+            line does so unless `--keep-everything` is given.
         on_progress: called with (done, total, message).
 
     Raises:
-        InputError: if a source itself cannot be used.
+        InputError: if a source itself cannot be used, or holds nothing at all; then no store is made.
         StoreError: if the store is locked, of another recipe, or its disk is full.
-        SettingsError: if the recipe, the shard, the number of workers or a scheduler without dask is not possible.
+        SettingsError: if the recipe, the table, the shard, the number of workers or a scheduler without dask is not possible.
         DependencyError: if dask is asked for and not installed.
     """
     began = time.monotonic()
@@ -95,21 +106,36 @@ def prepare(
     if scheduler is not None and engine != "dask":
         raise SettingsError("--scheduler is for --engine dask")
     reading = reading_settings(recipe.reading)
+    inputs = None if table is None else read_table(table)
+    for root in roots:
+        if not os.path.lexists(root):
+            raise InputError("no_input", f"there is nothing at {printable(root)}: check its spelling")
     store = Path(output)
+    is_new = not (store / STORE_FILE).exists()
     start, stop = (WHOLE * (shard[0] - 1)) // shard[1], (WHOLE * shard[0]) // shard[1]
     secret = _make_store(store, recipe)
     with hold(store / "private" / "lock", partial(_held, store), start=start, stop=stop):
         # What another shard is writing now must stay; what is a day old is nobody's.
         remove_unfinished(store / "items", 0.0 if shard == (1, 1) else 86400.0)
-        found, refused, paths = find_inputs(
-            roots, secret, reading, recipe.dataset, lambda name: start <= int(name[:10], 16) < stop
-        )
-        todo, done = split_done(store, found)
-        journal = _Journal(store, secret, {s.id: identity_of(s) for s in found} | paths)
+        with _unmade_if_unused(store, is_new and shard == (1, 1)):
+            found, refused, paths = find_inputs(
+                roots, secret, reading, recipe.dataset, lambda name: start <= int(name[:10], 16) < stop
+            )
+            if shard == (1, 1) and not found and not refused:
+                names = ", ".join(printable(root) for root in roots)
+                raise InputError(
+                    "no_input", f"there is no volume in {names}: give a folder with DICOM, NIfTI or others"
+                )
+            overrides = {} if inputs is None else inputs.overrides(found, all_of_them=shard == (1, 1))
+        todo, done, duplicates = split_done(store, found, overrides, not for_pretraining)
+        journal = _Journal(store, secret, {s.id: identity_of(s, overrides.get(s.id)) for s in found} | paths)
         try:
             for refusal in refused:
                 journal.refuse(refusal)
-            work = Work(store.absolute(), recipe, secret, reading, os.environ.get("WAVESPARK_FAULTS", ""))
+            for name, twin in duplicates.items():
+                journal.duplicate(name, twin)
+            faults = os.environ.get("WAVESPARK_FAULTS", "")
+            work = Work(store.absolute(), recipe, secret, reading, overrides, for_pretraining, faults)
             if engine == "dask":
                 outcomes = work_on_cluster(todo, work, scheduler, min(workers, len(todo)), limits, store / "private")
             elif workers:
@@ -122,12 +148,19 @@ def prepare(
             journal.flush()
             if shard == (1, 1):
                 remove_unfinished(store / "items")
+        if for_pretraining:
+            with wait_for(store / LISTS_LOCK):
+                dropped = drop_duplicates(store)
+            for name, twin in dropped.items():
+                journal.duplicate(name, twin)
         journal.finish(found)
+    manifest = read_lines(store / MANIFEST, strict=True)
     return PrepareReport(
-        prepared=journal.prepared,
-        already_there=len(done),
+        prepared=len(journal.prepared),
+        already_there=len([s for s in done if s.id not in journal.refused]),
         refused=tuple(sorted(journal.refused.values(), key=lambda r: r.source_id)),
-        volumes=len(read_lines(store / MANIFEST, strict=True)),
+        volumes=len(manifest),
+        modality_guessed=sum("modality_guessed" in record.get("notes", ()) for record in manifest),
         seconds=time.monotonic() - began,
     )
 
@@ -154,6 +187,21 @@ def _make_store(store: Path, recipe: Recipe) -> bytes:
         )
     write_new(store / SECRET, new_secret().hex().encode(), 0o600)
     return read_secret(store)
+
+
+@contextmanager
+def _unmade_if_unused(store: Path, is_new: bool) -> Iterator[None]:
+    """Removes the empty store that this run made if its inputs turn out to be unusable."""
+    try:
+        yield
+    except BaseException:
+        if is_new and not any((store / "items").iterdir()):
+            for name in (STORE_FILE, *(f"private/{p.name}" for p in (store / "private").iterdir())):
+                (store / name).unlink(missing_ok=True)
+            for folder in (store / "items", store / "private", store):
+                with suppress(OSError):  # what somebody else put there stays
+                    folder.rmdir()
+        raise
 
 
 def _held(store: Path, holder: str) -> StoreError:
@@ -187,7 +235,8 @@ class _Journal:
     mended: set[str] = field(default_factory=set)
     """Label maps that were looked at again: their old refusals go."""
     refused: dict[str, Refusal] = field(default_factory=dict)
-    prepared: int = 0
+    prepared: set[str] = field(default_factory=set)
+    """Ids of the sources that became volumes in this run."""
     _lines: dict[str, list[Record]] = field(default_factory=lambda: {MANIFEST: [], QUARANTINE: [], SOURCES: []})
     _flushed: float = field(default_factory=time.monotonic)
 
@@ -205,7 +254,7 @@ class _Journal:
         elif outcome.reason is not None:
             self.refuse(Refusal(source_id=source.id, reason=outcome.reason, sentence=outcome.sentence))
         else:
-            self.prepared += 1
+            self.prepared.add(source.id)
             self._lines[MANIFEST] += outcome.records
             self.mended |= {source_id(self.secret, path) for path in source.beside.paths}
             for map in outcome.left_out:
@@ -221,6 +270,13 @@ class _Journal:
         self._lines[QUARANTINE].append(_line(refusal))
         if refusal.source_id in self.identities:
             self._lines[SOURCES].append(self.identities[refusal.source_id])
+
+    def duplicate(self, name: str, twin: str) -> None:
+        """Takes in an input that holds only what another one holds too."""
+        self.prepared.discard(name)
+        self.identities[name] = self.identities.get(name, {"id": name}) | {"duplicate_of": twin}
+        sentence = f"its voxels are those of {twin}, at the same place. --keep-everything keeps both"
+        self.refuse(Refusal(source_id=name, reason="duplicate", sentence=sentence))
 
     def flush(self) -> None:
         """Adds what is new to the lists, so that a run can be watched."""

@@ -3,16 +3,18 @@
 import os
 import signal
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wavespark.errors import StoreError, VolumeError
 from wavespark.files import Record, write_folder
-from wavespark.prepare.beside import LeftOut, labels_on, read_beside, without_hidden
-from wavespark.prepare.item import make_item
+from wavespark.prepare.beside import Attached, LeftOut, labels_on, read_beside, without_hidden
+from wavespark.prepare.fit import NAMES, check_kind
+from wavespark.prepare.item import Item, make_item
 from wavespark.prepare.item_files import Known, item_files
 from wavespark.prepare.recipe import Recipe
-from wavespark.volumes import ReadingSettings, Source, Volume, read_source
+from wavespark.volumes import STRUCTURAL, Override, ReadingSettings, Source, Volume, read_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,10 @@ class Work:
     recipe: Recipe
     secret: bytes
     reading: ReadingSettings
+    overrides: Mapping[str, Override] = field(default_factory=dict)
+    """Source id -> what the user states about it."""
+    for_pretraining: bool = False
+    """Leave out what is not fit for pre-training: see `prepare.fit`."""
     faults: str = ""
     """The test hook `WAVESPARK_FAULTS`; read by the parent, because a fork server keeps an older environment."""
 
@@ -45,20 +51,29 @@ class Work:
         """Never raises: what goes wrong is part of the outcome."""
         _planted_fault(self.faults, source.relative)
         try:
-            made = []
-            volumes = read_source(source, self.secret, self.reading)
+            volumes = read_source(source, self.secret, self.reading, override=self.overrides.get(source.id))
             attached = read_beside(source, self.secret, self.reading)
             left_out = list(attached.left_out)
+            items = []
             for volume in volumes:
-                _left_out(volume, self.recipe)
-                item = make_item(without_hidden(volume, attached), self.recipe)
+                try:
+                    items.append((volume, self._item(source, volume, attached)))
+                except VolumeError as error:
+                    if error.reason not in NAMES or len(volumes) == 1:
+                        raise
+                    # The other volumes of the series stay.
+                    left_out.append(LeftOut(volume.id, source.paths[0], error.reason, error.sentence))
+            if not items:
+                raise VolumeError(left_out[-1].reason, left_out[-1].sentence)
+            published = []
+            for volume, item in items:
                 labels, more = labels_on(item.size, item.affine, source, attached, self.secret)
                 left_out += more
                 known = Known(labels=labels, targets=dict(source.beside.targets), marks=attached.marks)
-                made.append(item_files(item, volume, known, source.id, len(volumes), self.recipe))
-            for record, files in made:
+                published.append(item_files(item, volume, known, source.id, len(items), self.recipe))
+            for record, files in published:
                 write_folder(self.store / "items" / record["id"], files)
-            return Outcome(tuple(record for record, _ in made), left_out=tuple(left_out))
+            return Outcome(tuple(record for record, _ in published), left_out=tuple(left_out))
         except VolumeError as error:
             return Outcome(reason=error.reason, sentence=error.sentence)
         except StoreError as error:
@@ -73,6 +88,14 @@ class Work:
                 reason="unexpected_error",
                 sentence=f"an unexpected {type(error).__name__} happened, a bug of wavespark: please report it",
             )
+
+    def _item(self, source: Source, volume: Volume, attached: Attached) -> Item:
+        _left_out(volume, self.recipe)
+        stated = self.overrides.get(source.id, Override()).contrast
+        if self.for_pretraining:
+            check_kind(volume, vouched=stated in STRUCTURAL)
+        only_heads = self.for_pretraining and stated not in STRUCTURAL
+        return make_item(without_hidden(volume, attached), self.recipe, only_heads=only_heads)
 
 
 def _left_out(volume: Volume, recipe: Recipe) -> None:
