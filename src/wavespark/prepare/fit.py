@@ -71,7 +71,7 @@ def check_kind(volume: Volume, *, vouched: bool = False) -> None:
     """
     notes = sorted(set(volume.notes) & NOTES_NOT_FOR_PRETRAINING)
     if notes:
-        raise _left_out(notes[0], f"the file, its name or its sidecar says that it is one of the {NAMES[notes[0]]}")
+        raise _left_out(notes[0], "its header, its sidecar or its name says so")
     if volume.contrast in NOT_FOR_PRETRAINING:
         raise _left_out("derived_map", f"its contrast is {volume.contrast}")
     if vouched:
@@ -94,7 +94,9 @@ def check_kind(volume: Volume, *, vouched: bool = False) -> None:
         raise _left_out("statistics_map", "its values lie around 0 with both signs, and 0 outside: no intensities")
 
 
-def check_head(voxels: np.ndarray, affine: np.ndarray, foreground: np.ndarray, modality: str) -> None:
+def check_head(
+    voxels: np.ndarray, affine: np.ndarray, foreground: np.ndarray, modality: str, *, finest_mm: float
+) -> None:
     """Check that size and shape of a volume may be those of a head. What they cannot tell passes.
 
     Args:
@@ -102,6 +104,7 @@ def check_head(voxels: np.ndarray, affine: np.ndarray, foreground: np.ndarray, m
         affine: [4, 4], index to RAS mm.
         foreground: bool [D, H, W], from `find_foreground`.
         modality: `MR` or `CT`.
+        finest_mm: smallest voxel side with which it was acquired.
 
     Raises:
         VolumeError: `not_a_head`.
@@ -110,10 +113,10 @@ def check_head(voxels: np.ndarray, affine: np.ndarray, foreground: np.ndarray, m
         return
     spacing = np.array(spacing_of(affine))
     extents = [_extent(np.any(foreground, axis=tuple(b for b in range(3) if b != a))) * spacing[a] for a in range(3)]
-    if max(extents) < SMALLEST_MM and min(spacing) <= FINE_MM:
+    if max(extents) < SMALLEST_MM and finest_mm <= FINE_MM:
         raise _left_out(
             "not_a_head",
-            f"it is {max(extents):.0f} mm long in voxels of {min(spacing):.2g} mm: an animal or a specimen",
+            f"it is {max(extents):.0f} mm long in voxels of {finest_mm:.2g} mm: an animal or a specimen",
         )
     widths = [_extent(row) * spacing[0] for row in np.any(foreground, axis=1).T if row.any()]
     if np.median(widths) > WIDEST_MM:

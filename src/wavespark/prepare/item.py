@@ -79,7 +79,7 @@ def make_item(volume: Volume, recipe: Recipe, *, only_heads: bool = False) -> It
             "constant_volume", "nothing in the volume stands out from its background: there is nothing to learn from"
         )
     if only_heads:
-        check_head(voxels, affine, foreground, volume.modality)
+        check_head(voxels, affine, foreground, volume.modality, finest_mm=min(volume.spacing))
     if recipe.foreground.crop:
         box = box_around(foreground, spacing_of(affine), recipe.foreground.margin_mm)
         voxels, foreground = voxels[box], foreground[box]

@@ -52,12 +52,12 @@ def find_with_places(
         else:
             walk.single(Entry(path=root, relative=os.path.basename(os.fsencode(path)) or os.path.basename(root)))
     else:
-        raise InputError("unsafe_file", "the given path is a pipe, device or socket: give a file or a folder")
+        raise InputError("unsafe_file", f"{_shown(path)} is a pipe, device or socket: give a file or a folder")
     group_png(walk)
     group_dicom(walk, settings)
     if not walk.sources and not walk.refused:
         if not walk.others:
-            raise InputError("no_input", "the given folder holds no image file")
+            raise InputError("no_input", f"{_shown(path)} holds no image file: give a folder with DICOM, NIfTI or other volumes")
         sentence = f"{walk.others} file(s), and none is an image that can be read"
         walk.refuse(b".", VolumeError("no_readable_image", sentence))
     top = root if stat.S_ISDIR(mode) else os.path.dirname(root)
