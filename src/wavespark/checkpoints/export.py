@@ -22,14 +22,14 @@ _NAMES = {WEIGHTS, CONFIG, CARD, MANIFEST}
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Export:
-    """What travels with an encoder."""
+    """Weights and description of an encoder."""
 
     weights: Mapping[str, Tensor]
     config: Mapping[str, Any]
 
 
 def write_export(folder: Path, export: Export) -> None:
-    """Publishes the folder; an earlier export that is there is replaced.
+    """Write the folder in one piece; an earlier export there is replaced.
 
     Raises:
         CheckpointError: if the folder holds anything else: it is never deleted.
@@ -53,7 +53,7 @@ def write_export(folder: Path, export: Export) -> None:
 
 
 def read_export(folder: Path) -> Export:
-    """The export, checked; also one that is a single safetensors file with its description in the header, whose bytes nothing vouches for.
+    """Read an export and check it; a single safetensors file with its description in the header has no checksum.
 
     Raises:
         CheckpointError: if there is none or a file is damaged.
@@ -95,7 +95,7 @@ def check_format(folder: Path, expected: str) -> None:
 
 
 def card(config: Mapping[str, Any]) -> str:
-    """README.md of an export."""
+    """Return the text of an export's README.md."""
     run = config["provenance"]
     what = "An encoder for 3-D head CT and MR, pre-trained by masked reconstruction on visible cells only."
     if run.get("imported"):

@@ -23,7 +23,7 @@ from wavespark.errors import CheckpointError
 
 LARGEST_BYTES = 16 * 2**30
 CPU_SECONDS = 50
-"""Of the reading process; the time on the wall is that of a busy machine."""
+"""CPU seconds of the reading process; `WALL_SECONDS` is generous for busy machines."""
 WALL_SECONDS = 600
 _OWN_BYTES = 512 * 2**20
 _DEPTH = 8
@@ -32,21 +32,21 @@ _WRAPPERS = ("module.", "_orig_mod.", "network.", "model.", "student.", "backbon
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Foreign:
-    """What a file held."""
+    """Weights of a file that another program wrote."""
 
     weights: Mapping[str, Tensor]
     found_under: str
-    """Where in the file the weights were, e.g. `state_dict`."""
+    """Key of the weights in the file, for example `state_dict`."""
     left: tuple[str, ...]
     """Other entries that hold tensors, with how many."""
 
 
 def read_foreign(file: Path, scratch: Path) -> Foreign:
-    """The weights of a .pt, .pth, .ckpt or .safetensors file.
+    """Read the weights of a .pt, .pth, .ckpt or .safetensors file.
 
     Args:
         file: what to read; it may come from anyone.
-        scratch: an empty folder that can be written.
+        scratch: an empty, writable folder.
 
     Raises:
         CheckpointError: if it is no such file, holds anything but tensors and plain containers, or wants too much memory or time.
@@ -80,7 +80,7 @@ def read_foreign(file: Path, scratch: Path) -> Foreign:
 
 
 def child() -> None:
-    """The reading process: JSON in, safetensors and JSON out."""
+    """Run the reading process: JSON in, safetensors and JSON out."""
     told = json.load(sys.stdin)
     allowed = _used() + _OWN_BYTES + 4 * int(told["bytes"])
     resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))

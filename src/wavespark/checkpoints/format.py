@@ -27,7 +27,7 @@ _NAME = re.compile(r"step_(\d{8})")
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Checkpoint:
-    """Everything that a run needs to go on as if it had never stopped."""
+    """State from which a run continues as if it had never stopped."""
 
     step: int
     model: Mapping[str, Tensor]
@@ -38,7 +38,7 @@ class Checkpoint:
 
 
 def checkpoint_folders(checkpoints: Path) -> list[Path]:
-    """Published checkpoints, newest first."""
+    """Return the folders of complete checkpoints, newest first."""
     if not checkpoints.is_dir():
         return []
     return sorted(
@@ -47,7 +47,7 @@ def checkpoint_folders(checkpoints: Path) -> list[Path]:
 
 
 def write_checkpoint(checkpoints: Path, checkpoint: Checkpoint) -> Path:
-    """Publishes the checkpoint and returns its folder.
+    """Write the checkpoint in one piece and return its folder.
 
     Raises:
         StoreError: if the disk is full; nothing half-written stays.
@@ -119,7 +119,7 @@ def newest_checkpoint(checkpoints: Path, damaged: Callable[[str], None]) -> Chec
 
     Args:
         checkpoints: the folder of a run.
-        damaged: is told of every damaged one that was passed over.
+        damaged: called with a sentence about each damaged checkpoint that is skipped.
 
     Raises:
         CheckpointError: if there are checkpoints and all are damaged: never a silent fresh start.
@@ -138,7 +138,7 @@ def newest_checkpoint(checkpoints: Path, damaged: Callable[[str], None]) -> Chec
 
 
 def prune(checkpoints: Path, keep: int, step: int, keep_every: int = 0) -> None:
-    """Removes all but the newest `keep` of those up to `step`; newer ones are damaged, or the run would have gone on from them.
+    """Remove all but the newest `keep` of those up to `step`; newer ones are damaged, or the run would have gone on from them.
 
     Those of steps that are a multiple of `keep_every` stay, unless it is 0.
     They are renamed first, so that a half-deleted folder is never taken for a checkpoint.

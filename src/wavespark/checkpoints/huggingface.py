@@ -1,4 +1,4 @@
-"""An export that Hugging Face's `AutoModel.from_pretrained(FOLDER, trust_remote_code=True)` reads from a local folder; `ws.load_encoder` reads it, too."""
+"""Exports for Hugging Face's `AutoModel.from_pretrained(FOLDER, trust_remote_code=True)`; `ws.load_encoder` also reads them."""
 
 import json
 from pathlib import Path

@@ -24,11 +24,11 @@ def write_bundle(
     metadata: Mapping[str, Any],
     card: str,
 ) -> None:
-    """Writes the bundle.
+    """Write the bundle.
 
     Args:
         folder: a new folder, or an earlier bundle.
-        network: what `configs/inference.json` calls to make the network: `_target_` and its arguments.
+        network: `_target_` and arguments with which `configs/inference.json` builds the network.
         weights: its state.
         window: voxels of a sliding window.
         metadata: `task`, `network_data_format` and what else tells what it is for.

@@ -58,7 +58,7 @@ class nnUNetTrainerWavespark(nnUNetTrainer):
 def adaptation_plan(
     *, architecture: str, channels: int, spacing: float, patch: tuple[int, int, int], data: str
 ) -> dict[str, Any]:
-    """What nnU-Net must know to load the weights.
+    """Build the plan that nnU-Net needs to load the weights.
 
     Args:
         architecture: a name that nnU-Net knows, `ResEncL`.
@@ -89,7 +89,7 @@ def adaptation_plan(
 
 
 def write_nnunet(path: Path, weights: Mapping[str, Tensor], plan: Mapping[str, Any]) -> None:
-    """Writes the `.pth`.
+    """Write the `.pth`.
 
     Args:
         path: file to write.
@@ -105,5 +105,5 @@ def write_nnunet(path: Path, weights: Mapping[str, Tensor], plan: Mapping[str, A
 
 
 def write_trainer(folder: Path) -> None:
-    """Writes the trainer plug-in `nnUNetTrainerWavespark.py` beside an export."""
+    """Write the trainer plug-in `nnUNetTrainerWavespark.py` beside an export."""
     write_file(folder / "nnUNetTrainerWavespark.py", TRAINER.encode())

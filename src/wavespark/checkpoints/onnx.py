@@ -15,13 +15,13 @@ from wavespark.files import write_file, writing
 
 
 def write_onnx(path: Path, network: nn.Module, example_BCDHW: Tensor, outputs: list[str]) -> None:
-    """Publishes the network as one `.onnx` file with the input `crop`.
+    """Write the network as one `.onnx` file with the input `crop`.
 
     Args:
         path: file to write.
         network: in evaluation mode; crop -> tensor or tuple of tensors.
         example_BCDHW: a crop of the size that the file is for.
-        outputs: names of what it gives.
+        outputs: names of the outputs.
 
     Raises:
         DependencyError: if torch's exporter lacks a package.

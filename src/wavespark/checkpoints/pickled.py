@@ -11,7 +11,7 @@ from wavespark.files import write_file, writing
 
 
 def write_tensors(path: Path, document: Mapping[str, Any]) -> None:
-    """Publishes tensors, numbers, words and lists of them as a file that `torch.load(weights_only=True)` accepts.
+    """Write tensors, numbers, words and lists of them as a file that `torch.load(weights_only=True)` accepts.
 
     Raises:
         StoreError: if the disk is full or cannot be written.

@@ -34,11 +34,11 @@ class Segmenter(nn.Module):
 
 
 def bundle_network(config: Mapping[str, Any], modality: str) -> Segmenter:
-    """The network of a bundle with fresh weights: what `configs/inference.json` calls.
+    """Build the network of a bundle with fresh weights; `configs/inference.json` calls it.
 
     Args:
         config: `task`, `settings` and `encoder` of the model's config.json.
-        modality: which stem.
+        modality: name of the stem.
     """
     task = make_task(config["task"], FinetuneSettings.model_validate(config["settings"]))
     return Segmenter(task.build(from_description(config["encoder"], device="cpu")), modality)
@@ -47,7 +47,7 @@ def bundle_network(config: Mapping[str, Any], modality: str) -> Segmenter:
 def export_task(
     run: Path, output: Path, format: str, *, modality: str | None = None, crop: Triple | None = None
 ) -> None:
-    """Writes the model of a fine-tuning run.
+    """Write the model of a fine-tuning run.
 
     Args:
         run: a folder that `wavespark finetune` wrote.

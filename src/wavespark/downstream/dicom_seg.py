@@ -1,7 +1,7 @@
-"""A segmentation as a DICOM Segmentation object that lies on the source series, for viewers and archives (DICOM PS3.3 A.51).
+"""DICOM Segmentation objects that lie on their source series, for viewers and archives (DICOM PS3.3 A.51).
 
-Written by highdicom (extra `dicom-seg`). It carries the identity of the patient and the study, as an archive needs to file it: the only output that
-does, and only where it was asked for.
+highdicom (extra `dicom-seg`) writes them. They carry the identity of the patient and the study, as an archive needs to
+file them: no other output does, and these are written on request only.
 """
 
 import io
@@ -167,7 +167,7 @@ def _segmentation(
 
 
 def _planes(series: Sequence[Any]) -> list[tuple[np.ndarray, tuple[int, int]]]:
-    """Of every slice or frame in order: [4, 4] (column, row, 0, 1) to RAS mm, and its rows and columns."""
+    """Planes of all slices or frames in order: [4, 4] from (column, row, 0, 1) to RAS mm, and (rows, columns)."""
     found = []
     for header in series:
         size = int(header.Rows), int(header.Columns)

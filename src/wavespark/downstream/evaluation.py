@@ -33,7 +33,7 @@ def evaluate(
     *,
     on_progress: OnProgress = ignore_progress,
 ) -> dict[str, Any]:
-    """Figures with intervals, and the row of every volume.
+    """Compare predictions with labels.
 
     Args:
         predictions: a folder that `wavespark predict` wrote.
@@ -77,7 +77,7 @@ def evaluate(
 
 
 def read_predictions(folder: Path) -> tuple[Task, dict[str, Any]]:
-    """The task, and what was predicted of each volume id: the file of its segmentation, its probabilities [L], or its points (mm [M, 3], scores [M]).
+    """Read the task, and the prediction of each volume id: a segmentation file, probabilities [L], or points (mm [M, 3], scores [M]).
 
     Raises:
         SettingsError: if there are none, or they are damaged.
@@ -136,7 +136,7 @@ def _holds(table: LabelTable, column: str, names: tuple[str, ...]) -> bool:
 
 
 def _in_order(item: Labelled, names: tuple[str, ...], wanted: tuple[str, ...]) -> Labelled:
-    """Targets in the order of the task's names; classes that the table does not have are off."""
+    """Put targets in the order of the task's names; classes that the table does not have are off."""
     known = dict(zip(names, item.targets if item.targets is not None else (), strict=True))
     return Labelled(volume=item.volume, targets=np.array([known.get(n, 0.0) for n in wanted], np.float32))
 

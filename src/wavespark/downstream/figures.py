@@ -1,4 +1,4 @@
-"""From what was predicted of each volume to the figures of a test set, with intervals over patients.
+"""Figures of a test set from the predictions of its volumes, with intervals over patients.
 
 A row is plain values, ready for JSON: `volume`, `patient`, `scores`; for classification also `probabilities` and `targets`, for detection
 `lesion_scores` and `false_scores`.
@@ -31,7 +31,7 @@ _DRAWS = 1000
 
 
 def make_row(task: Task, found: Any, item: Labelled) -> Row:
-    """What is kept of a prediction beside the truth."""
+    """Build the row of a volume: its scores, and prediction and truth where the figures need them."""
     row: Row = {
         "volume": item.volume.id,
         "patient": item.volume.patient,
@@ -54,7 +54,7 @@ def _plain(value: Any) -> float | None:
 
 
 def figures(task: Task, rows: Sequence[Row]) -> dict[str, Figure]:
-    """Every figure of the task as a function of which rows count."""
+    """Return every figure of the task as a function of the rows that count."""
     if isinstance(task, Classify):
         return _of_labels(task, rows)
     if isinstance(task, Regress):
@@ -122,7 +122,7 @@ def _of_numbers(rows: Sequence[Row]) -> dict[str, Figure]:
 
 
 def over_seeds(task: Task, runs: Sequence[Sequence[Row]]) -> dict[str, Figure]:
-    """The mean over runs (same volumes, same order) of each figure."""
+    """Return each figure as its mean over runs (same volumes, same order)."""
     of_run = [figures(task, rows) for rows in runs]
 
     def mean(name: str) -> Figure:
@@ -137,10 +137,10 @@ def over_seeds(task: Task, runs: Sequence[Sequence[Row]]) -> dict[str, Figure]:
 
 
 def intervals(found: Mapping[str, Figure], patients: Sequence[str], seed: int = 0) -> dict[str, Interval]:
-    """Each figure of all rows with its 95 % interval."""
+    """Return each figure of all rows with its 95 % interval."""
     return {name: bootstrap(figure, patients, draws=_DRAWS, seed=seed) for name, figure in found.items()}
 
 
 def gain(ours: Figure, theirs: Figure, patients: Sequence[str], seed: int = 0) -> Interval:
-    """The difference on the same patients."""
+    """Return the difference of two figures on the same patients, with its 95 % interval."""
     return bootstrap(lambda rows: ours(rows) - theirs(rows), patients, draws=_DRAWS, seed=seed)

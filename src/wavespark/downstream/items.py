@@ -1,4 +1,4 @@
-"""Labelled volumes: a stored volume with what is known about it, and windows of both together. Axes D, H, W follow R, A, S."""
+"""Labelled volumes, and windows of voxels and labels together. Axes D, H, W follow R, A, S."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ def _nowhere() -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Labelled:
-    """A volume and what is known about it. N points, L classes."""
+    """A volume with its labels. N points, L classes."""
 
     volume: StoredVolume
     map: Any = None
@@ -58,7 +58,7 @@ class Labelled:
 
 
 def window(item: Labelled, start: Triple, size: Triple) -> Scene:
-    """Voxels, foreground, label map and points of a box; what reaches out of the volume is background."""
+    """Cut voxels, foreground, label map and points of a box; beyond the volume is background."""
     volume = item.volume
     crop = read_crop(volume, Region(volume=volume.id, start=(0, 0, 0), size=volume.size), start, size)
     maps = {"foreground": crop.foreground}
@@ -82,7 +82,7 @@ def widened(item: Labelled, start: Triple, size: Triple) -> Callable[[Triple, Tr
 
 
 def place_window(item: Labelled, size: Triple, rng: np.random.Generator, labelled_share: float) -> Triple:
-    """Start of a window: around a point or a voxel of a label drawn evenly among its labels, or anywhere in the foreground box."""
+    """Choose the start of a window: around a point or a voxel of a label drawn evenly among its labels, or anywhere in the foreground box."""
     seeds = [*item.places.values()] if item.places else [item.points] if len(item.points) else []
     wanted, which, place = rng.random() < labelled_share, rng.random(), rng.random(3)
     shift = rng.uniform(-0.3, 0.3, 3) * size
@@ -97,14 +97,14 @@ def place_window(item: Labelled, size: Triple, rng: np.random.Generator, labelle
 
 
 def _inside(start: np.ndarray, whole: Triple, size: Triple) -> np.ndarray:
-    """Moved into the volume; centred along an axis on which the volume is smaller than the window."""
+    """Move a window into the volume; centre it along an axis on which the volume is smaller than the window."""
     room = np.array(whole) - np.array(size)
     moved: np.ndarray = np.where(room < 0, room // 2, np.clip(start, 0, np.maximum(room, 0)))
     return moved
 
 
 def with_maps(table: LabelTable, store: Store, column: str) -> list[Labelled]:
-    """The volumes for which the column names a segmentation file, below the table's folder.
+    """Label the volumes for which the column names a segmentation file.
 
     Raises:
         SettingsError: if there is no such column, a path leaves the folder, or a volume is named twice.
@@ -127,7 +127,7 @@ def with_maps(table: LabelTable, store: Store, column: str) -> list[Labelled]:
 
 
 def with_map(volume: StoredVolume, labels: np.ndarray, affine: np.ndarray) -> Labelled:
-    """The volume with a segmentation brought onto its grid.
+    """Label a volume with a segmentation, resampled to its grid.
 
     Args:
         volume: in the store.
@@ -154,7 +154,7 @@ def some_places(labels: np.ndarray, content: str) -> dict[int, np.ndarray]:
 
 
 def with_points(table: LabelTable, store: Store) -> list[Labelled]:
-    """The volumes of the table with the points (columns x, y, z in RAS mm; `diameter` in mm if there is one) of all their rows.
+    """Label the volumes of a table with the points of their rows: columns x, y, z in RAS mm, and `diameter` in mm if there is one.
 
     A row with empty coordinates says that the scan was read and shows nothing.
 
@@ -275,7 +275,7 @@ def read_labels_of(path: Path, where: str) -> tuple[np.ndarray, np.ndarray]:
 def split_labelled(
     items: Sequence[Labelled], table: LabelTable | None, fraction: float, seed: int
 ) -> tuple[list[Labelled], list[Labelled]]:
-    """Training and test items: by the column `split` (train or test) if there is one, else by patient (law I27); never is a side empty.
+    """Split into training and test items: by the column `split` (train or test) if there is one, else by patient (law I27); no side is empty.
 
     Raises:
         SettingsError: if a split is impossible.

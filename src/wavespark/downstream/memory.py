@@ -1,4 +1,4 @@
-"""A prepared volume that lies in memory: what a task's `predict` needs of a `StoredVolume`, without a store."""
+"""Prepared volumes in memory, for a task's `predict` without a store."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
@@ -37,7 +37,7 @@ class MemoryVolume:
 
     @classmethod
     def of(cls, item: Item, modality: str, contrast: str | None) -> Self:
-        """What the recipe made of a volume."""
+        """Take values and foreground of a volume that a recipe has prepared."""
         voxels = item.encoding.decode(item.numbers)
         return cls(voxels=voxels, foreground=item.foreground, affine=item.affine, modality=modality, contrast=contrast)
 

@@ -90,7 +90,7 @@ def loss_chart(run: Path) -> Html | None:
 
 
 def conditions(results: Mapping[str, Any]) -> str:
-    """What was held equal, and what the figures do not show."""
+    """Describe what was held equal between the arms, and what the figures do not show."""
     head = "frozen encoder" if results["frozen"] else "the whole network trained"
     return (
         f"{results['steps']} steps in every arm, same windows, same head ({results['decoder']} decoder, {head}), {results['seeds']} seed(s); "

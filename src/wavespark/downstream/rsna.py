@@ -32,11 +32,11 @@ class Prediction:
     """The answer for one series."""
 
     probabilities: dict[str, float]
-    """By label, in the order of `LABELS`; each between 0 and 1."""
+    """Probability of each label, in the order of `LABELS`, between 0 and 1."""
     reason: str | None
-    """Why this is the prior (a reason code), or None."""
+    """Reason code if this is the prior, else None."""
     notes: tuple[str, ...]
-    """What was odd but usable."""
+    """Reason codes of properties that are odd but usable."""
     seconds: float
 
     @property
@@ -86,7 +86,7 @@ class Predictor:
             return self._prior(error.reason, started)
         except MemoryError:
             return self._prior("too_large", started)
-        except Exception as error:  # only its kind is told: its text can quote the file
+        except Exception as error:  # its text can quote the file, so only its kind is kept
             return self._prior(f"unexpected_{type(error).__name__}", started)
         named = dict(zip(self.task.names, rows.tolist(), strict=True))
         seconds = round(time.monotonic() - started, 3)
@@ -99,7 +99,7 @@ class Predictor:
         return Prediction(probabilities=dict(self.prior), reason=reason, notes=(), seconds=seconds)
 
     def _volumes(self, series: str | os.PathLike) -> tuple[list[Volume], tuple[str, ...]]:
-        """What the model can take; a series that the strict reader refuses is read again with gaps allowed.
+        """Return the volume that the model can take; a series that the strict reader refuses is read again with gaps allowed.
 
         Raises:
             InputError: with the reason of the refusal.

@@ -49,7 +49,7 @@ class TaskModel:
 
 
 def save_model(folder: Path, task: Task, model: nn.Module, provenance: Mapping[str, Any]) -> None:
-    """Publishes the folder whole; an earlier model there is replaced.
+    """Write the folder in one piece; an earlier model there is replaced.
 
     Raises:
         StoreError: if the disk is full or cannot be written.
@@ -75,7 +75,7 @@ def save_model(folder: Path, task: Task, model: nn.Module, provenance: Mapping[s
 
 
 def load_model(path: str | Path, device: str = "auto") -> TaskModel:
-    """The model of a fine-tuning run (or of its folder `model`), in evaluation mode.
+    """Load the model of a fine-tuning run (or of its folder `model`), in evaluation mode.
 
     Args:
         path: RUN or RUN/model.
@@ -110,7 +110,7 @@ def load_model(path: str | Path, device: str = "auto") -> TaskModel:
 
 
 def make_task(description: Mapping[str, Any], settings: FinetuneSettings) -> Task:
-    """The task that `task.describe()` told of.
+    """Build the task that `task.describe()` describes.
 
     Raises:
         KeyError, TypeError, ValueError: if it is none.

@@ -94,7 +94,7 @@ def store_points(store: Store) -> list[Labelled]:
 
 
 def store_maps(store: Store, name: str | None = None, whichever: bool = False) -> list[Labelled]:
-    """The volumes with a label map of that name; if None the only one there is, or the most frequent one of `whichever`.
+    """Label volumes with the label map of that name; if None with the only one, or the most frequent one if `whichever`.
 
     Raises:
         SettingsError: if there is none.
