@@ -73,3 +73,25 @@ def test_blocks_in_several_threads_leave_logging_as_it_was(capsys: pytest.Captur
     assert logging.root.manager.disable == before
     with pytest.warns(UserWarning, match="heard"):
         warnings.warn("heard", UserWarning, stacklevel=1)
+
+
+VERB = """
+import logging, os, sys, warnings
+from wavespark.cli import main
+
+def verb(args, **settings):
+    warnings.warn("Doe^Jane in a warning")
+    logging.getLogger("highdicom").error("Doe^Jane in a log")
+    os.write(2, b"Doe^Jane from native code")
+    print("own words")
+
+main.app = verb
+main.run(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("words", [["predict"], ["prepare"], ["export"], ["predict", "--debug"]])
+def test_every_verb_of_the_command_line_runs_in_silence_unless_it_is_debugged(words: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", VERB, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "own words\n")
+    assert done.stderr.count("Doe^Jane") == (3 if "--debug" in words else 0)
