@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from wavespark.cli.checks import require_choice, require_folder_of
+from wavespark.cli.checks import require_choice, require_encoder, require_folder_of
 from wavespark.cli.console import emit_json, progress, say
 from wavespark.cli.list import config_names, model_names
+from wavespark.errors import SettingsError
 from wavespark.text import printable
 
 app = typer.Typer(
@@ -144,22 +145,60 @@ def prepare(
 
 @app.command()
 def transfer(
-    minutes: Annotated[float, typer.Option(min=0.1, help="Time budget, about.")] = 50.0,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Time budget, about.  [default: 50; with --people 90]")
+    ] = None,
     task: Annotated[
         list[str] | None,
         typer.Option(metavar="vessels|tissue|aneurysm", help="Task; may be repeated.  [default: all three]"),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm and number of labels.")] = 3,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trainings of each arm and number of labels.  [default: 3; with --people 1]"),
+    ] = None,
     folder: Annotated[
         Path, typer.Option(help="Folder of heads, run, trainings and report. A stopped benchmark continues there.")
     ] = Path("bench-transfer"),
     preset: Annotated[str, typer.Option(metavar="cpu", help="Sizes of model and data: cpu suits two cores.")] = "cpu",
+    people: Annotated[
+        Path | None,
+        typer.Option(help="Folder of real people (ds002748, ds000011, slabs): tissue, sex, age, diagnosis, contrast."),
+    ] = None,
+    encoder: Annotated[
+        Path | None, typer.Option(help="With --people: evaluate this export instead of pre-training one.")
+    ] = None,
+    pretraining_seeds: Annotated[
+        int, typer.Option(min=1, help="With --people: pre-trainings, for intervals over them.")
+    ] = 1,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="With --people: choose each arm's learning rate by cross-validation.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="With --people: smoke run of a few steps; its figures mean nothing.")
+    ] = False,
     seed: Seed = 0,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Few-label tasks from pre-trained weights beside the same tasks from random weights."""
+    """Few-label tasks from pre-trained weights beside the same tasks from random weights; with --people on real heads.
+
+    The defaults of --minutes and --seeds with --people are 90 and 1.
+    """
     require_folder_of(output, "--output")
+    if people is not None:
+        _transfer_people(
+            people, encoder, minutes, seeds, pretraining_seeds, seed, folder, (tune, quick), output, as_json
+        )
+        return
+    for option, given in (
+        ("--encoder", encoder),
+        ("--quick", quick),
+        ("--tune", tune),
+        ("--pretraining-seeds", pretraining_seeds > 1),
+    ):
+        if given:
+            raise SettingsError(f"{option} belongs to the benchmark on real people: add --people FOLDER")
+    minutes, seeds = minutes or 50.0, seeds or 3
     require_choice(preset, ("cpu",), "--preset")
     for name in task or ():
         require_choice(name, ("vessels", "tissue", "aneurysm"), "--task")
@@ -169,6 +208,40 @@ def transfer(
         bench = TransferBench(minutes=minutes, seeds=seeds, seed=seed, tasks=tuple(task or TASKS))
         document = measure_transfer(bench, folder, on_progress)
     _show(document, _transfer_lines(document, folder), output, as_json)
+
+
+def _transfer_people(
+    people: Path,
+    encoder: Path | None,
+    minutes: float | None,
+    seeds: int | None,
+    pretraining_seeds: int,
+    seed: int,
+    folder: Path,
+    switches: tuple[bool, bool],
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    tune, quick = switches
+    if encoder is not None:
+        require_encoder(encoder)
+    with progress("bench transfer", "loading PyTorch") as on_progress:
+        from wavespark.bench.transfer_people import PeopleBench, measure_people
+        from wavespark.bench.transfer_people_page import people_lines
+
+        bench = PeopleBench(
+            people=people,
+            encoder=encoder,
+            minutes=minutes or 90.0,
+            seeds=seeds or 1,
+            pretraining_seeds=pretraining_seeds,
+            seed=seed,
+            tune=tune,
+            quick=quick,
+        )
+        document = measure_people(bench, folder, on_progress)
+    lines = [*people_lines(document), f"report: {printable(folder)}/people.html"]
+    _show(document, lines, output, as_json)
 
 
 def _show(document: dict[str, Any], lines: Iterable[str], output: Path | None, as_json: bool) -> None:
