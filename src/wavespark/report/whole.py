@@ -69,7 +69,7 @@ def _read(step: int, path: Path) -> Whole:
         shape = tuple(file.get_slice("original").get_shape())
         if len(shape) != 4 or min(shape) < 1 or int(np.prod(shape, dtype=np.float64)) > _LARGEST:
             raise ValueError
-        expected = {"original": shape, "reconstruction": shape, "harmonic": shape}
+        expected: dict[str, tuple[int, ...]] = {"original": shape, "reconstruction": shape, "harmonic": shape}
         expected |= {"visible": (shape[0], *shape[2:]), "foreground": (shape[0], *shape[2:])}
         if any(tuple(file.get_slice(name).get_shape()) != size for name, size in expected.items()):
             raise ValueError
