@@ -1,6 +1,6 @@
 """Which volumes are fit for pre-training: images of heads, no label maps, computed maps or other parts of the body.
 
-Decisions rest on values, size and shape, because names of files say little. Thresholds were measured on heads of 80
+Decisions rest on values, size and shape, because names of files say little. Thresholds were measured on heads of 100
 people (T1, T2, FLAIR, CT; whole, brain only, slabs of 18 mm, slices of 5 to 7 mm), 56 label maps, tissue probability
 maps, a map of t-values and a chest CT; docs/how-to/prepare.md lists them with what they cannot tell.
 """

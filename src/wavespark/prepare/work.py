@@ -51,7 +51,9 @@ class Work:
         """Never raises: what goes wrong is part of the outcome."""
         _planted_fault(self.faults, source.relative)
         try:
-            volumes = read_source(source, self.secret, self.reading, override=self.overrides.get(source.id))
+            stated = self.overrides.get(source.id)
+            more = {} if stated is None else {"override": stated}
+            volumes = read_source(source, self.secret, self.reading, **more)
             attached = read_beside(source, self.secret, self.reading)
             left_out = list(attached.left_out)
             items = []
@@ -67,8 +69,8 @@ class Work:
                 raise VolumeError(left_out[-1].reason, left_out[-1].sentence)
             published = []
             for volume, item in items:
-                labels, more = labels_on(item.size, item.affine, source, attached, self.secret)
-                left_out += more
+                labels, unusable = labels_on(item.size, item.affine, source, attached, self.secret)
+                left_out += unusable
                 known = Known(labels=labels, targets=dict(source.beside.targets), marks=attached.marks)
                 published.append(item_files(item, volume, known, source.id, len(items), self.recipe))
             for record, files in published:
