@@ -108,6 +108,8 @@ class FinetuneSettings(Settings):
     decoder: Literal["light", "full", "linear"] = "light"
     """Decoder of segmentation and detection. `light`: a small feature pyramid. `full`: the published decoder of the encoder, several times the work of
     the encoder itself; the command line takes it by default where it was pre-trained with the encoder. `linear`: one linear layer."""
+    class_prior: bool = False
+    """Segmentation: begin at the class frequencies of the labelled volumes instead of at equal ones. Not shown to help: a rare class may start too low."""
     data: FinetuneData = FinetuneData()
     """Training windows."""
     optimizer: FinetuneOptimizer = FinetuneOptimizer()

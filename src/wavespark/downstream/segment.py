@@ -70,8 +70,9 @@ class Segment:
         return dense_head(encoder, self.classes, self.settings.decoder)
 
     def start(self, model: nn.Module, items: Sequence[Labelled]) -> None:
-        """Let the network begin with the class frequencies of the first few volumes."""
-        set_class_prior(model, class_frequencies(items[:_MOST_COUNTED], self.classes))
+        """With `class_prior`, let the network begin at the class frequencies of the first few volumes."""
+        if self.settings.class_prior:
+            set_class_prior(model, class_frequencies(items[:_MOST_COUNTED], self.classes))
 
     def loss(self, model: nn.Module, scenes: Sequence[Scene], items: Sequence[Labelled], modality: str) -> Tensor:
         """Dice and cross-entropy of a batch of windows."""
