@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wavespark.errors import ModelError, ShapeError
-from wavespark.models.settings import FeatureInfo, Settings
+from wavespark.models.settings import EncoderSettings, FeatureInfo
 from wavespark.shapes import Triple, as_triple, ceil_div
 from wavespark.sparse import CellLayout, VisibleCells
 
@@ -29,7 +29,7 @@ class Encoder(nn.Module, ABC):
 
     def __init__(
         self,
-        settings: Settings,
+        settings: EncoderSettings,
         stems: Mapping[str, int],
         *,
         cell: int,
@@ -42,7 +42,7 @@ class Encoder(nn.Module, ABC):
         for name, count in stems.items():
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise ModelError(f"the stem {name!r} must take a whole number of channels, at least 1, got {count!r}")
-        self.settings: Settings = settings
+        self.settings: EncoderSettings = settings
         self.stem_channels = dict(stems)
         self.preparation: dict[str, Any] = {}
         """The recipe that the input needs: fingerprint and settings; set when an export is loaded."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
-from typing import Any, TypedDict, TypeGuard, get_type_hints
+from typing import Any, ClassVar, Protocol, TypedDict, TypeGuard, get_type_hints
 
 from wavespark.errors import DependencyError, ModelError
 from wavespark.text import did_you_mean
@@ -204,6 +204,14 @@ class DecoderSettings:
 
 
 Settings = WaveFormerSettings | ResEncSettings | IsotropicSettings
+
+
+class EncoderSettings(Protocol):
+    """Settings of an encoder of any kind: a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
 Setting = int | float | bool | str | Sequence[int]
 """Value of one field of the settings."""
 
