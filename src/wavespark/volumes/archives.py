@@ -41,7 +41,7 @@ class Archive(Protocol):
 
 
 def open_archive(path: bytes) -> Archive:
-    """The archive at a path, checked.
+    """Open and check the archive at a path.
 
     Raises:
         VolumeError: `unsafe_archive`, or those of `open_regular`.
@@ -56,7 +56,7 @@ def open_archive(path: bytes) -> Archive:
 
 
 def open_member(path: bytes) -> MemoryFile | None:
-    """The member that a path below an archive means, in memory; None if no part of the path is a regular file.
+    """Read the member that a path below an archive names; None if no part of the path is a regular file.
 
     Raises:
         VolumeError: `not_found`, `unsafe_archive`, `corrupt` or `truncated`.
@@ -178,7 +178,7 @@ class _PackedTar:
 
 
 def _tar_places(file: IO[bytes] | OpenFile, size: int) -> dict[bytes, tuple[int, int]]:
-    """Where each regular member lies, and its length.
+    """Locate each regular member: {name: (offset, length)}, bytes.
 
     Raises:
         VolumeError: `unsafe_archive`.

@@ -5,6 +5,7 @@ Nothing written in a file is quoted: descriptions and names are only matched aga
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 STRUCTURAL = ("T1", "T2", "PD", "FLAIR", "MRA", "DWI", "CTA")
@@ -122,6 +123,7 @@ _OTHER_PHASE = re.compile(
 _LAST_TOKENS = {"fa": "FA", "b0": "B0", "nodif": "B0", "ph": "PHASE"}
 
 
+@lru_cache(maxsize=256)  # all slices of a series have the same words
 def label_of_words(words: str) -> Label:
     """The contrast or kind that a name or description states.
 
@@ -198,7 +200,11 @@ def label_of_image_type(values: Iterable[str]) -> Label:
     >>> label_of_image_type(["ORIGINAL", "PRIMARY", "P", "ND"])
     Label(contrast='PHASE', note='phase')
     """
-    values = [str(value).strip().upper() for value in values][1:]  # the first says original or derived
+    return _label_of_type(tuple(str(value).strip().upper() for value in values)[1:])  # the first says original or derived
+
+
+@lru_cache(maxsize=256)
+def _label_of_type(values: tuple[str, ...]) -> Label:
     plain = {re.sub(r"[^A-Z0-9]", "", value) for value in values}
     if any(_PART_WITH_SEQUENCE.fullmatch(value) for value in values):
         return label_of("PHASE")

@@ -100,7 +100,7 @@ def _read_volumes(files: _Files, secret: bytes, settings: ReadingSettings) -> tu
 
 
 def mark_in_mm(mark: Mark) -> tuple[float, float, float] | None:
-    """Where a mark lies, RAS mm; None where its slice does not say where it lies or cannot be read (PS3.3 C.7.6.2.1.1)."""
+    """Position of a mark in RAS mm; None if its slice has no position or cannot be read (PS3.3 C.7.6.2.1.1)."""
     try:
         file = open_dicom(mark.file, _TAGS)
         slices = read_slices(file, read_header(file), 0)

@@ -39,7 +39,7 @@ _VRS = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Meta:
-    """What comes before the data set."""
+    """File meta information, and how the data set is encoded."""
 
     syntax: str
     """Transfer syntax UID of the pixels, as the bytes show it."""
@@ -59,7 +59,7 @@ class Meta:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pixels:
-    """Where the pixel data lie in the (inflated) file."""
+    """Location of the pixel data in the (inflated) file."""
 
     tag: int
     vr: bytes
@@ -73,7 +73,7 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DicomFile:
-    """What was read of one file: the allowed tags and no pixels."""
+    """Allowed tags of one file, without its pixels."""
 
     dataset: Dataset
     meta: Meta
@@ -133,7 +133,7 @@ def _opened(path: bytes) -> OpenFile:
 
 def _is_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
     """True where parsing must stop; group lengths and offset tables come before the pixels and are passed over."""
-    return tag in _PIXELS or tag > _PIXELS[-1]
+    return int(tag) >= _PIXELS[0]  # comparing whole numbers: a tag compares slowly
 
 
 def _read_meta(file: OpenFile) -> Meta:
@@ -169,7 +169,7 @@ def _read_meta(file: OpenFile) -> Meta:
 
 
 def _encoding(element: bytes) -> str:
-    """How a data set is written that begins with this element."""
+    """Detect the encoding of a data set from its first element."""
     if element[:1] == b"\x00" and element[1:2] != b"\x00":
         return BIG_ENDIAN
     return EXPLICIT if element[4:6] in _VRS else IMPLICIT

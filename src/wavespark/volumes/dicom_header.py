@@ -1,4 +1,4 @@
-"""What a DICOM header says, from an allow-list of tags: the stored numbers, and where each slice or frame lies.
+"""DICOM headers, from an allow-list of tags: pixel format, and the position of each slice or frame.
 
 Enhanced multi-frame objects say it per frame, else shared, else at the top (PS3.3 C.7.6.16). Decimal strings are parsed
 here from their bytes: pydicom would quote a value that it cannot parse, and be slower.
@@ -51,7 +51,7 @@ ALLOWED_TAGS = (*HEADER_TAGS.values(), *TRAIT_TAGS)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Header:
-    """What one file says about all of its frames."""
+    """Header values that hold for all frames of one file."""
 
     meta: Meta
     pixels: Pixels

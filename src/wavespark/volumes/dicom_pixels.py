@@ -20,7 +20,7 @@ _TRUNCATED = "its pixels end early: copy it again"
 
 
 def check_pixels(header: Header, settings: ReadingSettings) -> None:
-    """What can be refused without reading pixels.
+    """Refuse a file whose pixels cannot be read, before reading them.
 
     Raises:
         VolumeError: `too_large`, `unsupported_transfer_syntax`, `truncated_pixel_data` or `corrupt`.

@@ -24,7 +24,7 @@ _REASONS = {
 
 
 class Reader(Protocol):
-    """Something that gives bytes in order."""
+    """Sequential source of bytes."""
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes, none at the end."""
@@ -62,7 +62,7 @@ class MemoryFile(io.BytesIO):
 
 
 OpenFile = RegularFile | MemoryFile
-"""Something that was opened: position it, read it, ask its size."""
+"""An open file with `seek`, `read` and `size`."""
 
 
 def open_regular(path: bytes) -> OpenFile:
@@ -161,7 +161,7 @@ class Inflated:
 
 
 _GROWTH, _GROWTH_LEAST, _GROWTH_MOST = 256, 1 << 26, 1 << 30
-"""How far compressed bytes may grow: 256 times, at least to 64 MiB, at most to 1 GiB. Images grow less, bombs grow more."""
+"""Bounds on decompressed size: 256 times the compressed size, at least to 64 MiB, at most to 1 GiB. Images grow less, bombs grow more."""
 
 
 def growth_limit(size: int) -> int:
@@ -170,7 +170,7 @@ def growth_limit(size: int) -> int:
 
 
 def unpack(reader: Reader, size: int) -> MemoryFile:
-    """Everything that a stream of `size` compressed bytes holds.
+    """Decompress a stream of `size` compressed bytes into memory.
 
     Raises:
         VolumeError: `too_large` if it grows beyond `growth_limit`, `truncated`, `corrupt`.

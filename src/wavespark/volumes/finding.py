@@ -1,4 +1,4 @@
-"""What there is to read at a path."""
+"""Discovery of the inputs at a path."""
 
 import os
 import stat
@@ -18,14 +18,14 @@ from wavespark.volumes.walk import Entry, Walk
 def find_sources(
     path: str | bytes | os.PathLike, secret: bytes, settings: ReadingSettings | None = None
 ) -> tuple[tuple[Source, ...], tuple[Refusal, ...]]:
-    """As `find_with_places`, without the places."""
+    """Find the sources and refusals at or below a path; see `find_with_places`."""
     return find_with_places(path, secret, settings)[:2]
 
 
 def find_with_places(
     path: str | bytes | os.PathLike, secret: bytes, settings: ReadingSettings | None = None
 ) -> tuple[tuple[Source, ...], tuple[Refusal, ...], dict[str, bytes]]:
-    """Everything at or below a path that should give a volume, what is refused without reading it whole, and where that lies (private).
+    """Find every source at or below a path, every input refused without reading it whole, and the (private) paths of those.
 
     Args:
         path: a file, a folder, a zip or tar archive, or a manifest (.json, .jsonl or .csv, see `walk_manifest`). Links are followed

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from wavespark.errors import VolumeError
 from wavespark.volumes.dicom_file import DicomFile, open_dicom
@@ -45,12 +46,13 @@ _KEYWORDS = (
 _NO_IMAGE = VolumeError(
     "not_an_image_volume", "it is no CT or MR image (but a document, capture, segmentation or another modality)"
 )
-_TAGS = tuple(tag for tag in map(tag_for_keyword, _KEYWORDS) if tag is not None)
+_TAG_OF = {keyword: BaseTag(tag) for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
+_TAGS = tuple(_TAG_OF.values())
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """What the header of one file says about where it belongs."""
+    """Header values of one file that decide which series it belongs to."""
 
     entry: Entry
     values: dict[str, str]
@@ -151,8 +153,18 @@ def _add(
 
 def _plain(dataset: Dataset, keyword: str) -> str:
     """A value without what writers add to it: blanks; in a name, empty components and the case."""
-    value = str(dataset.get(keyword, "") or "").strip(" \x00")
-    return value.strip(" ^").upper() if keyword == "PatientName" else value
+    tag = _TAG_OF[keyword]
+    if tag not in dataset:
+        return ""
+    raw = dataset.get_item(tag)
+    value = raw.value if raw is not None else None  # bytes as stored: pydicom's conversion would cost more than the reading
+    if isinstance(value, bytes):
+        text = value.decode("latin-1")
+    else:
+        several = value if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
+        text = "" if value is None else "\\".join(map(str, several))
+    text = text.strip(" \x00")
+    return text.strip(" ^").upper() if keyword == "PatientName" else text
 
 
 def _is_image(file: DicomFile, sop_class: str, settings: ReadingSettings) -> bool:

@@ -17,7 +17,10 @@ _DTYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
 
 
 def load_mgh(path: bytes, settings: ReadingSettings) -> tuple[np.ndarray, np.ndarray, set[str]]:
-    """Of one `.mgh` or `.mgz` file: values float32 [i, j, k], affine, and what was odd.
+    """Read one `.mgh` or `.mgz` file.
+
+    Returns:
+        Values float32 [i, j, k], the affine [4, 4] to RAS mm, and notes.
 
     Raises:
         VolumeError: see the reason codes in the user guide.

@@ -156,7 +156,7 @@ def _conflict(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _offset(header: Nifti1Header, position: int) -> int:
-    """Where the voxels begin; header extensions lie before."""
+    """Byte offset of the voxels; header extensions lie before."""
     offset = float(header["vox_offset"])
     if not math.isfinite(offset) or offset > _MAX_EXTENSIONS:
         raise VolumeError("corrupt", "vox_offset points nowhere")

@@ -43,7 +43,7 @@ def axes_to_ras(affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, b
 
 
 def axis_codes(affine: np.ndarray) -> str:
-    """Where i, j, k grow to, for example `RAS` or `LIA`."""
+    """Name the directions in which i, j, k grow, for example `RAS` or `LIA`."""
     order, flip = axes_to_ras(affine)
     letters = {axis: _LETTERS[row][not flip[row]] for row, axis in enumerate(order)}
     return "".join(letters[axis] for axis in range(3))

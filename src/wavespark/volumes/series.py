@@ -38,9 +38,9 @@ class Slice:
     """One slice or frame: where it lies and how its stored numbers become values."""
 
     file: int
-    """Which file of the series."""
+    """Index of its file in the series."""
     frame: int
-    """Which frame of the file."""
+    """Index of its frame in the file."""
     number: int
     """Order as stored: only used where geometry is assumed."""
     shape: tuple[int, int]
@@ -54,9 +54,9 @@ class Slice:
     slope: float = 1.0
     intercept: float = 0.0
     traits: tuple[object, ...] = ()
-    """What names its acquisition: echo, kernel, b-value and others (`traits.acquisition_traits`)."""
+    """Values that identify its acquisition: echo, kernel, b-value and others (`traits.acquisition_traits`)."""
     times: tuple[object, ...] = ()
-    """What may tell repetitions at one place apart (`traits.repetition_traits`); None where a file does not say."""
+    """Values that may distinguish repetitions at one place (`traits.repetition_traits`); None where a file does not say."""
     label: Label = NO_LABEL
     """Its contrast and kind."""
 
@@ -72,7 +72,7 @@ class Stack:
     """[4, 4]: (column, row, k, 1) to RAS mm; keeps the shear of a tilted gantry."""
     notes: frozenset[str]
     places: tuple[float, ...] | None = None
-    """Where each slice lies on the grid of an uneven stack that is resampled, in steps of the affine; None for an even one."""
+    """Position of each slice of an uneven stack on the resampled grid, in steps of the affine; None for an even stack."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -461,7 +461,7 @@ def _check_line(positions: np.ndarray, depths: np.ndarray, axes: np.ndarray, pix
 
 
 def _uneven_depths(along: np.ndarray) -> np.ndarray:
-    """Where slices lie on an even grid of about the finest distance: float [n], from 0.
+    """Place slices on an even grid of about the finest distance: float [n], from 0.
 
     Raises:
         VolumeError: `nonuniform_spacing` if a step is so wide that slices must be missing in it.

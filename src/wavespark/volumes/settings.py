@@ -1,4 +1,4 @@
-"""How to read: limits, and the opt-in repairs, each of which is recorded in the notes of the volumes that needed it."""
+"""Reading settings: limits and opt-in repairs. Each repair is recorded in the notes of the volumes that needed it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class AssumedGeometry:
     spacing: Sequence[float]
     """Millimetres per voxel along columns, rows and slices (or frames) as stored."""
     axes: str = "LPS"
-    """Where columns, rows and slices grow to, for example `LPS` for an upright axial series stored from the feet up."""
+    """Directions in which columns, rows and slices grow, for example `LPS` for an upright axial series stored from the feet up."""
 
     def __post_init__(self) -> None:
         try:
@@ -42,7 +42,7 @@ class ReadingSettings:
     """DICOM slices at several distances (thin skull base, thick above) are resampled to an even grid of the finest distance, linearly
     along the normal, instead of refusing the series."""
     assume_geometry: AssumedGeometry | None = None
-    """What to assume where a DICOM series states no geometry at all, instead of refusing it."""
+    """Geometry to assume for a DICOM series that states none, instead of refusing it."""
     hu_already_applied: bool = False
     """CT whose stored values reach below -500 while the rescale would subtract 500 or more is taken as HU already."""
     modality: str | None = None
@@ -61,7 +61,7 @@ class ReadingSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Override:
-    """What the user states about one input: it wins over the file, its name and `ReadingSettings`."""
+    """Values that the user states for one input; they win over the file, its name and `ReadingSettings`."""
 
     modality: str | None = None
     """`MR` or `CT`."""

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes; extensions only tell what a file claims to be."""
+"""File formats by their first bytes; an extension only says what a file claims to be."""
 
 import re
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
-"""What a label map may be called: nothing that could be a sentence about a patient."""
+"""Allowed names of label maps: nothing that could be a sentence about a patient."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,7 +15,7 @@ class Mark:
     file: bytes
     """Absolute path of the DICOM file. Private."""
     frame: int
-    """Of a multi-frame file, from 0."""
+    """Frame of a multi-frame file, from 0."""
     x: float
     """Column, in pixels from the middle of the first."""
     y: float
@@ -24,14 +24,14 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Beside:
-    """What belongs to a volume and lies in other files."""
+    """Data that belong to a volume and lie in other files."""
 
     labels: tuple[tuple[str, bytes], ...] = ()
     """(name, absolute path) of label maps in the volume's space. Paths are private."""
     hidden: bytes | None = None
     """Absolute path of a map that is not 0 where voxels were made unrecognisable (defaced)."""
     targets: tuple[tuple[str, float], ...] = ()
-    """What is known of the whole volume, by name."""
+    """Targets of the whole volume, by name."""
     marks: tuple[Mark, ...] = ()
     modality: str | None = None
     """`MR` or `CT`, where the data set knows better than the file."""
@@ -65,7 +65,7 @@ class Source:
     relative: str
     """Path below the root (of the folder, for a series), undecodable bytes kept as surrogates. Private."""
     identity: str
-    """What the id is made of: relative path or SeriesInstanceUID. Private."""
+    """Input of the id: relative path or SeriesInstanceUID. Private."""
     size: int
     """Bytes to read."""
     notes: tuple[str, ...] = ()

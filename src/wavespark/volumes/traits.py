@@ -1,4 +1,4 @@
-"""What tells the images of one DICOM series apart, and what kind of image each is.
+"""Header values that distinguish the images of one DICOM series, and the kind of each image.
 
 Traits are compared and never shown. A trait that names another acquisition (echo, kernel, b-value) makes another volume; one
 that may change within a volume (time, acquisition number) only orders repetitions at the same places.
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from wavespark.volumes.contrasts import (
     NO_LABEL,
@@ -56,28 +57,33 @@ _REPETITION: dict[str, tuple[str, str] | None] = {
 }
 _MEASURED = ("EchoTime", "InversionTime", "FlipAngle", "KVP")
 MEASURED = tuple(list(_ACQUISITION).index(keyword) for keyword in _MEASURED)
-"""Where the measured quantities stand among the acquisition traits: they may jitter from slice to slice."""
+"""Indices of measured quantities among the acquisition traits: they may jitter from slice to slice."""
 ACQUISITION_NUMBER = list(_REPETITION).index("AcquisitionNumber")
-"""Where the acquisition number stands among the repetitions."""
+"""Index of the acquisition number among the repetition traits."""
 ACQUISITION_TIME = list(_REPETITION).index("AcquisitionTime")
-"""Where the time of acquisition stands among the repetitions."""
+"""Index of the acquisition time among the repetition traits."""
 ACQUISITION_DATE = list(_REPETITION).index("AcquisitionDate")
-"""Where the date of acquisition stands among the repetitions."""
+"""Index of the acquisition date among the repetition traits."""
 
 _LABEL_KEYWORDS = ("ProtocolName", "AngioFlag", "EchoPlanarPulseSequence", "AcquisitionContrast", "ImagesInAcquisition")
-_GE_CREATOR, _GE_COMPONENT = 0x00430010, 0x0043102F  # 0 magnitude, 1 phase, 2 real, 3 imaginary
-_SIEMENS_CREATOR, _SIEMENS_TILES = 0x00190010, 0x0019100A
-_UIH_CREATOR, _UIH_TILES = 0x00650010, 0x00651050
+_GE_CREATOR, _GE_COMPONENT = BaseTag(0x00430010), BaseTag(0x0043102F)  # 0 magnitude, 1 phase, 2 real, 3 imaginary
+_SIEMENS_CREATOR, _SIEMENS_TILES = BaseTag(0x00190010), BaseTag(0x0019100A)
+_UIH_CREATOR, _UIH_TILES = BaseTag(0x00650010), BaseTag(0x00651050)
 
+_TAG_OF = {
+    keyword: BaseTag(tag)
+    for keyword in (*_ACQUISITION, *_REPETITION, *_LABEL_KEYWORDS)
+    if (tag := tag_for_keyword(keyword)) is not None
+}
 TRAIT_TAGS: tuple[int, ...] = (
-    *(t for t in map(tag_for_keyword, (*_ACQUISITION, *_REPETITION, *_LABEL_KEYWORDS)) if t is not None),
+    *_TAG_OF.values(),
     _GE_CREATOR, _GE_COMPONENT, _SIEMENS_CREATOR, _SIEMENS_TILES, _UIH_CREATOR, _UIH_TILES,
 )  # fmt: skip
 """The allow-list of traits."""
 
 
 def acquisition_traits(groups: Sequence[Dataset], dataset: Dataset) -> tuple[object, ...]:
-    """What must be equal among the slices of one volume; None where a file does not say."""
+    """Collect the values that must be equal among the slices of one volume; None where a file does not say."""
     traits = [_trait(groups, where, dataset, top) for top, where in _ACQUISITION.items()]
     agent = list(_ACQUISITION).index("ContrastBolusAgent")
     traits[agent] = traits[agent] or "none"  # images before the injection do not mention it
@@ -89,17 +95,17 @@ def acquisition_traits(groups: Sequence[Dataset], dataset: Dataset) -> tuple[obj
 
 
 def repetition_traits(groups: Sequence[Dataset], dataset: Dataset) -> tuple[object, ...]:
-    """What may tell repetitions at one place apart; the last ones are the dimension indices of an enhanced object."""
+    """Collect the values that may distinguish repetitions at one place; dimension indices of enhanced objects come last."""
     traits = [_trait(groups, where, dataset, top) for top, where in _REPETITION.items()]
     indices = _in_group(groups, ("FrameContentSequence", "DimensionIndexValues"))
     return (*traits, *(indices if isinstance(indices, tuple) else ()))
 
 
 def tiles_of(dataset: Dataset) -> int | None:
-    """How many slices one picture holds beside each other (Siemens mosaic, UIH grid); 0 if that is not stated, None for one."""
+    """Number of slices tiled in one picture (Siemens mosaic, UIH grid); 0 if the number is not stated, None for no tiling."""
     stated = _private(dataset, _SIEMENS_CREATOR, "SIEMENS MR HEADER", _SIEMENS_TILES)
     if stated is None and _UIH_TILES in dataset:
-        stated = _first(_comparable(dataset[_UIH_TILES].value), Dataset(), "Rows")
+        stated = _first(_comparable(dataset[_UIH_TILES].value), Dataset(), "EchoTime")
     kinds = {str(value).strip().upper() for value in _values(dataset, "ImageType")}
     if isinstance(stated, float) and stated > 1:
         return int(stated)
@@ -153,9 +159,9 @@ def label_of_image(groups: Sequence[Dataset], dataset: Dataset, modality: str | 
 
 
 def label_of_description(dataset: Dataset) -> Label:
-    """What the descriptions of a series state."""
-    series = label_of_words(str(dataset.get("SeriesDescription", "")))
-    return series if series != NO_LABEL else label_of_words(str(dataset.get("ProtocolName", "")))
+    """Label that the descriptions of a series state."""
+    series = label_of_words(str(_value(dataset, "SeriesDescription") or ""))
+    return series if series != NO_LABEL else label_of_words(str(_value(dataset, "ProtocolName") or ""))
 
 
 def _by_type(groups: Sequence[Dataset], dataset: Dataset) -> Label:
@@ -170,7 +176,7 @@ def _is_diffusion(groups: Sequence[Dataset], dataset: Dataset) -> bool:
 
 
 def _is_echo_planar(dataset: Dataset) -> bool:
-    name = str(dataset.get("SequenceName", "")).strip().lower().lstrip("*")
+    name = str(_value(dataset, "SequenceName") or "").strip().lower().lstrip("*")
     return (
         "EP" in (str(value).strip() for value in _values(dataset, "ScanningSequence"))
         or _plain(dataset, "EchoPlanarPulseSequence") == "YES"
@@ -179,8 +185,14 @@ def _is_echo_planar(dataset: Dataset) -> bool:
 
 
 def _trait(groups: Sequence[Dataset], where: tuple[str, str] | None, dataset: Dataset, top: str) -> object:
-    value = _in_group(groups, where) if where else None
-    return value if value is not None else _comparable(dataset[top].value) if top in dataset else None
+    value = _in_group(groups, where) if where and groups else None
+    return value if value is not None else _comparable(_value(dataset, top))
+
+
+def _value(dataset: Dataset, keyword: str) -> object:
+    """The value of an element, None if there is none. Looking up the tag is much faster than pydicom's attribute access."""
+    tag = _TAG_OF[keyword]
+    return dataset[tag].value if tag in dataset else None
 
 
 def _in_group(groups: Sequence[Dataset], where: tuple[str, str]) -> object:
@@ -212,7 +224,7 @@ def _comparable(value: object) -> object:
 
 
 def _first(stated: object, dataset: Dataset, keyword: str) -> float | None:
-    value = stated if stated is not None else (_comparable(dataset[keyword].value) if keyword in dataset else None)
+    value = stated if stated is not None else _comparable(_value(dataset, keyword))
     value = value[0] if isinstance(value, tuple) else value
     return value if isinstance(value, float) else None
 
@@ -225,7 +237,7 @@ def _values(dataset: Dataset, keyword: str) -> list[object]:
 
 
 def _plain(dataset: Dataset, keyword: str) -> str:
-    return str(dataset.get(keyword, "") or "").strip().upper()
+    return str(_value(dataset, keyword) or "").strip().upper()
 
 
 def _private(dataset: Dataset, creator: int, name: str, tag: int) -> float | None:
@@ -235,4 +247,4 @@ def _private(dataset: Dataset, creator: int, name: str, tag: int) -> float | Non
     value = dataset[tag].value
     if isinstance(value, bytes):  # of unknown VR in an implicit data set
         value = int.from_bytes(value[:2], "little") if len(value) <= 4 else value.decode("ascii", "replace")
-    return _first(_comparable(value), Dataset(), "Rows")
+    return _first(_comparable(value), Dataset(), "EchoTime")

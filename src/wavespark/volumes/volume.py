@@ -1,4 +1,4 @@
-"""What reading gives: a volume, a refusal, and both together.
+"""Results of reading: volumes and refusals.
 
 Index order is (i, j, k), the order of the affine's columns; millimetres are RAS (right, anterior, superior positive).
 """
@@ -75,12 +75,12 @@ class Refusal:
     reason: str
     """A reason code, for example `missing_slices`."""
     sentence: str
-    """What is wrong, with the numbers, and the way out; quotes nothing from the file."""
+    """Problem, numbers and way out; quotes nothing from the file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """Everything that a path holds."""
+    """All volumes and refusals of a path."""
 
     volumes: tuple[Volume, ...] = ()
     refused: tuple[Refusal, ...] = ()

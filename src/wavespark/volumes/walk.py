@@ -59,14 +59,14 @@ class Entry:
 
 @dataclass(kw_only=True)
 class Walk:
-    """What a walk has met so far."""
+    """State of a walk: sources, refusals, and slices that wait for their series."""
 
     secret: bytes
     sources: list[Source] = field(default_factory=list)
     refused: dict[bytes, InputError] = field(default_factory=dict)
     """Left out, by relative path, or by identity for a series."""
     places: dict[bytes, bytes] = field(default_factory=dict)
-    """Where what was left out lies, if its key is no path. Private."""
+    """Paths of refused inputs whose key is no path. Private."""
     slices: dict[str, list[Entry]] = field(default_factory=lambda: {"dicom": [], "png": []})
     """Files that only make a volume together."""
     beside: list[tuple[Entry, VolumeError]] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Walk:
             self.places.setdefault(relative, place)
 
     def refusals(self) -> tuple[Refusal, ...]:
-        """Everything that was left out."""
+        """Refusals of all inputs that were left out."""
         return tuple(
             Refusal(source_id=source_id(self.secret, relative), reason=error.reason, sentence=error.sentence)
             for relative, error in self.refused.items()
