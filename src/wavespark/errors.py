@@ -48,7 +48,7 @@ class InputError(WavesparkError, ValueError):
         self.reason = reason
         """A reason code, for example `truncated`."""
         self.sentence = sentence
-        """What is wrong and what to do about it."""
+        """Sentence for the user: the problem and the remedy."""
 
 
 class VolumeError(InputError):

@@ -27,7 +27,7 @@ ALLOCATOR = {
 
 
 def in_clean_process(bench: StepBench | SparseBench) -> dict[str, Any]:
-    """`measure_step` or `measure_sparse` of the settings, from a child process with quiet memory; its progress goes to standard error.
+    """Run `measure_step` or `measure_sparse` in a child process with quiet memory; its progress goes to standard error.
 
     Raises:
         SettingsError: if the settings do not fit the model.

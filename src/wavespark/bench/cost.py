@@ -1,4 +1,4 @@
-"""What a piece of work costs: processor time, time on the wall, memory pages that the system had to hand out."""
+"""Cost of a piece of work: processor time, time on the wall, memory pages that the system had to hand out."""
 
 import resource
 import statistics
@@ -41,7 +41,7 @@ def median_ratio(costs: list[Cost], yardstick: list[Cost], kind: str) -> float:
 
 
 def resident_bytes(name: str) -> int:
-    """What Linux says of this process's memory: `VmRSS:` now, `VmHWM:` at most. Unlike `ru_maxrss` it does not start at what the parent had.
+    """Memory of this process as Linux reports it: `VmRSS:` now, `VmHWM:` at most. Unlike `ru_maxrss` it does not start at what the parent had.
 
     Raises:
         OSError: on other systems.

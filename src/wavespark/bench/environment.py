@@ -1,4 +1,4 @@
-"""What measured figures depend on."""
+"""Description of the machine that measured figures depend on."""
 
 import platform
 from typing import Any
@@ -9,7 +9,7 @@ from wavespark import __version__
 
 
 def describe_environment() -> dict[str, Any]:
-    """What the figures depend on: versions, processor, threads."""
+    """Describe the machine: versions, processor, threads."""
     return {
         "wavespark": __version__,
         "torch": torch.__version__,

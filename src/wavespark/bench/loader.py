@@ -34,7 +34,7 @@ FORMS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoaderBench:
-    """What is measured."""
+    """Settings of a loader benchmark."""
 
     size: int = 96
     """Voxels along each edge of a crop."""
@@ -56,7 +56,7 @@ class LoaderBench:
 
     @property
     def command(self) -> str:
-        """What to type to measure this again."""
+        """Command that repeats the measurement."""
         words = ["wavespark", "bench", "loader", "--recipe", self.recipe]
         for name in ("size", "workers", "crops", "rounds", "seed"):
             words += [f"--{name}", str(getattr(self, name))]

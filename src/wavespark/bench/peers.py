@@ -1,4 +1,4 @@
-"""What people write without wavespark to prepare CT: dcm2niix, then nibabel and scipy, one series after the other."""
+"""The script that people write without wavespark to prepare CT: dcm2niix, then nibabel and scipy, one series after the other."""
 
 import os
 import shutil

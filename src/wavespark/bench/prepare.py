@@ -1,4 +1,4 @@
-"""What preparation costs: two workers against one, against dcm2niix and a script, reading, memory, and size on disk."""
+"""Cost of preparation: two workers against one, against dcm2niix and a script, reading, memory, and size on disk."""
 
 import gzip
 import multiprocessing
@@ -49,7 +49,7 @@ LARGE: tuple[Triple, tuple[float, float, float]] = (512, 512, 600), (0.45, 0.45,
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrepareBench:
-    """What is measured."""
+    """Settings of a benchmark of preparation."""
 
     series: int = 32
     rounds: int = 3
@@ -60,7 +60,7 @@ class PrepareBench:
 
     @property
     def command(self) -> str:
-        """What to type to measure this again."""
+        """Command that repeats the measurement."""
         return shlex.join(["wavespark", "bench", "prepare", "--series", str(self.series), "--rounds", str(self.rounds)])
 
 

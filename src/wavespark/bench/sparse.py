@@ -31,9 +31,9 @@ from wavespark.sparse import CellLayout, engines, set_engine
 from wavespark.sparse.cells.forms.borders import borders
 
 CELL_TARGETS = {16: 1.10, 8: 1.20}
-"""What visible cells of so many tokens may cost beyond their visible share of the dense form."""
+"""Cell edge (tokens) -> highest accepted cost, relative to the visible share of the dense form."""
 VOXEL_TARGETS = {0.6: 0.95, 0.75: 0.65}
-"""What sparse voxels may cost of the dense form, by the share that is hidden."""
+"""Hidden share -> highest accepted cost of sparse voxels, relative to the dense form."""
 INDEX_TARGET_MS = 2.0
 LINEAR_TARGET = 1.25
 """How much more a site may cost among the most sites than among the fewest."""
@@ -41,7 +41,7 @@ LINEAR_TARGET = 1.25
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SparseBench:
-    """What is measured."""
+    """Settings of a benchmark of sparse operations."""
 
     size: int = 48
     """Voxels along each edge of the crop, a multiple of 16."""
@@ -68,7 +68,7 @@ class SparseBench:
 
     @property
     def command(self) -> str:
-        """What to type to measure this again."""
+        """Command that repeats the measurement."""
         words = ["wavespark", "bench", "sparse"]
         for name in ("size", "rounds", "threads", "seed"):
             words += [f"--{name}", str(getattr(self, name))]

@@ -1,4 +1,4 @@
-"""What `bench sparse` runs: a convolution, and (convolution, batch norm, ReLU) twice, on a whole crop and on what is visible of it.
+"""Workloads of `bench sparse`: a convolution, and (convolution, batch norm, ReLU) twice, on a whole crop and on what is visible of it.
 
 Every form does forward and backward pass with the gradients of the input and of all parameters, on the same numbers. A sparse form starts from the
 features of what is visible and builds its indices and coordinate maps again in every step. Axes: B batch, C channels, D H W voxels, b voxels along

@@ -38,7 +38,7 @@ DENSE_FORMS = ("everything visible", "plain dense copy")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepBench:
-    """What is measured."""
+    """Settings of a benchmark of training steps."""
 
     model: str = "waveformer_small"
     size: int = 96
@@ -67,7 +67,7 @@ class StepBench:
 
     @property
     def command(self) -> str:
-        """What to type to measure this again."""
+        """Command that repeats the measurement."""
         words = ["wavespark", "bench", "step"]
         for name in ("model", "size", "batch", "rounds", "threads", "seed"):
             words += [f"--{name}", str(getattr(self, name))]
@@ -162,7 +162,7 @@ def _parts(bench: StepBench) -> dict[str, float]:
 
 
 def dense_copy(encoder: Encoder) -> nn.Module | None:
-    """What one would write without cells, where that has been written."""
+    """Return the plain dense network with the same weights, where one exists."""
     if isinstance(encoder, WaveFormer):
         return DenseWaveFormer(encoder)
     return DenseResEnc(encoder) if isinstance(encoder, ResEnc) else None

@@ -47,7 +47,7 @@ _SHARE_OF_PRETRAINING = 0.35
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransferBench:
-    """What is compared, and how long it may take."""
+    """Settings of a transfer benchmark: tasks, budget and length."""
 
     minutes: float = 50.0
     tasks: tuple[str, ...] = TASKS
@@ -56,7 +56,7 @@ class TransferBench:
     model: str = "waveformer_tiny"
     pretraining_heads: int = 24
     test_heads: int = 10
-    """Of vessels, and the most blocks of tissue."""
+    """Test heads of the vessel task, and the largest number of test blocks of the tissue task."""
     aneurysm_heads: int = 40
     """Test heads where aneurysms are the task: each has one at most, so that a head counts for less than one with its vessels."""
     crop: int = 32
@@ -84,7 +84,7 @@ class TransferBench:
 
     @property
     def command(self) -> str:
-        """What to type to measure this again."""
+        """Command that repeats the measurement."""
         words = [
             "wavespark bench transfer",
             f"--minutes {self.minutes:g}",

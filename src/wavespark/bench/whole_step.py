@@ -16,7 +16,7 @@ from wavespark.models import DecoderSettings, Encoder, SparK
 
 DECODERS = ("light", "unet")
 DECODE_SHARE = 0.35
-"""Of a step in which 60 % is hidden the light decoder may take this much."""
+"""Largest share of a step at 60 % hidden that the light decoder may take."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -39,7 +39,7 @@ class WholeStep:
         return cls(model=SparK(encoder, chosen).train(), decoder=decoder, masked=masked)
 
     def name(self, form: str, everything: bool) -> str:
-        """Of a form, or of the form with everything visible that predicts the same cells."""
+        """Name of a form, or of its twin with everything visible that predicts the same cells."""
         predicts = form.removesuffix(" hidden")
         return f"{self.decoder}, everything visible, predicts {predicts}" if everything else f"{self.decoder}, {form}"
 

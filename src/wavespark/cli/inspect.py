@@ -24,7 +24,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What was asked beside the path."""
+    """Options of `inspect`."""
 
     verify: bool = False
     reveal: tuple[str, ...] = ()
@@ -187,7 +187,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("run", is_run, lambda path, options: describe_run(path, options.verify), say_run),
     Kind("export", is_export, lambda path, options: describe_export(path), say_export),
 )
-"""What can be inspected; the first that knows the path answers."""
+"""Kinds of folders and files that can be inspected, in order of precedence."""
 
 
 def command(

@@ -1,4 +1,4 @@
-"""What `wavespark inspect` says of a run and of an export."""
+"""`wavespark inspect` for runs and exports."""
 
 import json
 from pathlib import Path

@@ -16,7 +16,7 @@ class Check:
     ok: bool
     """True if wavespark can work with it, also with a warning."""
     remedy: str = ""
-    """What to type, where it is not ok or a warning."""
+    """Command or advice for a failure or a warning."""
     warning: bool = False
     absent: bool = False
     """Optional, and not installed."""

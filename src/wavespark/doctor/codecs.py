@@ -1,4 +1,4 @@
-"""Whether each compression of DICOM pixels can be read here: a small frame of each is decoded and compared with what was written."""
+"""Check of each compression of DICOM pixels: a small frame is decoded and compared with its source."""
 
 import base64
 import zlib

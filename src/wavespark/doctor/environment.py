@@ -26,7 +26,7 @@ def examine(wanted: Profile | None = None) -> list[Check]:
 
 
 def loads(checks: Iterable[Check], *packages: str) -> bool:
-    """Whether these packages import; by default all that wavespark cannot do without."""
+    """Return True if these packages import; by default all that wavespark requires."""
     wanted = packages or tuple(w.package for w in requirements() if not w.extra)
     return not any(
         c.name in wanted and not c.ok and ("not installed" in c.found or "not import" in c.found) for c in checks

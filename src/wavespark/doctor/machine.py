@@ -61,7 +61,7 @@ def _driver() -> str:
 
 
 def _smi(field: str) -> str:
-    """What nvidia-smi says; empty where there is none, or it fails."""
+    """Return a field of nvidia-smi; empty if it is missing or fails."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a message means."""
+    """Explanation of an error message."""
 
     cause: str
     remedy: str
@@ -125,7 +125,7 @@ _KNOWN: tuple[tuple[str, Meaning], ...] = (
 
 
 def recognise(message: str, package: str = "PACKAGE") -> Meaning | None:
-    """What a message means and what to type; `None` if it is not known.
+    """Explain a message and name the remedy; `None` if it is not known.
 
     >>> recognise("RuntimeError: operator torchvision::nms does not exist").cause
     'torchvision was built for another torch'

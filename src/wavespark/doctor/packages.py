@@ -1,4 +1,4 @@
-"""Whether each package is there, is the wanted version, is new enough to be safe, and imports."""
+"""Check of each package: installed, expected version, safe version, importable."""
 
 import json
 import re

@@ -75,7 +75,7 @@ def profile(name: str) -> Profile:
 
 
 def requirements() -> tuple[Wanted, ...]:
-    """What the installed package itself declares, extras included."""
+    """Return the requirements that the installed package declares, extras included."""
     try:
         lines = requires("wavespark") or []
     except PackageNotFoundError:

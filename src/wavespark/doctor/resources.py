@@ -1,4 +1,4 @@
-"""What training leans on outside Python: disk, shared memory, limits, threads, and processes that fork."""
+"""Check of the resources of training outside Python: disk, shared memory, limits, threads, forked processes."""
 
 import os
 import shutil

@@ -26,12 +26,12 @@ from wavespark.sparse import (
 )
 
 _TOLERANCE = 1e-5
-"""Of fp32 against a dense operation, relative to the largest value."""
+"""Largest accepted fp32 difference from the dense operation, relative to the largest value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparseCheck:
-    """What one test said about one engine."""
+    """Result of one test on one engine."""
 
     engine: str
     test: str

@@ -1,4 +1,4 @@
-"""What a pre-trained encoder is worth and what it is for: probe, fine-tune beside a scratch control, predict, evaluate."""
+"""Downstream use of an encoder: probe, fine-tune beside controls, predict, evaluate."""
 
 from typing import TYPE_CHECKING
 

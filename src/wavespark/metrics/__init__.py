@@ -1,4 +1,4 @@
-"""What a run is worth: health of features, and the baseline that needs no network."""
+"""Measures: health of features, baselines without a network, and scores of tasks."""
 
 from wavespark.metrics.health import effective_rank
 from wavespark.metrics.inpainting import harmonic, inpaint

@@ -16,7 +16,7 @@ from wavespark.errors import ShapeError
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Scan:
-    """What was found in a scan, and what is there. M found points, T lesions."""
+    """Detections and lesions of one scan. M detections, T lesions."""
 
     found_M3: np.ndarray
     """float [M, 3], mm."""

@@ -61,7 +61,7 @@ class Case:
         return float(difference.mean(dtype=np.float64)) if difference.size and np.isfinite(difference).all() else None
 
     def same_as(self, other: "Case") -> bool:
-        """Whether the other is the same crop behind the same mask, so that the two may be compared."""
+        """Return True if the other is the same crop behind the same mask, so that the two may be compared."""
         return (
             (self.index, self.volume, self.start, self.original.shape)
             == (other.index, other.volume, other.start, other.original.shape)
@@ -79,14 +79,14 @@ class Examples:
     total: int
     """Cases in the file; `cases` may be fewer."""
     note: str
-    """What the run says about how its predictions are shown; may be empty."""
+    """Remark of the run on how its predictions are shown; may be empty."""
     before_step: int | None
     before: dict[int, Case]
     """By the index of the case; empty if there is nothing to compare."""
 
 
 def load_examples(folder: Path, missing: list[str]) -> Examples | None:
-    """What to show; `None` if there is none. A damaged file is named in `missing` and the next one is used."""
+    """Load the pictures to show; `None` if there are none. A damaged file is named in `missing` and the next one is used."""
     files = sorted((int(m[1]), p) for p in folder.glob("step_*.safetensors") if (m := _FILE.fullmatch(p.name)))
     if not files:
         missing.append("examples/: no reconstruction has been written yet.")

@@ -1,4 +1,4 @@
-"""What a RUN folder says, read defensively: a run may still be going, may have been killed, or may come from elsewhere.
+"""Record of a RUN folder, read defensively: the run may be going on, may have been killed, or may come from elsewhere.
 
 Nothing here raises for what is inside a file: what is missing or damaged becomes a sentence in `RunRecord.missing`.
 """
@@ -94,7 +94,7 @@ class RunRecord:
 
     @property
     def finished(self) -> bool:
-        """Whether the run says that it came to its end."""
+        """True if the run recorded its end."""
         return self.summary.get("finished") is True
 
     @property

@@ -134,7 +134,7 @@ def curves(record: RunRecord) -> Html:
 
 
 def settings(record: RunRecord) -> Html:
-    """What was asked for, and where it ran."""
+    """Return the section on settings and machine."""
     parts = []
     if record.settings:
         parts.append(foldable("Settings as they were resolved", document_table(record.settings, "Settings")))
@@ -151,7 +151,7 @@ def definitions() -> Html:
 
 
 def limits(record: RunRecord) -> Html:
-    """What nobody may conclude from this page."""
+    """Return the section on what this page does not show."""
     points = list(_LIMITS)
     if mapping(record.data, "held_out").get("kind") in ("region", "both"):
         points.insert(0, _SAME_PEOPLE)

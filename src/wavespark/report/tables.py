@@ -76,7 +76,7 @@ def refusals(data: Mapping[str, Any]) -> Html:
 
 
 def data_tables(data: Mapping[str, Any]) -> Html:
-    """What went in, and what was held out."""
+    """Return the tables of training and held-out data."""
     if not data:
         return tag("p", "Not known: data.json is missing.")
     held_out = mapping(data, "held_out")

@@ -22,7 +22,7 @@ class Verdict:
     sentences: tuple[str, ...]
     """The numbers that carry it."""
     warnings: tuple[str, ...] = ()
-    """What a reader must know before believing it."""
+    """Warnings to read before trusting the verdict."""
 
 
 def judge(record: RunRecord) -> Verdict:
@@ -53,7 +53,7 @@ def judge(record: RunRecord) -> Verdict:
 
 
 def moved(record: RunRecord) -> bool:
-    """Whether there is a held-out measurement from before training and a later one."""
+    """Return True if there is a held-out measurement from before training and a later one."""
     start = finite(record.first, "normalised_loss")
     return start is not None and finite(record.last, "step") != finite(record.first, "step")
 

@@ -151,7 +151,7 @@ class _Grower:
         self.line("anterior communicating", across, self.radius(0.75), bow=(0, 0.8, 0.5))
 
     def branches(self, sign: int, side: str) -> None:
-        """What follows a fixed course: along the midline, round the brain stem, to the eye, in the scalp."""
+        """Vessels with a fixed course: along the midline, round the brain stem, to the eye, in the scalp."""
         mirror = (sign, 1, 1)
         for name, parent, share, through, radius, wander in BRANCHES:
             start = self[parent if parent == "basilar" else f"{side} {parent}"].at(share)[0]

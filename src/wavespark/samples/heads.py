@@ -59,7 +59,7 @@ class SyntheticHead:
 
 @dataclass(frozen=True, slots=True)
 class _Traits:
-    """What differs from head to head and scan to scan, apart from the vessels."""
+    """Traits that differ between heads and scans, apart from the vessels."""
 
     pose: Pose
     warp_mm: float

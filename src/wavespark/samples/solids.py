@@ -42,12 +42,12 @@ def union(a: Array, b: Array, blend: float) -> Array:
 
 
 def common(a: Array, b: Array, blend: float) -> Array:
-    """What the two solids share, with rounded edges."""
+    """Return the intersection of two solids, with rounded edges."""
     return -union(-a, -b, blend)
 
 
 def both(*solids: NDArray[Any]) -> Array:
-    """What all the solids share."""
+    """Return the intersection of all solids."""
     shared: NDArray[Any] = solids[0]
     for solid in solids[1:]:
         shared = np.maximum(shared, solid)

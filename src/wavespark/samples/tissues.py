@@ -1,4 +1,4 @@
-"""What each tissue looks like in each contrast: HU for CTA, arbitrary units for MR."""
+"""Appearance of each tissue in each contrast: HU for CTA, arbitrary units for MR."""
 
 from collections.abc import Mapping
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What is true of the synthetic heads of a collection, as the tables that `probe`, `finetune` and `evaluate` take.
+"""Truth of the synthetic heads of a collection, as tables for `probe`, `finetune` and `evaluate`.
 
 FOLDER/labels.csv   source, contrast, label (path of the vessel map: 1 artery, 2 vein), one column for each of `LABELS`
 FOLDER/points.csv   source, x, y, z (RAS mm), diameter (mm); empty coordinates where there is no aneurysm

@@ -14,7 +14,7 @@ _BATCH = 500_000
 
 @dataclass(frozen=True, slots=True)
 class Tubes:
-    """What a set of vessels covers."""
+    """Voxels that a set of vessels covers."""
 
     share: Array
     """Share of each voxel that lies in a vessel `[D, H, W]`, 0 to 1."""

@@ -12,7 +12,7 @@ _LEAST = (2, 5)
 
 
 def compile_model(model: nn.Module, requested: str, device: torch.device, log: Log) -> None:
-    """Compiles the forward pass in place; if the compiler fails the run goes on without, and why is said.
+    """Compile the forward pass in place; if the compiler fails, log why and go on without.
 
     Args:
         model: whose forward pass.
