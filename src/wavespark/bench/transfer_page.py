@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from wavespark.downstream.page import conditions, label_chart, verdict
+from wavespark.downstream.page import conditions, label_chart
+from wavespark.downstream.verdict import verdict
 from wavespark.pages.markup import Html, tag
 from wavespark.pages.page import page
 
