@@ -36,7 +36,7 @@ def test_the_site_builds_without_a_warning_and_its_generated_pages_are_full(tmp_
     assert all(f'id="{verb}"' in page("reference/cli") for verb in ("doctor", "prepare", "pretrain", "bench"))
     assert "run.checkpoint_every" in page("reference/settings")
     assert "foreground.margin_mm" in page("reference/settings")
-    assert "Crops a step, over all processes" in page("reference/settings"), "what a key is stands beside it"
+    assert "Crops per step, over all processes" in page("reference/settings"), "what a key is stands beside it"
     assert "waveformer_tiny" in page("reference/models")
     assert "head-1mm" in page("reference/recipes")
     assert "NestedMasking" in page("reference/api")
