@@ -22,6 +22,8 @@ from wavespark.report.values import channel_name, finite
 _FILE = re.compile(r"whole_(\d{1,18})\.safetensors")
 _LARGEST = 2**27
 """Values; a header that claims more is not read."""
+_MARGIN = 4
+"""Voxels around the head in a picture."""
 _LONGEST_SIDE = 320
 """Pixels along a picture's longer side."""
 
@@ -112,7 +114,19 @@ def _pictures(whole: Whole, k: int) -> list[tuple[str, Html]]:
         ("Predicted", whole.reconstruction, None),
         ("Harmonic inpainting", whole.harmonic, None),
     )
-    return [(words, _image(plane, values[k, 0], limits, hidden, words)) for words, values, hidden in versions]
+    box = _box_of(whole.foreground[k])
+    return [
+        (words, _image(plane, values[k, 0][box], limits, None if hidden is None else hidden[box], words))
+        for words, values, hidden in versions
+    ]
+
+
+def _box_of(foreground: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
+    """Return the box around the head with a margin, or everything where there is no head."""
+    if not foreground.any():
+        return (slice(None), slice(None))
+    rows = [np.flatnonzero(foreground.any(axis=1 - axis)) for axis in range(2)]
+    return tuple(slice(max(0, int(r[0]) - _MARGIN), int(r[-1]) + 1 + _MARGIN) for r in rows)
 
 
 def _image(
