@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,9 @@ class Arms:
         """(arm, number) -> function that makes the network: each pre-training, and random weights."""
         made: dict[tuple[str, int], Callable[[], Encoder]] = {}
         for k, encoder in enumerate(self.encoders):
-            made[OURS, k] = lambda encoder=encoder: encoder
+            made[OURS, k] = partial(_same, encoder)
         for k in range(CONTROL_SEEDS):
-            made[SCRATCH, k] = lambda k=k: untrained(self.encoders[0], self.seed + k).eval()
+            made[SCRATCH, k] = partial(_untrained, self.encoders[0], self.seed + k)
         return made
 
     def part(self, name: str, compute: Callable[[], Any]) -> Any:
@@ -82,6 +83,14 @@ class Arms:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, json.dumps(value, allow_nan=False).encode())
         return json.loads(path.read_bytes())
+
+
+def _same(encoder: Encoder) -> Encoder:
+    return encoder
+
+
+def _untrained(encoder: Encoder, seed: int) -> Encoder:
+    return untrained(encoder, seed).eval()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -138,8 +147,8 @@ def volume_tasks(people: Path, stores: Mapping[str, Store]) -> list[Task]:
             tasks.append(_classes(name, volumes, owners, list(words.values())))
     found = [item for name in ("ds000011", "ms") if name in stores for item in _contrasts(stores[name], people / name)]
     if len({contrast for _, _, contrast in found}) > 1:
-        volumes, owners, words = zip(*found, strict=True)
-        tasks.append(_classes("contrast", volumes, owners, words))
+        scans, persons, contrasts = zip(*found, strict=True)
+        tasks.append(_classes("contrast", scans, persons, contrasts))
     return tasks
 
 
@@ -151,13 +160,13 @@ def _classes(name: str, volumes: Sequence[StoredVolume], people: Sequence[str], 
 
 def _contrasts(store: Store, folder: Path) -> list[tuple[StoredVolume, str, str]]:
     """Volume, person (the name before the first underscore) and contrast of each file."""
-    secret = read_secret(store.path)
+    secret, ids = read_secret(store.path), {volume.id for volume in store}
     found = []
     for path in sorted(folder.glob("*.nii.gz")):
         stem = path.name.removesuffix(".nii.gz")
         contrast = next((c for end, c in IMAGES.items() if stem.endswith(end)), None)
         name = source_id(secret, path.name)
-        if contrast is not None and name in store:
+        if contrast is not None and name in ids:
             found.append((store[name], f"{folder.name} {stem.split('_')[0]}", contrast))
     return found
 

@@ -139,7 +139,11 @@ class _Clock:
 
     def stage(self, name: str) -> OnProgress:
         """A progress callback that reports its messages under the name."""
-        return lambda done, total, message="": self.say(f"{name}: {message}")
+
+        def report(done: float, total: float, message: str = "") -> None:
+            self.say(f"{name}: {message}")
+
+        return report
 
 
 def measure_people(bench: PeopleBench, folder: Path, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:

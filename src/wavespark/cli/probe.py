@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from wavespark.cli.checks import require_encoder
-from wavespark.cli.console import emit_json, note, printable, progress, say
+from wavespark.cli.console import emit_json, note, progress, say
 from wavespark.errors import SettingsError
+from wavespark.text import printable
 
 NO_ARGS_IS_HELP = True
 
