@@ -109,8 +109,12 @@ class MaskPlan:
         """
         masking, draws = self.masking(step), [(self.seed, step, key) for key in keys]
         try:
-            forced = {"hide": footprint} if hide else {"show": footprint}
-            masks = masking.sample(draws=draws, weights=weights, **forced)
+            masks = masking.sample(
+                draws=draws,
+                weights=weights,
+                hide=footprint if hide else None,
+                show=None if hide else footprint,
+            )
         except MaskError as error:
             raise MaskError(f"{error}. Use a smaller objective.second_view_cells") from None
         masking.verify(masks)
