@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
@@ -222,7 +222,7 @@ class Trainer:
         )
 
 
-def make_loader(parts: Components, step: int) -> Iterator[Batch]:
+def make_loader(parts: Components, step: int) -> Generator[Batch, None, None]:
     """Return the batches of this process from a step on."""
     settings, ranks = parts.settings, parts.ranks
     return batches(
