@@ -2,8 +2,6 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from functools import reduce
-from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -354,13 +352,15 @@ def draw(layers: Layers, path: Path, most_volumes: int = 4, most_slices: int = 8
         SettingsError: if the file cannot be written.
         DependencyError: if matplotlib is not installed.
     """
+    import numpy as np
+
     try:
         from matplotlib.colors import ListedColormap
         from matplotlib.figure import Figure
         from matplotlib.patches import Patch
     except ImportError:
         raise DependencyError("matplotlib", "report", "a picture") from None
-    kind_BDHW = reduce(add, (number * cells.int() for number, cells in enumerate(layers.values()))).numpy()
+    kind_BDHW = np.sum([number * cells.numpy() for number, cells in enumerate(layers.values())], axis=0)
     volumes, slices = min(len(kind_BDHW), most_volumes), _spread(kind_BDHW.shape[1], most_slices)
     colours = ListedColormap([COLOURS[kind] for kind in layers])
     figure = Figure(figsize=(1.4 * len(slices) + 0.6, 1.5 * volumes + 0.9), dpi=150, layout="constrained")

@@ -194,7 +194,9 @@ def load_recipe(name_or_path: str | Path = "head-1mm", overrides: Sequence[str] 
             raise SettingsError(
                 f"there is no recipe {str(name_or_path)!r}: choose {', '.join(names)}, or give a .toml file"
             )
-        document = {"name": str(name_or_path)} | tomllib.loads((_packaged() / f"{name_or_path}.toml").read_text("utf-8"))
+        document = {"name": str(name_or_path)} | tomllib.loads(
+            (_packaged() / f"{name_or_path}.toml").read_text("utf-8")
+        )
     return Recipe.from_settings(override(document, overrides), str(name_or_path))
 
 

@@ -32,8 +32,10 @@ _SPLIT = "unpack it yourself and give the folder"
 class Archive(Protocol):
     """An opened archive."""
 
-    members: Mapping[bytes, int]
-    """Size of each regular member by its name, with `/` between folders."""
+    @property
+    def members(self) -> Mapping[bytes, int]:
+        """Size of each regular member by its name, with `/` between folders."""
+        ...
 
     def read(self, name: bytes) -> bytes:
         """The bytes of a member."""

@@ -136,9 +136,9 @@ def label_of_words(words: str) -> Label:
     for contrast, note, pattern in _PHRASES:
         if pattern.search(text) and not (contrast == "PHASE" and _OTHER_PHASE.search(text)):
             return Label(contrast, note)
-    for contrast, note, names in _KIND_TOKENS:
+    for kind, note, names in _KIND_TOKENS:
         if known & names:
-            return Label(contrast, note)
+            return Label(kind, note)
     for token, contrast in _LAST_TOKENS.items():
         if token in known and (tokens[-1] == token or known & _DIFFUSION_TOKENS):
             return label_of(contrast)
@@ -200,7 +200,9 @@ def label_of_image_type(values: Iterable[str]) -> Label:
     >>> label_of_image_type(["ORIGINAL", "PRIMARY", "P", "ND"])
     Label(contrast='PHASE', note='phase')
     """
-    return _label_of_type(tuple(str(value).strip().upper() for value in values)[1:])  # the first says original or derived
+    return _label_of_type(
+        tuple(str(value).strip().upper() for value in values)[1:]
+    )  # the first says original or derived
 
 
 @lru_cache(maxsize=256)

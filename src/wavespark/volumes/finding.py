@@ -57,7 +57,9 @@ def find_with_places(
     group_dicom(walk, settings)
     if not walk.sources and not walk.refused:
         if not walk.others:
-            raise InputError("no_input", f"{_shown(path)} holds no image file: give a folder with DICOM, NIfTI or other volumes")
+            raise InputError(
+                "no_input", f"{_shown(path)} holds no image file: give a folder with DICOM, NIfTI or other volumes"
+            )
         sentence = f"{walk.others} file(s), and none is an image that can be read"
         walk.refuse(b".", VolumeError("no_readable_image", sentence))
     top = root if stat.S_ISDIR(mode) else os.path.dirname(root)

@@ -157,7 +157,9 @@ def _plain(dataset: Dataset, keyword: str) -> str:
     if tag not in dataset:
         return ""
     raw = dataset.get_item(tag)
-    value = raw.value if raw is not None else None  # bytes as stored: pydicom's conversion would cost more than the reading
+    value = (
+        raw.value if raw is not None else None
+    )  # bytes as stored: pydicom's conversion would cost more than the reading
     if isinstance(value, bytes):
         text = value.decode("latin-1")
     else:

@@ -321,7 +321,7 @@ def _time_points(slices: list[Slice], normal: np.ndarray, digest: Digest | None)
     place = _places(slices, normal)
     taken = np.bincount(place)
     if len(taken) == 1:
-        spread = float(np.ptp([s.position for s in slices], axis=0).max())
+        spread = float(np.ptp([s.position for s in slices if s.position is not None], axis=0).max())
         if spread > _SAME_PLACE_MM:
             sentence = "the slices lie beside each other in one plane: they are no volume"
             raise VolumeError("degenerate_geometry", sentence)

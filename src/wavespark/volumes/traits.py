@@ -231,9 +231,9 @@ def _first(stated: object, dataset: Dataset, keyword: str) -> float | None:
 
 def _values(dataset: Dataset, keyword: str) -> list[object]:
     value = dataset[keyword].value if keyword in dataset else None
-    return (
-        list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else [] if value is None else [value]
-    )
+    if value is None:
+        return []
+    return list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
 
 
 def _plain(dataset: Dataset, keyword: str) -> str:

@@ -177,7 +177,11 @@ def _monai(encoder: Encoder, export: Export, stem: str, size: Triple, output: Pa
     }
     write_bundle(
         output,
-        network={"_target_": "wavespark.engine.encoders.formats.bundle_network", "description": description, "modality": stem},
+        network={
+            "_target_": "wavespark.engine.encoders.formats.bundle_network",
+            "description": description,
+            "modality": stem,
+        },
         weights=OneInput(encoder, stem).state_dict(),
         window=size,
         metadata=metadata,
