@@ -1,6 +1,7 @@
 """Visible-only masked pre-training of encoders on unlabelled 3-D head CT and MR.
 
-Importing the package loads neither torch nor a reader: each public name is imported when it is first used.
+Importing the package loads neither torch nor a reader: each public name is imported when it is
+first used.
 
 Example:
     import wavespark as ws

@@ -9,12 +9,13 @@
     ├── ShapeError (ValueError)        a tensor has a shape that the operation cannot take
     ├── ModelError (ValueError)        a model name or argument is not known
     ├── StoreError (RuntimeError)      a store is missing, locked, of another recipe or damaged
-    ├── CheckpointError (RuntimeError) a checkpoint or export is missing, damaged or of another model
-    ├── TrainingStopped (RuntimeError) a run ended early; the last good checkpoint is kept
-    └── DependencyError (ImportError)  an optional package is needed; how to install it
+    ├── CheckpointError (RuntimeError) a checkpoint or export is missing, damaged or of another
+    model ├── TrainingStopped (RuntimeError) a run ended early; the last good checkpoint is kept └──
+    DependencyError (ImportError)  an optional package is needed; how to install it
 
-`exit_code` is what the command line returns (see `wavespark --help`). Messages say what, where, the numbers and the way out; they never
-quote file contents, tag values or another library's exception text, because those can identify a patient.
+`exit_code` is what the command line returns (see `wavespark --help`). Messages say what, where, the
+numbers and the way out; they never quote file contents, tag values or another library's exception
+text, because those can identify a patient.
 """
 
 from enum import IntEnum
@@ -68,7 +69,8 @@ class MaskError(WavesparkError, ValueError):
 
 
 class SitesError(WavesparkError, ValueError):
-    """Sites of a sparse value that are duplicate, negative, out of range, not integers or on another device."""
+    """Sites of a sparse value that are duplicate, negative, out of range, not integers or on
+    another device."""
 
 
 class ShapeError(WavesparkError, ValueError):

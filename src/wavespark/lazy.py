@@ -1,8 +1,8 @@
 """Public names of a package that are imported when they are first used.
 
-A package's `__init__.py` lists its public names as ordinary imports under `if TYPE_CHECKING:`, where editors and type
-checkers find them, and calls `lazy_exports`. Importing the package then loads none of its modules: a command line can
-refuse a wrong argument without waiting for torch.
+A package's `__init__.py` lists its public names as ordinary imports under `if TYPE_CHECKING:`,
+where editors and type checkers find them, and calls `lazy_exports`. Importing the package then
+loads none of its modules: a command line can refuse a wrong argument without waiting for torch.
 """
 
 import ast
@@ -14,10 +14,11 @@ from typing import Any
 
 
 def lazy_exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Build `__getattr__` and `__dir__` of a package from the imports in its `if TYPE_CHECKING:` block.
+    """Build `__getattr__` and `__dir__` of a package from the imports in its `if TYPE_CHECKING:`
+    block.
 
-    A public name must differ from every submodule's name, because an imported submodule hides it; where both must
-    have one name, `callable_package` makes the submodule serve as the function.
+    A public name must differ from every submodule's name, because an imported submodule hides it;
+    where both must have one name, `callable_package` makes the submodule serve as the function.
 
     Example:
         if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def callable_package(package: str, function: str) -> None:
 
 
 def _type_checking_imports(source: str) -> dict[str, tuple[str, str]]:
-    """Return {public name: (module, name there)} of the `from ... import` lines under `if TYPE_CHECKING:`."""
+    """Return {public name: (module, name there)} of the `from ... import` lines under `if
+    TYPE_CHECKING:`."""
     blocks = [
         n.body for n in ast.parse(source).body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"
     ]

@@ -1,4 +1,5 @@
-"""Limits that decide whether a run learns and stays healthy; training stops by them and the report judges by them.
+"""Limits that decide whether a run learns and stays healthy; training stops by them and the report
+judges by them.
 
 They are the numbers of law I13 (docs/design/SPEC.md, section 4).
 """

@@ -9,7 +9,8 @@ Log = Callable[[str], None]
 """Called with one line of text for the person who started the work."""
 
 ShouldStop = Callable[[], str | None]
-"""Asked between two pieces of work; a text (the name of a signal) stops the work after saving, None goes on."""
+"""Asked between two pieces of work; a text (the name of a signal) stops the work after saving, None
+goes on."""
 
 
 def ignore_progress(done: float, total: float, message: str) -> None:

@@ -1,7 +1,9 @@
-"""Silence for other libraries: their warnings, log records and native output can quote names and tag values of patients.
+"""Silence for other libraries: their warnings, log records and native output can quote names and
+tag values of patients.
 
-wavespark shows its own sentences only. `quiet` silences a block of Python; `quiet_process` silences a whole command,
-with what native code (ITK, GDCM, OpenJPEG) and child processes write to the terminal.
+wavespark shows its own sentences only. `quiet` silences a block of Python; `quiet_process` silences
+a whole command, with what native code (ITK, GDCM, OpenJPEG) and child processes write to the
+terminal.
 """
 
 import logging
@@ -58,9 +60,9 @@ def quiet() -> Iterator[None]:
 def quiet_process() -> Iterator[None]:
     """Silence everything but what this process itself writes to `sys.stdout` and `sys.stderr`.
 
-    Besides `quiet`, the file descriptors 1 and 2 lead nowhere inside the block, so that native code and child processes
-    cannot reach the terminal; the two Python streams write to copies of them. Exceptions that Python cannot raise (in
-    destructors, in threads) are not printed.
+    Besides `quiet`, the file descriptors 1 and 2 lead nowhere inside the block, so that native code
+    and child processes cannot reach the terminal; the two Python streams write to copies of them.
+    Exceptions that Python cannot raise (in destructors, in threads) are not printed.
     """
     hooks = sys.unraisablehook, threading.excepthook
     with ExitStack() as stack:

@@ -1,7 +1,8 @@
 """All chance comes from here: a generator is made from what it is for, never from a global seed.
 
-Philox is counter-based (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a stream depends on its key alone, so
-a draw is the same whatever was drawn before it, in whichever worker, and after a restart.
+Philox is counter-based (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a
+stream depends on its key alone, so a draw is the same whatever was drawn before it, in whichever
+worker, and after a restart.
 """
 
 import hashlib

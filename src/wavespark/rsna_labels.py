@@ -1,4 +1,5 @@
-"""The labels of the RSNA 2025 intracranial aneurysm challenge: where an aneurysm sits, and whether there is one."""
+"""The labels of the RSNA 2025 intracranial aneurysm challenge: where an aneurysm sits, and whether
+there is one."""
 
 LOCATIONS = (
     "Left Infraclinoid Internal Carotid Artery",

@@ -1,4 +1,5 @@
-"""Typed settings from TOML and `a.b=value` words: closed, all mistakes at once, unknown keys with the nearest known."""
+"""Typed settings from TOML and `a.b=value` words: closed, all mistakes at once, unknown keys with
+the nearest known."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,8 @@ def build(model: type[S], document: Mapping[str, Any], origin: str) -> S:
     """The settings that a document gives.
 
     Raises:
-        SettingsError: naming every unknown key (with the nearest known one) and every impossible value.
+        SettingsError: naming every unknown key (with the nearest known one) and every impossible
+            value.
     """
     try:
         return model.model_validate(document)
@@ -55,7 +57,8 @@ def build(model: type[S], document: Mapping[str, Any], origin: str) -> S:
 
 
 def override(document: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """The document with `a.b=value` words laid over it; a value is read as TOML, or as text where it is not TOML.
+    """The document with `a.b=value` words laid over it; a value is read as TOML, or as text where
+    it is not TOML.
 
     >>> override({"mr": {"values": "raw"}}, ["mr.percentiles=[1, 99]", "spacing_mm=0.8"])
     {'mr': {'values': 'raw', 'percentiles': [1, 99]}, 'spacing_mm': 0.8}

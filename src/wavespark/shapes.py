@@ -1,7 +1,8 @@
 """Axes and sizes.
 
-Legend for tensor names, used as a suffix: B batch, C channels, D H W grid or voxels, N active sites or cells, K kernel offsets,
-L tokens, V voxels in a token. Array axes D, H, W follow R, A, S (right, anterior, superior) in prepared volumes.
+Legend for tensor names, used as a suffix: B batch, C channels, D H W grid or voxels, N active sites
+or cells, K kernel offsets, L tokens, V voxels in a token. Array axes D, H, W follow R, A, S (right,
+anterior, superior) in prepared volumes.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,5 @@
-"""The published figures, rerun here: ratios between forms that are measured in turn, in one process."""
+"""The published figures, rerun here: ratios between forms that are measured in turn, in one
+process."""
 
 from wavespark.bench.child import in_clean_process
 from wavespark.bench.sparse import SparseBench, measure_sparse

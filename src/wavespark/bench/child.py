@@ -1,7 +1,9 @@
-"""Measuring in a process of its own, whose allocator keeps memory instead of asking the system for it again every step.
+"""Measuring in a process of its own, whose allocator keeps memory instead of asking the system for
+it again every step.
 
-An allocator that returns large blocks to the system makes every step pay page faults, and more so the larger the step:
-a ratio measured so flatters the smaller form. glibc reads these settings when a process starts, hence a child process.
+An allocator that returns large blocks to the system makes every step pay page faults, and more so
+the larger the step: a ratio measured so flatters the smaller form. glibc reads these settings when
+a process starts, hence a child process.
 """
 
 import json
@@ -23,15 +25,17 @@ ALLOCATOR = {
     "MALLOC_TOP_PAD_": str(2**26),
     "MALLOC_ARENA_MAX": "1",
 }
-"""Settings of glibc's malloc (mallopt(3)); other allocators ignore them, and the count of page faults tells."""
+"""Settings of glibc's malloc (mallopt(3)); other allocators ignore them, and the count of page
+faults tells."""
 
 
 def in_clean_process(bench: StepBench | SparseBench) -> dict[str, Any]:
-    """Run `measure_step` or `measure_sparse` in a child process with quiet memory; its progress goes to standard error.
+    """Run `measure_step` or `measure_sparse` in a child process with quiet memory; its progress
+    goes to standard error.
 
     Raises:
         SettingsError: if the settings do not fit the model.
-        WavesparkError: if the child died, for example for want of memory.
+        WavesparkError: if the child died, for example because memory ran out.
     """
     # Threads that wait for each other sleep: spinning would count as time of the computation.
     threads = {"OMP_NUM_THREADS": str(bench.threads), "OMP_WAIT_POLICY": "passive"}

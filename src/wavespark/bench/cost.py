@@ -1,4 +1,5 @@
-"""Cost of a piece of work: processor time, time on the wall, memory pages that the system had to hand out."""
+"""Cost of a piece of work: processor time, time on the wall, memory pages that the system had to
+hand out."""
 
 import resource
 import statistics
@@ -13,11 +14,13 @@ class Cost:
     """One measurement, or the medians of several."""
 
     user: float
-    """Seconds of all threads in user mode: what the computation takes, whoever else uses the machine."""
+    """Seconds of all threads in user mode: what the computation takes, whoever else uses the
+    machine."""
     wall: float
     """Seconds on the wall."""
     faults: float
-    """Minor page faults: near 0, or the figures show the system's allocator and not the computation."""
+    """Minor page faults: near 0, or the figures show the system's allocator and not the
+    computation."""
 
     @classmethod
     def of(cls, work: Callable[[], object]) -> "Cost":
@@ -36,12 +39,15 @@ class Cost:
 
 
 def median_ratio(costs: list[Cost], yardstick: list[Cost], kind: str) -> float:
-    """The median over rounds of the ratio within a round: load that comes and goes hits both forms of a round alike."""
+    """The median over rounds of the ratio within a round: load that comes and goes hits both forms
+    of a round alike."""
     return statistics.median(getattr(a, kind) / getattr(b, kind) for a, b in zip(costs, yardstick, strict=True))
 
 
 def resident_bytes(name: str) -> int:
-    """Memory of this process as Linux reports it: `VmRSS:` now, `VmHWM:` at most. Unlike `ru_maxrss` it does not start at what the parent had.
+    """Memory of this process as Linux reports it: `VmRSS:` now, `VmHWM:` at most.
+
+    Unlike `ru_maxrss` it does not start at what the parent had.
 
     Raises:
         OSError: on other systems.

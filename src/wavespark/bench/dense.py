@@ -1,8 +1,10 @@
-"""A plain dense copy of a WaveFormer: what one would write without cells, as fast as plain PyTorch makes it.
+"""A plain dense copy of a WaveFormer: what one would write without cells, as fast as plain PyTorch
+makes it.
 
-Whole volumes, tokens with the channels last, `nn.Conv3d` for the depthwise convolution, the low-pass token as a mean over
-its cell, no masks and no gathering. It is the yardstick of the speed of visible cells, so it must not be slow on purpose:
-the weights are the encoder's own tensors, and the order of the axes is the faster of the two that `nn.Conv3d` knows.
+Whole volumes, tokens with the channels last, `nn.Conv3d` for the depthwise convolution, the
+low-pass token as a mean over its cell, no masks and no gathering. It is the yardstick of the speed
+of visible cells, so it must not be slow on purpose: the weights are the encoder's own tensors, and
+the order of the axes is the faster of the two that `nn.Conv3d` knows.
 Axes: B batch, C channels, D H W tokens, G cells along an axis, E heads, L cells.
 """
 

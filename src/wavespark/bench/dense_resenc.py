@@ -1,4 +1,5 @@
-"""A plain dense copy of a ResEnc: `nn.Conv3d`, `nn.InstanceNorm3d`, whole volumes, as nnU-Net runs it. Shares the encoder's weights.
+"""A plain dense copy of a ResEnc: `nn.Conv3d`, `nn.InstanceNorm3d`, whole volumes, as nnU-Net runs
+it. Shares the encoder's weights.
 
 Axes: B batch, C channels, D H W voxels or tokens.
 """

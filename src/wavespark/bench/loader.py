@@ -1,4 +1,5 @@
-"""How fast training crops come: crops a second from a warm store, before and with augmentation, beside the time of a step."""
+"""How fast training crops come: crops a second from a warm store, before and with augmentation,
+beside the time of a step."""
 
 import os
 import shlex

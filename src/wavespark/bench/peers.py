@@ -1,4 +1,5 @@
-"""The script that people write without wavespark to prepare CT: dcm2niix, then nibabel and scipy, one series after the other."""
+"""The script that people write without wavespark to prepare CT: dcm2niix, then nibabel and scipy,
+one series after the other."""
 
 import os
 import shutil
@@ -15,13 +16,15 @@ _WINDOWS = ((0.0, 80.0), (-20.0, 180.0), (-800.0, 2000.0))
 
 
 def dcm2niix() -> str | None:
-    """The program: `WAVESPARK_DCM2NIIX`, on the path, or beside this Python; None if it is nowhere."""
+    """The program: `WAVESPARK_DCM2NIIX`, on the path, or beside this Python; None if it is
+    nowhere."""
     named = os.environ.get("WAVESPARK_DCM2NIIX")
     return named or shutil.which("dcm2niix") or shutil.which("dcm2niix", path=str(Path(sys.executable).parent))
 
 
 def prepare_with_script(program: str, series: Sequence[Path], output: Path) -> None:
-    """The same steps as `head-1mm`: RAS, 1 mm, foreground, box, windows; a `.nii.gz` a channel and one for the foreground."""
+    """The same steps as `head-1mm`: RAS, 1 mm, foreground, box, windows; a `.nii.gz` a channel and
+    one for the foreground."""
     output.mkdir(parents=True)
     for number, folder in enumerate(series):
         words = [program, "-z", "n", "-b", "n", "-v", "0", "-f", f"s{number}", "-o", str(output), str(folder)]

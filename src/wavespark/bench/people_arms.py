@@ -1,4 +1,5 @@
-"""Arms and rows of the benchmark on people: frozen features and their controls, each part computed once and kept as a file.
+"""Arms and rows of the benchmark on people: frozen features and their controls, each part computed
+once and kept as a file.
 
 Legend: R repeats, N volumes, K classes, S pre-trainings.
 """
@@ -51,7 +52,8 @@ from wavespark.volumes import source_id
 FROZEN, TUNED = "frozen", "fine-tuned"
 PLAIN = "plain"
 IMAGES = {"_T1w": "T1", "_T1": "T1", "_T2w": "T2", "_T2": "T2", "_FLAIR": "FLAIR"}
-"""End of a file's name -> contrast; other files (T1 after contrast) take no part in that question."""
+"""End of a file's name -> contrast; other files (T1 after contrast) take no part in that
+question."""
 _DRAWS = 1000
 _LABELLED_DRAWS = 3
 """Draws of the labelled people of the frozen tissue task."""
@@ -67,7 +69,8 @@ class Arms:
     parts: Path
 
     def networks(self) -> dict[tuple[str, int], Callable[[], Encoder]]:
-        """(arm, number) -> function that makes the network: each pre-training, and random weights."""
+        """(arm, number) -> function that makes the network: each pre-training, and random
+        weights."""
         made: dict[tuple[str, int], Callable[[], Encoder]] = {}
         for k, encoder in enumerate(self.encoders):
             made[OURS, k] = partial(_same, encoder)
@@ -230,7 +233,8 @@ def make_row(
     weights: np.ndarray,
     people: int,
 ) -> dict[str, Any]:
-    """A row of the results: every arm and every gain of the pre-trained one, with intervals over people.
+    """A row of the results: every arm and every gain of the pre-trained one, with intervals over
+    people.
 
     Args:
         task: name.
@@ -274,7 +278,8 @@ def make_row(
 
 
 def _over_pretrainings(gains: Sequence[Figure], weights: np.ndarray) -> dict[str, Any]:
-    """Mean gain with its 95 % interval over pre-trainings (Student's t), all people counted once."""
+    """Mean gain with its 95 % interval over pre-trainings (Student's t), all people counted
+    once."""
     values = np.array([float(gain(weights[:1])[0]) for gain in gains])
     half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
     mean = float(values.mean())
@@ -367,7 +372,8 @@ def tuned_rows(runs: Sequence[Path], labels: Sequence[int], seeds: int, seed: in
     """Rows of the tissue task from the trainings of fine-tuning studies, averaged over their seeds.
 
     Args:
-        runs: folder of each pre-training's study; the first one also holds the arms `scratch` and `plain`.
+        runs: folder of each pre-training's study; the first one also holds the arms `scratch` and
+            `plain`.
         labels: numbers of labelled people.
         seeds: trainings of each.
         seed: random seed of the intervals.

@@ -1,4 +1,5 @@
-"""Cost of preparation: two workers against one, against dcm2niix and a script, reading, memory, and size on disk."""
+"""Cost of preparation: two workers against one, against dcm2niix and a script, reading, memory, and
+size on disk."""
 
 import gzip
 import multiprocessing
@@ -40,7 +41,8 @@ TARGETS = {
 """At most."""
 
 OURS, SCRIPT = {"no worker": 0, "one worker": 1, "two workers": 2}, "dcm2niix and script"
-"""Processor time is known of what runs in this process and its children: not of workers, which are a server's children."""
+"""Processor time is known of what runs in this process and its children: not of workers, which are
+a server's children."""
 
 SERIES: tuple[Triple, tuple[float, float, float]] = (256, 256, 96), (0.9, 0.9, 1.8)
 RAW: tuple[Triple, tuple[float, float, float]] = (512, 512, 300), (0.45, 0.45, 0.6)
@@ -180,7 +182,8 @@ def _read_seconds(folder: Path, rounds: int) -> list[float]:
 
 
 def _store_of_nii_gz(path: Path) -> float:
-    """Bytes of voxels and foreground in a store, as a share of the same arrays under gzip, level 6."""
+    """Bytes of voxels and foreground in a store, as a share of the same arrays under gzip, level
+    6."""
     files = [(v, name) for v in open_store(path)[:4] for name in (VOXELS, FOREGROUND)]
     packed = sum(len(gzip.compress(v.items.array(v.id, name)[:].tobytes(order="F"), 6)) for v, name in files)
     return sum((path / "items" / v.id / name).stat().st_size for v, name in files) / packed

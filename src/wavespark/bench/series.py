@@ -1,4 +1,5 @@
-"""DICOM series to measure with: written quickly, as large as asked for, with the noise of a scanner."""
+"""DICOM series to measure with: written quickly, as large as asked for, with the noise of a
+scanner."""
 
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from wavespark.shapes import Triple
 
 
 def ct_numbers(shape: Triple, seed: int) -> np.ndarray:
-    """HU + 1024 of a skull with brain in air, int16 [slice, row, column]; shape is columns, rows, slices."""
+    """HU + 1024 of a skull with brain in air, int16 [slice, row, column]; shape is columns, rows,
+    slices."""
     rng = np.random.default_rng(seed)
     x, y, z = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
     radius = (z[:, None, None] / 0.95) ** 2 + (y[None, :, None] / 0.85) ** 2 + (x[None, None, :] / 0.7) ** 2

@@ -1,6 +1,7 @@
 """Sparse convolutions against dense ones: the claim is that what is hidden costs nothing.
 
-All forms take turns in one process; figures are medians over rounds of the ratio within a round. Peak memory is measured in a process for each form.
+All forms take turns in one process; figures are medians over rounds of the ratio within a round.
+Peak memory is measured in a process for each form.
 """
 
 import shlex
@@ -143,7 +144,8 @@ def measure_sparse(bench: SparseBench, on_progress: OnProgress = ignore_progress
 
 
 def _forms(bench: SparseBench) -> tuple[list[_Form], dict[str, str]]:
-    """Every form of every number of channels; and the engines that cannot run here, with the reason."""
+    """Every form of every number of channels; and the engines that cannot run here, with the
+    reason."""
     usable, skipped = _engines()
     forms = []
     for channels in bench.channels:
@@ -198,7 +200,8 @@ def _engines() -> tuple[list[str], dict[str, str]]:
 
 
 def _compare(forms: list[_Form], costs: dict[int, list[Cost]], i: int) -> dict[str, Any]:
-    """A sparse form against the dense forms of its operation: a convolution against dense x mask, a block against the best of all."""
+    """A sparse form against the dense forms of its operation: a convolution against dense x mask, a
+    block against the best of all."""
     form = forms[i]
     dense = [
         k for k, f in enumerate(forms) if f.is_dense and (f.operation, f.channels) == (form.operation, form.channels)
@@ -235,7 +238,8 @@ def _row(form: _Form, cost: Cost) -> dict[str, Any]:
 
 
 def _scaling(costs: dict[int, list[Cost]]) -> dict[str, Any]:
-    """Seconds for each number of sites, and what a site costs among the most against among the fewest."""
+    """Seconds for each number of sites, and what a site costs among the most against among the
+    fewest."""
     fewest, most = min(costs), max(costs)
     growth = median_ratio(costs[most], costs[fewest], "user") / (most / fewest)
     return {

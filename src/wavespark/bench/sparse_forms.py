@@ -1,8 +1,10 @@
-"""Workloads of `bench sparse`: a convolution, and (convolution, batch norm, ReLU) twice, on a whole crop and on what is visible of it.
+"""Workloads of `bench sparse`: a convolution, and (convolution, batch norm, ReLU) twice, on a whole
+crop and on what is visible of it.
 
-Every form does forward and backward pass with the gradients of the input and of all parameters, on the same numbers. A sparse form starts from the
-features of what is visible and builds its indices and coordinate maps again in every step. Axes: B batch, C channels, D H W voxels, b voxels along
-a cell's edge.
+Every form does forward and backward pass with the gradients of the input and of all parameters, on
+the same numbers. A sparse form starts from the features of what is visible and builds its indices
+and coordinate maps again in every step. Axes: B batch, C channels, D H W voxels, b voxels along a
+cell's edge.
 """
 
 from collections.abc import Callable
@@ -96,7 +98,8 @@ def voxels_work(scene: Scene, visible: Tensor, cell: int, engine: str) -> Work:
 
 
 def dense_work(scene: Scene, visible: Tensor, cell: int, name: str) -> Work:
-    """The dense form of that name: of the convolution (`PLAIN`, `LAST`) or of the block (`BLOCKS`)."""
+    """The dense form of that name: of the convolution (`PLAIN`, `LAST`) or of the block
+    (`BLOCKS`)."""
     shown = as_voxels(visible, cell)
     mask = shown[:, None].float()
     order = torch.channels_last_3d if "last" in name else torch.contiguous_format
@@ -141,7 +144,8 @@ def _norm_visible(x: Tensor, norm: nn.Module, shown: Tensor) -> Tensor:
 
 
 def scaling_work(sites: int, channels: int = 16) -> Work:
-    """A convolution of random sparse voxels, a quarter of a cube active; coordinates checked and mapped in every step."""
+    """A convolution of random sparse voxels, a quarter of a cube active; coordinates checked and
+    mapped in every step."""
     edge = round((4 * sites) ** (1 / 3)) + 1
     keys = torch.randperm(edge**3)[:sites].sort().values
     table = torch.stack((torch.zeros_like(keys), keys // edge**2, keys // edge % edge, keys % edge), 1).int()

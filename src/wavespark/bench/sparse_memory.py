@@ -1,4 +1,5 @@
-"""Peak memory of one form of a convolution, in a process of its own that gives freed memory back at once."""
+"""Peak memory of one form of a convolution, in a process of its own that gives freed memory back at
+once."""
 
 import json
 import os
@@ -16,7 +17,8 @@ DENSE = {"conv": LAST, "block": "dense, channels last"}
 
 
 def compare_memory(size: int, channels: int, hidden: float, seed: int, cells: tuple[int, ...]) -> list[dict[str, Any]]:
-    """For each operation and cell: MB above the start of forward and backward pass, and those of the dense form; [] where Linux does not tell."""
+    """For each operation and cell: MB above the start of forward and backward pass, and those of
+    the dense form; [] where Linux does not tell."""
     if not Path("/proc/self/status").exists():
         return []
     rows = []

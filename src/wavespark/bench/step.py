@@ -1,9 +1,11 @@
-"""One training step on visible cells, against the same step on everything: of the encoder alone, and with a decoder.
+"""One training step on visible cells, against the same step on everything: of the encoder alone,
+and with a decoder.
 
-The claim: hiding a share of the cells saves that share of the encoder. Measured are forward and backward pass of
-(1) the encoder with hidden cells, (2) the same encoder with every cell visible, (3) a plain dense copy of it with the
-same weights; and of the whole step, with every cell visible and with hidden ones, predicting all hidden cells, for each
-decoder asked for. The forms take turns in one process and the figures are medians of the ratios within a round.
+The claim: hiding a share of the cells saves that share of the encoder. Measured are forward and
+backward pass of (1) the encoder with hidden cells, (2) the same encoder with every cell visible,
+(3) a plain dense copy of it with the same weights; and of the whole step, with every cell visible
+and with hidden ones, predicting all hidden cells, for each decoder asked for. The forms take turns
+in one process and the figures are medians of the ratios within a round.
 """
 
 import shlex
@@ -32,7 +34,8 @@ from wavespark.samples import synthetic_head, write_nifti
 from wavespark.shapes import as_triple, ceil_div
 
 TARGET, TARGET_RESENC = 1.15, 1.25
-"""A step may cost this much more than its visible share of the faster form with everything visible."""
+"""A step may cost this much more than its visible share of the faster form with everything
+visible."""
 DENSE_FORMS = ("everything visible", "plain dense copy")
 
 
@@ -142,7 +145,8 @@ def measure_step(bench: StepBench, on_progress: OnProgress = ignore_progress) ->
 
 
 def _parts(bench: StepBench) -> dict[str, float]:
-    """Where the time of a whole step of a run goes, from a store of one synthetic head: its first decoder and share of hidden cells."""
+    """Where the time of a whole step of a run goes, from a store of one synthetic head: its first
+    decoder and share of hidden cells."""
     words = [
         f"model.name={bench.model}",
         f"decoder.kind={bench.decoders[0]}",
@@ -186,7 +190,8 @@ def _take_turns(
 
 
 def _compare(costs: dict[str, list[Cost]], form: str, share: float, target: float = TARGET) -> dict[str, Any]:
-    """The form against the faster of those that compute everything, which is the one it beats by less."""
+    """The form against the faster of those that compute everything, which is the one it beats by
+    less."""
     dense_forms = [dense for dense in DENSE_FORMS if dense in costs]
     ratios = {
         kind: {dense: median_ratio(costs[form], costs[dense], kind) for dense in dense_forms}

@@ -1,9 +1,11 @@
-"""Does pre-training pay here? Synthetic vessels, aneurysms, and tissue of the real MNI152 brain: pre-trained against random weights at equal budget.
+"""Does pre-training pay here? Synthetic vessels, aneurysms, and tissue of the real MNI152 brain:
+pre-trained against random weights at equal budget.
 
-For every task and number of labels: frozen features read by a linear layer, and the whole network fine-tuned with a light decoder; the same head,
-steps and windows in both arms, several seeds, differences paired on the test volumes. Synthetic heads to pre-train, train and test on are other
-anatomies; tissue is of blocks of one brain, all of which are pre-trained on without labels, those of the test too. A synthetic task says nothing about
-finding aneurysms in patients.
+For every task and number of labels: frozen features read by a linear layer, and the whole network
+fine-tuned with a light decoder; the same head, steps and windows in both arms, several seeds,
+differences paired on the test volumes. Synthetic heads to pre-train, train and test on are other
+anatomies; tissue is of blocks of one brain, all of which are pre-trained on without labels, those
+of the test too. A synthetic task says nothing about finding aneurysms in patients.
 """
 
 import json
@@ -58,7 +60,8 @@ class TransferBench:
     test_heads: int = 10
     """Test heads of the vessel task, and the largest number of test blocks of the tissue task."""
     aneurysm_heads: int = 40
-    """Test heads where aneurysms are the task: each has one at most, so that a head counts for less than one with its vessels."""
+    """Test heads where aneurysms are the task: each has one at most, so that a head counts for less
+    than one with its vessels."""
     crop: int = 32
     seed: int = 0
 
@@ -105,7 +108,8 @@ def measure_transfer(bench: TransferBench, folder: Path, on_progress: OnProgress
         on_progress: called with (done, total, message).
 
     Returns:
-        Plain values: `results` (a row a task, mode and number of labels, with the paired interval), `pretraining`, `environment`.
+        Plain values: `results` (a row a task, mode and number of labels, with the paired interval),
+            `pretraining`, `environment`.
     """
     started = time.monotonic()
 
@@ -148,7 +152,8 @@ def measure_transfer(bench: TransferBench, folder: Path, on_progress: OnProgress
 
 
 def _pretraining_store(bench: TransferBench, folder: Path, passed: Callable[[str], None]) -> Store:
-    """Unlabelled heads with and without aneurysms, and the real brain where the extra `samples` is installed."""
+    """Unlabelled heads with and without aneurysms, and the real brain where the extra `samples` is
+    installed."""
     done = folder / "heads" / ".complete"
     if not done.exists():
         for k in range(bench.pretraining_heads):
@@ -180,7 +185,8 @@ def _save(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:
 
 
 def _brain_blocks() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The MNI152 brain in blocks of 48 mm that are at least half brain: T1 int16, tissue uint8 (1 grey, 2 white matter), affine."""
+    """The MNI152 brain in blocks of 48 mm that are at least half brain: T1 int16, tissue uint8 (1
+    grey, 2 white matter), affine."""
     t1, gm, wm = (nib.load(mni152_brain(k)) for k in ("t1", "gm", "wm"))  # type: ignore[arg-type]
     voxels, affine = np.asarray(t1.dataobj, np.float32), np.asarray(t1.affine)  # type: ignore[attr-defined]
     grey, white = (np.asarray(m.dataobj, np.float32) for m in (gm, wm))  # type: ignore[attr-defined]
@@ -209,7 +215,8 @@ def _data(
     heads: dict[str, SyntheticHead] = {}
     for number, seed in enumerate(seeds, 1):
         passed(f"{task}: head {number} of {len(seeds)}")
-        # Every head with an aneurysm where it must be found, save a third of the test heads; none where vessels are the task.
+        # Every head with an aneurysm where it must be found, save a third of the test heads; none
+        # where vessels are the task.
         sick = task == "aneurysm" and (seed < _FIRST_TEST or seed % 3)
         name = f"sub-{seed}/sub-{seed}_tof.nii.gz"
         heads[name] = _head(seed, "random" if sick else None)
@@ -331,7 +338,8 @@ def _compared(
 
 
 def _settings(bench: TransferBench, mode: str, steps: int) -> FinetuneSettings:
-    """A linear layer learns fast; the whole network gets warm-up and layer-wise decay in the pre-trained arm."""
+    """A linear layer learns fast; the whole network gets warm-up and layer-wise decay in the
+    pre-trained arm."""
     frozen = mode == "frozen"
     words = [
         f"data.crop=[{bench.crop}, {bench.crop}, {bench.crop}]",

@@ -1,7 +1,9 @@
-"""Transfer to real people: tissue with few labels, sex, age, diagnosis and contrast, beside every control.
+"""Transfer to real people: tissue with few labels, sex, age, diagnosis and contrast, beside every
+control.
 
-The folder of people holds public data (see `SOURCES`). Pre-training takes ds000011 alone; ds002748 and the slabs are
-tested on and never pre-trained on. Every measured part is kept as a file, so that a stopped benchmark continues.
+The folder of people holds public data (see `SOURCES`). Pre-training takes ds000011 alone; ds002748
+and the slabs are tested on and never pre-trained on. Every measured part is kept as a file, so that
+a stopped benchmark continues.
 """
 
 import hashlib
@@ -41,7 +43,8 @@ SOURCES = {
 }
 """Folders that the benchmark needs, where they come from and what lies in them."""
 OPTIONAL = "ms"
-"""Several contrasts of two people (Lesjak et al., Neuroinformatics 2017); adds FLAIR to the question of contrast."""
+"""Several contrasts of two people (Lesjak et al., Neuroinformatics 2017); adds FLAIR to the
+question of contrast."""
 SPACING_MM = 1.5
 WINDOW = (64, 64, 16)
 _SHARE_OF_PRETRAINING = 0.4
@@ -73,7 +76,8 @@ class PeopleBench:
     quick: bool = False
     """Smoke run: a few steps and repeats; its figures mean nothing."""
     tune: bool = False
-    """Choose the learning rate of each fine-tuning by cross-validation among its labelled people; takes several times as long."""
+    """Choose the learning rate of each fine-tuning by cross-validation among its labelled people;
+    takes several times as long."""
     seed: int = 0
     """Random seed."""
 
@@ -155,8 +159,8 @@ def measure_people(bench: PeopleBench, folder: Path, on_progress: OnProgress = i
         on_progress: called with (minutes passed, minutes in all, message).
 
     Returns:
-        Plain values: `results` (a row a task, mode and number of labels: every arm and every gain with its interval),
-        `pretraining`, `environment`.
+        Plain values: `results` (a row a task, mode and number of labels: every arm and every gain
+            with its interval), `pretraining`, `environment`.
     """
     bench = bench.shortened() if bench.quick else bench
     clock = _Clock(bench.minutes * (1 + 0.7 * (bench.pretraining_seeds - 1)), on_progress)
@@ -239,7 +243,8 @@ def _store(source: Path, folder: Path, clock: _Clock) -> Store:
 
 
 def slab_people(bench: PeopleBench, store: Store) -> tuple[list[Labelled], list[Labelled]]:
-    """Slabs to learn from and to test on: people in the order of the hash of their voxels, the first ones tested."""
+    """Slabs to learn from and to test on: people in the order of the hash of their voxels, the
+    first ones tested."""
     items = with_maps(read_labels(bench.people / "slabs" / "labels.csv", store), store, "label")
     ordered = sorted(items, key=lambda item: item.volume.content)
     count = min(bench.test_people, len(ordered) // 2)
@@ -299,7 +304,8 @@ def _fine_tuned(
     folder: Path,
     clock: _Clock,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows and study results of the fine-tuned arms; scratch and plain are trained beside the first pre-training."""
+    """Rows and study results of the fine-tuned arms; scratch and plain are trained beside the first
+    pre-training."""
     steps = _steps(bench, encoders[0], train, len(labels) * bench.seeds * 3, folder, clock)
     task = Segment.of([*train, *test], _settings(bench, steps))
     studies = []

@@ -1,7 +1,8 @@
 """The whole pre-training step: encoder, decoder, loss on every hidden cell.
 
-With E and D the times to encode and to decode when every cell is visible, and v the visible share, the step may cost
-(target x v x E + D) / (E + D) of the step with everything visible: the encoder shrinks with v, the decoder need not.
+With E and D the times to encode and to decode when every cell is visible, and v the visible share,
+the step may cost (target x v x E + D) / (E + D) of the step with everything visible: the encoder
+shrinks with v, the decoder need not.
 """
 
 import statistics
@@ -44,7 +45,8 @@ class WholeStep:
         return f"{self.decoder}, everything visible, predicts {predicts}" if everything else f"{self.decoder}, {form}"
 
     def forms(self, crop_BCDHW: Tensor, visible: Callable[[str, int], Tensor]) -> dict[str, Callable[[int], None]]:
-        """For each masked form the step, and the step with everything visible that predicts the same cells."""
+        """For each masked form the step, and the step with everything visible that predicts the
+        same cells."""
 
         def step(form: str, everything: bool, number: int) -> None:
             shown = visible(form, number)

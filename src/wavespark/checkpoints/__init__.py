@@ -1,4 +1,5 @@
-"""Checkpoints that can be resumed, and exports that stand alone: safetensors and JSON, published whole, every file with its SHA-256."""
+"""Checkpoints that can be resumed, and exports that stand alone: safetensors and JSON, published
+whole, every file with its SHA-256."""
 
 from typing import TYPE_CHECKING
 

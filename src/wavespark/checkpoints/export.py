@@ -1,4 +1,7 @@
-"""An export: the encoder alone, self-describing. `model.safetensors`, `config.json` (model, stems, preparation recipe, provenance), a card."""
+"""An export: the encoder alone, self-describing.
+
+`model.safetensors`, `config.json` (model, stems, preparation recipe, provenance), a card.
+"""
 
 import json
 from collections.abc import Mapping
@@ -53,7 +56,8 @@ def write_export(folder: Path, export: Export) -> None:
 
 
 def read_export(folder: Path) -> Export:
-    """Read an export and check it; a single safetensors file with its description in the header has no checksum.
+    """Read an export and check it; a single safetensors file with its description in the header has
+    no checksum.
 
     Raises:
         CheckpointError: if there is none or a file is damaged.
@@ -79,7 +83,8 @@ def check_format(folder: Path, expected: str) -> None:
     """Refuse a folder whose config.json names another format, before its checksums are looked at.
 
     Raises:
-        CheckpointError: naming both formats; a file that is damaged or names none is left to `read_checked`.
+        CheckpointError: naming both formats; a file that is damaged or names none is left to
+            `read_checked`.
     """
     try:
         config = json.loads((folder / CONFIG).read_bytes())

@@ -1,7 +1,9 @@
-"""Weights that another program saved with `torch.save`: read by a child process with little memory, tensors only, and written as safetensors.
+"""Weights that another program saved with `torch.save`: read by a child process with little memory,
+tensors only, and written as safetensors.
 
-A .pt file is a pickle, which can run code, and an archive, which can unpack to more than the memory. So it is opened with `weights_only=True` (nothing but
-tensors and plain containers), in a process whose memory and time are limited, and nothing but numbers comes back.
+A .pt file is a pickle, which can run code, and an archive, which can unpack to more than the
+memory. So it is opened with `weights_only=True` (nothing but tensors and plain containers), in a
+process whose memory and time are limited, and nothing but numbers comes back.
 """
 
 import json
@@ -49,7 +51,8 @@ def read_foreign(file: Path, scratch: Path) -> Foreign:
         scratch: an empty, writable folder.
 
     Raises:
-        CheckpointError: if it is no such file, holds anything but tensors and plain containers, or wants too much memory or time.
+        CheckpointError: if it is no such file, holds anything but tensors and plain containers, or
+            wants too much memory or time.
     """
     try:
         size = file.stat().st_size
@@ -125,7 +128,8 @@ def _groups(value: Any, under: str, depth: int) -> Iterator[tuple[str, dict[str,
 
 
 def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefixes of wrappers (DDP, torch.compile, a training class) that all names share."""
+    """Without the prefixes of wrappers (DDP, torch.compile, a training class) that all names
+    share."""
     while weights:
         prefix = next((p for p in _WRAPPERS if all(k.startswith(p) and len(k) > len(p) for k in weights)), None)
         if prefix is None:

@@ -1,6 +1,8 @@
-"""A checkpoint is a folder `step_00001234` with `model.safetensors`, `optimizer.safetensors`, `state.json` and `manifest.json`.
+"""A checkpoint is a folder `step_00001234` with `model.safetensors`, `optimizer.safetensors`,
+`state.json` and `manifest.json`.
 
-It is written beside, synced and renamed: it is there whole or not at all. The manifest holds the SHA-256 of every file; one flipped bit is noticed.
+It is written beside, synced and renamed: it is there whole or not at all. The manifest holds the
+SHA-256 of every file; one flipped bit is noticed.
 """
 
 import hashlib
@@ -138,7 +140,8 @@ def newest_checkpoint(checkpoints: Path, damaged: Callable[[str], None]) -> Chec
 
 
 def prune(checkpoints: Path, keep: int, step: int, keep_every: int = 0) -> None:
-    """Remove all but the newest `keep` of those up to `step`; newer ones are damaged, or the run would have gone on from them.
+    """Remove all but the newest `keep` of those up to `step`; newer ones are damaged, or the run
+    would have gone on from them.
 
     Those of steps that are a multiple of `keep_every` stay, unless it is 0.
     They are renamed first, so that a half-deleted folder is never taken for a checkpoint.

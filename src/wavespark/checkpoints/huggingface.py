@@ -1,4 +1,5 @@
-"""Exports for Hugging Face's `AutoModel.from_pretrained(FOLDER, trust_remote_code=True)`; `ws.load_encoder` also reads them."""
+"""Exports for Hugging Face's `AutoModel.from_pretrained(FOLDER, trust_remote_code=True)`;
+`ws.load_encoder` also reads them."""
 
 import json
 from pathlib import Path

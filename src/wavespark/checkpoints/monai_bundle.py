@@ -1,4 +1,5 @@
-"""A folder in the form of a MONAI bundle: `configs/metadata.json`, `configs/inference.json`, `models/model.pt`, `docs/README.md`. Written without MONAI."""
+"""A folder in the form of a MONAI bundle: `configs/metadata.json`, `configs/inference.json`,
+`models/model.pt`, `docs/README.md`. Written without MONAI."""
 
 import json
 from collections.abc import Mapping

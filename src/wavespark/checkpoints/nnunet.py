@@ -1,4 +1,5 @@
-"""Exports for nnU-Net: a `.pth` in the form that its fine-tuning reads (that of nnssl), and a trainer plug-in for encoders that nnU-Net does not know."""
+"""Exports for nnU-Net: a `.pth` in the form that its fine-tuning reads (that of nnssl), and a
+trainer plug-in for encoders that nnU-Net does not know."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""The one place that writes a pickle: peers read `.pth` and `.pt` files of tensors, with `torch.load(weights_only=True)`."""
+"""The one place that writes a pickle: peers read `.pth` and `.pt` files of tensors, with
+`torch.load(weights_only=True)`."""
 
 import io
 from collections.abc import Mapping
@@ -11,7 +12,8 @@ from wavespark.files import write_file, writing
 
 
 def write_tensors(path: Path, document: Mapping[str, Any]) -> None:
-    """Write tensors, numbers, words and lists of them as a file that `torch.load(weights_only=True)` accepts.
+    """Write tensors, numbers, words and lists of them as a file that
+    `torch.load(weights_only=True)` accepts.
 
     Raises:
         StoreError: if the disk is full or cannot be written.

@@ -134,7 +134,8 @@ def prepare(
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Preparation with one and with several workers, its memory, and dcm2niix beside it where installed."""
+    """Preparation with one and with several workers, its memory, and dcm2niix beside it where
+    installed."""
     require_folder_of(output, "--output")
     with progress("bench prepare", "loading") as on_progress:
         from wavespark.bench.prepare import PrepareBench, describe_prepare, measure_prepare
@@ -180,7 +181,8 @@ def transfer(
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Few-label tasks from pre-trained weights beside the same tasks from random weights; with --people on real heads.
+    """Few-label tasks from pre-trained weights beside the same tasks from random weights; with
+    --people on real heads.
 
     The defaults of --minutes and --seeds with --people are 90 and 1.
     """

@@ -1,9 +1,11 @@
-"""Time budget of the quickstart: how much each phase may take on this machine, from a few seconds of measuring."""
+"""Time budget of the quickstart: how much each phase may take on this machine, from a few seconds
+of measuring."""
 
 from dataclasses import dataclass
 
 PATIENT = 4.6
-"""Cost of writing and preparing a synthetic patient, in units of the small head that measures the machine."""
+"""Cost of writing and preparing a synthetic patient, in units of the small head that measures the
+machine."""
 REPORT = 12.0
 """Cost of report, export and loading, in the same unit."""
 SAMPLES_SHARE = 0.25
@@ -47,5 +49,6 @@ def patients_for(seconds: float, head_seconds: float) -> int:
 
 
 def steps_for(seconds: float, pace: Pace) -> int:
-    """Return how many training steps fit into the seconds that are left for training, report and export."""
+    """Return how many training steps fit into the seconds that are left for training, report and
+    export."""
     return max(FEWEST_STEPS, int((seconds - pace.fixed) / (IN_A_RUN * pace.step)))

@@ -1,4 +1,5 @@
-"""Checks of arguments that need neither torch nor a reader of volumes, so that a mistake is answered at once."""
+"""Checks of arguments that need neither torch nor a reader of volumes, so that a mistake is
+answered at once."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -55,7 +56,8 @@ def require_folder_of(path: Path | None, option: str) -> None:
 
 
 def require_encoder(path: Path) -> None:
-    """Check that a path may hold an encoder: an export, a run with an export, or a safetensors file.
+    """Check that a path may hold an encoder: an export, a run with an export, or a safetensors
+    file.
 
     Raises:
         CheckpointError: saying what is there instead.

@@ -41,15 +41,20 @@ def fail(sentence: str, exit_code: ExitCode | int) -> NoReturn:
 
 
 def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split words into (others, `key=value` settings); the name of an existing file is never a setting."""
+    """Split words into (others, `key=value` settings); the name of an existing file is never a
+    setting."""
     settings = [w for w in words if _SETTING.match(w) and not Path(w).exists()]
     return [w for w in words if w not in settings], settings
 
 
 QUIET_SECONDS = 4.0
-"""Longest time without a line while a command works, in its first minutes. Users took longer silence for a hang."""
+"""Longest time without a line while a command works, in its first minutes.
+
+Users took longer silence for a hang.
+"""
 PATIENT_SECONDS, PATIENT_AFTER = 30.0, 600.0
-"""Seconds between lines, and the age of the work in seconds from which that holds: logs of long jobs stay readable."""
+"""Seconds between lines, and the age of the work in seconds from which that holds: logs of long
+jobs stay readable."""
 
 
 def duration(seconds: float) -> str:
@@ -66,8 +71,9 @@ def duration(seconds: float) -> str:
 class ProgressLines:
     """Progress as lines, for output that is not a terminal.
 
-    A line is written at the first call, at the end, and whenever the last one is older than `QUIET_SECONDS`
-    (`PATIENT_SECONDS` once the work is `PATIENT_AFTER` old), also while the work makes no call: see `beat`.
+    A line is written at the first call, at the end, and whenever the last one is older than
+    `QUIET_SECONDS` (`PATIENT_SECONDS` once the work is `PATIENT_AFTER` old), also while the work
+    makes no call: see `beat`.
 
     Args:
         title: start of each line.
@@ -120,7 +126,8 @@ class ProgressLines:
 
 @contextmanager
 def progress(title: str, text: str = "", quiet: bool = False) -> Iterator[OnProgress]:
-    """Show that work goes on, on standard error: a bar with the time left on a terminal, else lines (`ProgressLines`).
+    """Show that work goes on, on standard error: a bar with the time left on a terminal, else lines
+    (`ProgressLines`).
 
     Enter it before slow imports: it shows life while the work itself cannot.
 

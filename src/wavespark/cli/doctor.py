@@ -34,9 +34,9 @@ def command(
 ) -> None:
     """Check that wavespark works on this machine, and say what to type where it does not.
 
-    Looks at versions, imports, GPU, resources and DICOM codecs, runs the sparse operations of every engine against
-    dense ones, and checks that nothing hidden leaks, masks are exact, and a small model learns. Exit code 1 if
-    anything fails.
+    Looks at versions, imports, GPU, resources and DICOM codecs, runs the sparse operations of every
+    engine against dense ones, and checks that nothing hidden leaks, masks are exact, and a small
+    model learns. Exit code 1 if anything fails.
     """
     if message:
         _explain(sys.stdin.read() if message == "-" else message, json)

@@ -31,7 +31,8 @@ def command(
     steps: Annotated[int, typer.Option(min=1, help="Steps to measure, after one for warm-up.")] = 3,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Measure a few steps here: parameters, memory, time and disk of the whole run, and the largest batch that fits."""
+    """Measure a few steps here: parameters, memory, time and disk of the whole run, and the largest
+    batch that fits."""
     from dataclasses import asdict
 
     from wavespark.config import load_pretraining

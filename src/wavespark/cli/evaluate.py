@@ -1,4 +1,5 @@
-"""`wavespark evaluate PREDICTIONS --store STORE --labels L.csv`: figures with confidence intervals."""
+"""`wavespark evaluate PREDICTIONS --store STORE --labels L.csv`: figures with confidence
+intervals."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +23,8 @@ def command(
     column: Annotated[str, typer.Option(help="Of a segmentation: the column with the label files.")] = "label",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Dice, HD95, surface Dice; AUC and the RSNA weighted AUC; sensitivity at 0.5 false positives a scan: each with a 95 % interval over patients."""
+    """Dice, HD95, surface Dice; AUC and the RSNA weighted AUC; sensitivity at 0.5 false positives a
+    scan: each with a 95 % interval over patients."""
     from wavespark.downstream import read_labels
     from wavespark.prepare import open_store
 
@@ -48,7 +50,8 @@ def command(
 
 
 def require_predictions(folder: Path, store: Path | None) -> None:
-    """Refuse a folder without predictions, or whose store lies elsewhere, with the command that helps.
+    """Refuse a folder without predictions, or whose store lies elsewhere, with the command that
+    helps.
 
     Raises:
         SettingsError: naming what the folder is.

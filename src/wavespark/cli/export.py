@@ -1,4 +1,5 @@
-"""`wavespark export RUN`: the encoder alone, or a fine-tuned model, self-describing and in the forms that other programs read."""
+"""`wavespark export RUN`: the encoder alone, or a fine-tuned model, self-describing and in the
+forms that other programs read."""
 
 from pathlib import Path
 from typing import Annotated

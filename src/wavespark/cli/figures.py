@@ -63,7 +63,8 @@ def figure_lines(
         columns: of the terminal.
 
     Returns:
-        A line for each row with a column for each figure; if that is too wide, a block of lines for each figure.
+        A line for each row with a column for each figure; if that is too wide, a block of lines for
+        each figure.
     """
     cells = [[figure(row["figures"].get(name)) for name in figures] for row in rows]
     heads = [printable(figure_label(name, names)) for name in figures]

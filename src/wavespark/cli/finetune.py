@@ -1,4 +1,5 @@
-"""`wavespark finetune segment|classify|regress|detect ENCODER`: fine-tuning on few labels, beside a scratch control and a plain U-Net."""
+"""`wavespark finetune segment|classify|regress|detect ENCODER`: fine-tuning on few labels, beside a
+scratch control and a plain U-Net."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -153,7 +154,8 @@ def classify(
     tune: Tune = False,
     json: AsJson = False,
 ) -> None:
-    """Learn labels of a volume: several that may be on together, or classes of which one is right."""
+    """Learn labels of a volume: several that may be on together, or classes of which one is
+    right."""
     request = _Request(
         kind="classify",
         encoder=encoder,
@@ -212,7 +214,8 @@ def regress(
     tune: Tune = False,
     json: AsJson = False,
 ) -> None:
-    """Learn one number of a volume, such as an age: mean absolute error and R2, beside the error of always answering the mean."""
+    """Learn one number of a volume, such as an age: mean absolute error and R2, beside the error of
+    always answering the mean."""
     request = _Request(
         kind="regress",
         encoder=encoder,
@@ -288,7 +291,8 @@ def detect(
 
 
 Volumes = Callable[[Any, Any, Any], tuple[list[Any], Callable[[list[Any]], Any]]]
-"""(table or None, store, settings) -> labelled volumes, and a function from training volumes to the task."""
+"""(table or None, store, settings) -> labelled volumes, and a function from training volumes to the
+task."""
 
 
 def _labels(request: _Request, opened: Any) -> Any:
@@ -386,7 +390,8 @@ def class_names(text: str, origin: str = "--classes") -> dict[int, str]:
 
 
 def names_in(table: Any) -> dict[int, str] | None:
-    """Names of classes from the column `classes` of the labels, which holds the same text in every row that has one.
+    """Names of classes from the column `classes` of the labels, which holds the same text in every
+    row that has one.
 
     Raises:
         SettingsError: if two rows disagree.

@@ -1,4 +1,5 @@
-"""Help of a verb: names that a user types, without Python types or doubled brackets, and lists of what can be named."""
+"""Help of a verb: names that a user types, without Python types or doubled brackets, and lists of
+what can be named."""
 
 import enum
 import inspect
@@ -14,7 +15,10 @@ _METAVARS = {Path: "PATH", int: "N", float: "NUMBER", str: "TEXT"}
 
 
 class VerbCommand(TyperCommand):
-    """A command with readable help. `more_help()` of the verb's module, if there is one, gives paragraphs for its end."""
+    """A command with readable help.
+
+    `more_help()` of the verb's module, if there is one, gives paragraphs for its end.
+    """
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the words after the command's name in the line `Usage:`."""

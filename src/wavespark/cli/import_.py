@@ -26,7 +26,8 @@ def command(
     model: Annotated[str, typer.Option(help="Which encoder they are for.  [the one that most of them fit]")] = "",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Bring in weights of nnssl, SparK, VoCo and others, safely: tensors only, in a process with little memory. Every key is accounted for."""
+    """Bring in weights of nnssl, SparK, VoCo and others, safely: tensors only, in a process with
+    little memory. Every key is accounted for."""
     from dataclasses import asdict
 
     from wavespark.models import model_settings

@@ -1,6 +1,7 @@
 """`wavespark inspect PATH`: what a store is, and what is in it.
 
-Each kind of folder that can be inspected is one entry of `KINDS`: how to know it, what to tell, how to say it.
+Each kind of folder that can be inspected is one entry of `KINDS`: how to know it, what to tell, how
+to say it.
 """
 
 from collections import Counter
@@ -94,7 +95,8 @@ def _describe_store(path: Path, options: Options) -> Document:
 
 
 def _values(store: Any) -> dict[str, Document]:
-    """How the values of the foreground are spread, for each modality, from at most 24 volumes of it."""
+    """How the values of the foreground are spread, for each modality, from at most 24 volumes of
+    it."""
     import numpy as np
 
     from wavespark.prepare.overview import axial_slice, histogram

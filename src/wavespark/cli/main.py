@@ -1,8 +1,10 @@
-"""`wavespark VERB`: registers the verbs, runs one, and turns every error into one line with the way out.
+"""`wavespark VERB`: registers the verbs, runs one, and turns every error into one line with the way
+out.
 
-A verb is a module of this package with a function `command`, or with a typer group `app` that has commands of its own.
-The modules import nothing heavy at their top, so that `wavespark --help` stays fast; a verb checks its arguments before
-it imports torch, so that a mistake is answered in less than a second.
+A verb is a module of this package with a function `command`, or with a typer group `app` that has
+commands of its own. The modules import nothing heavy at their top, so that `wavespark --help` stays
+fast; a verb checks its arguments before it imports torch, so that a mistake is answered in less
+than a second.
 """
 
 import os
@@ -112,7 +114,8 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 def _run(words: list[str], debug: bool) -> None:
-    # Threads that spin while they wait take the cores from everybody on a busy machine; it is read when torch is loaded.
+    # Threads that spin while they wait take the cores from everybody on a busy machine; it is read
+    # when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         # Not standalone: typer would print a wrong option in several lines with its usage.

@@ -70,7 +70,8 @@ def command(
     output: Annotated[Path | None, typer.Option(metavar="PNG", help="Also draw the cells into this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Show which cells a training run hides at a step, or what a masking does to a grid of cells."""
+    """Show which cells a training run hides at a step, or what a masking does to a grid of
+    cells."""
     if output is not None and output.suffix.lower() != ".png":
         raise SettingsError(f"--output {output.name}: the picture is a PNG, give a name that ends in .png")
     if config is not None:
@@ -146,7 +147,8 @@ def _of_legacy(
 
 
 def _of_run(config: str, words: Sequence[str], step: int, batch: int) -> Shown:
-    """Return the masks that a run with this config draws at a step, for made-up samples whose crops are all head."""
+    """Return the masks that a run with this config draws at a step, for made-up samples whose crops
+    are all head."""
     from wavespark.config import load_pretraining
 
     settings = load_pretraining(config, words)

@@ -1,4 +1,5 @@
-"""`wavespark predict MODEL SOURCE... --output FOLDER`: a fine-tuned model applied, in the geometry of the sources."""
+"""`wavespark predict MODEL SOURCE... --output FOLDER`: a fine-tuned model applied, in the geometry
+of the sources."""
 
 from pathlib import Path
 from typing import Annotated
@@ -34,9 +35,12 @@ def command(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Apply a fine-tuned model: segment, classify or find points. Results lie on the grid of each source, in files named by id.
+    """Apply a fine-tuned model: segment, classify or find points.
 
-    `wavespark inspect OUTPUT/store --reveal ID` shows which scan an id is. A stopped prediction goes on with the same command.
+    Results lie on the grid of each source, in files named by id.
+
+    `wavespark inspect OUTPUT/store --reveal ID` shows which scan an id is. A stopped prediction
+    goes on with the same command.
     """
     with stop_requests() as should_stop:
         from dataclasses import asdict, replace

@@ -85,10 +85,13 @@ def command(
     ] = "1/1",
     json: Annotated[bool, typer.Option("--json", help="Write one JSON document on standard output.")] = False,
 ) -> None:
-    """Prepare DICOM, NIfTI and other volumes into a store. Run it again after a stop: it goes on where it was.
+    """Prepare DICOM, NIfTI and other volumes into a store.
 
-    KEY=VALUE words change the recipe, for example `spacing_mm=0.8` or `reading.allow_gaps=true`. What is no image of a
-    head is left out and counted; a page with a slice of every volume is written to STORE.mosaic.html.
+    Run it again after a stop: it goes on where it was.
+
+    KEY=VALUE words change the recipe, for example `spacing_mm=0.8` or `reading.allow_gaps=true`.
+    What is no image of a head is left out and counted; a page with a slice of every volume is
+    written to STORE.mosaic.html.
     """
     from wavespark.prepare import load_recipe
 

@@ -39,7 +39,9 @@ def command(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Pre-train an encoder on a store. Kill it at any time; the same command resumes from the last checkpoint.
+    """Pre-train an encoder on a store.
+
+    Kill it at any time; the same command resumes from the last checkpoint.
 
     On several devices: torchrun --nproc-per-node N -m wavespark pretrain ...
     (docs/how-to/slurm.md describes several machines).
@@ -87,7 +89,8 @@ def command(
 
 
 def _is_first_attempt() -> bool:
-    """Return False where torchrun starts again after a failure: it resumes the last attempt, also with --fresh."""
+    """Return False where torchrun starts again after a failure: it resumes the last attempt, also
+    with --fresh."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
 
 

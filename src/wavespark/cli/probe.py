@@ -1,4 +1,5 @@
-"""`wavespark probe ENCODER --store STORE --labels L.csv`: probe frozen features, beside random weights and intensities."""
+"""`wavespark probe ENCODER --store STORE --labels L.csv`: probe frozen features, beside random
+weights and intensities."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -67,11 +68,13 @@ def command(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Probe frozen features with nearest neighbours and a linear model, cross-validated by patient, with 95 % intervals.
+    """Probe frozen features with nearest neighbours and a linear model, cross-validated by patient,
+    with 95 % intervals.
 
-    Words are classified (balanced accuracy, AUC); numbers are predicted by ridge regression (mean absolute error, R2).
-    Controls: the same network with random weights, the histogram of intensities with the head's volume, the volume alone,
-    and a constant.
+    Words are classified (balanced accuracy, AUC); numbers are predicted by ridge regression (mean
+    absolute error, R2).
+    Controls: the same network with random weights, the histogram of intensities with the head's
+        volume, the volume alone, and a constant.
     """
     from wavespark.downstream import read_labels
     from wavespark.prepare import open_store

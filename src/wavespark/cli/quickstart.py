@@ -74,7 +74,8 @@ def command(
 
 
 def _write_samples(output: Path, minutes: float) -> tuple[Path, float]:
-    """Write the synthetic heads; return their folder and the seconds of a small head, which measure the machine."""
+    """Write the synthetic heads; return their folder and the seconds of a small head, which measure
+    the machine."""
     with progress("samples", "measuring this machine") as on_progress:
         from wavespark.samples import DAMAGED, synthetic_head, write_collection
 
@@ -94,7 +95,8 @@ def _write_samples(output: Path, minutes: float) -> tuple[Path, float]:
 
 
 def _prepare(heads: Path, data: list[Path], store_path: Path) -> tuple[Any, int]:
-    """Prepare the samples and the user's volumes; return the store and how many volumes it holds."""
+    """Prepare the samples and the user's volumes; return the store and how many volumes it
+    holds."""
     with progress("prepare", "loading") as on_progress:
         from wavespark.prepare import load_recipe, open_store, prepare
         from wavespark.samples import mni152_brain
@@ -109,7 +111,8 @@ def _prepare(heads: Path, data: list[Path], store_path: Path) -> tuple[Any, int]
 
 
 def _settings(run: Path, store: Any, head_seconds: float, seconds_left: Any) -> Any:
-    """Return the config `tiny-cpu` with as many steps as fit; the settings of the run where it has begun before."""
+    """Return the config `tiny-cpu` with as many steps as fit; the settings of the run where it has
+    begun before."""
     from wavespark.config import load_pretraining
 
     if (run / "config.toml").exists():

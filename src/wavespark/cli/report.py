@@ -23,7 +23,10 @@ def command(
         bool, typer.Option("--json", help="Print one JSON document: the path and the headline numbers.")
     ] = False,
 ) -> None:
-    """Write RUN/report.html: did it learn, reconstructions, curves, refusals, settings. One file that works offline."""
+    """Write RUN/report.html: did it learn, reconstructions, curves, refusals, settings.
+
+    One file that works offline.
+    """
     require_folder(run, "folder", "`wavespark pretrain --output`")
     with progress("report", "reading the run"):
         from wavespark.report import headline, read_run, write_report

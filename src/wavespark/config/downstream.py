@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from wavespark.sampling import Augmentation, Sides
 
 STRONG_FROM = 1000
-"""Steps from which `data.augmentation=auto` is `strong`. With 300 steps mirroring alone was 5 points of Dice better (docs/LEDGER.md)."""
+"""Steps from which `data.augmentation=auto` is `strong`.
+
+With 300 steps mirroring alone was 5 points of Dice better (docs/LEDGER.md).
+"""
 
 Rate = Annotated[float, Field(gt=0)] | Literal["auto"]
 
@@ -26,11 +29,17 @@ class FinetuneData(Settings):
     batch: int = Field(2, ge=1)
     """Windows in a step, all of one modality."""
     labelled_share: float = Field(0.67, ge=0, le=1)
-    """Share of windows that contain a voxel of a class (classes drawn evenly) or a point; the others lie anywhere in the head."""
+    """Share of windows that contain a voxel of a class (classes drawn evenly) or a point; the
+    others lie anywhere in the head."""
     augmentation: Literal["auto", "none", "strong"] = "auto"
-    """Changes of a window besides mirroring. `none`: no change. `strong`: rotation, zoom, bending, blur and contrast. `auto`: `strong` from 1000 steps on."""
+    """Changes of a window besides mirroring.
+
+    `none`: no change. `strong`: rotation, zoom, bending, blur and contrast. `auto`: `strong` from
+    1000 steps on.
+    """
     flip: float = Field(0.5, ge=0, le=1)
-    """Probability of mirroring each axis; labels with a side in their name, and `lateral_pairs`, change places."""
+    """Probability of mirroring each axis; labels with a side in their name, and `lateral_pairs`,
+    change places."""
     lateral_pairs: tuple[tuple[int, int], ...] = ()
     """Label values of a segmentation that change places with left and right: [[1, 2]]."""
     held_out_fraction: float = Field(0.34, gt=0, lt=1)
@@ -68,11 +77,15 @@ class FinetuneOptimizer(Settings):
     """AdamW with linear warm-up and half a cosine."""
 
     learning_rate: Rate = "auto"
-    """Peak for the head, and for an encoder from scratch. `auto`: the measured default for the task and the kind of encoder."""
+    """Peak for the head, and for an encoder from scratch.
+
+    `auto`: the measured default for the task and the kind of encoder.
+    """
     plain_learning_rate: Rate = "auto"
     """Peak for the plain U-Net."""
     layer_decay: float = Field(0.85, gt=0, le=1)
-    """The learning rate of a pre-trained encoder falls by this factor from each block to the one below, down to the stem."""
+    """The learning rate of a pre-trained encoder falls by this factor from each block to the one
+    below, down to the stem."""
     head_steps: float = Field(0.1, ge=0, lt=1)
     """Share of the steps in which only the head is trained, before a pre-trained encoder joins."""
     weight_decay: float = Field(0.05, ge=0)
@@ -106,10 +119,15 @@ class FinetuneSettings(Settings):
     frozen: bool = False
     """Train the head only and leave the encoder unchanged."""
     decoder: Literal["light", "full", "linear"] = "light"
-    """Decoder of segmentation and detection. `light`: a small feature pyramid. `full`: the published decoder of the encoder, several times the work of
-    the encoder itself; the command line takes it by default where it was pre-trained with the encoder. `linear`: one linear layer."""
+    """Decoder of segmentation and detection.
+
+    `light`: a small feature pyramid. `full`: the published decoder of the encoder, several times
+    the work of
+    the encoder itself; the command line takes it by default where it was pre-trained with the
+    encoder. `linear`: one linear layer."""
     class_prior: bool = False
-    """Segmentation: begin at the class frequencies of the labelled volumes instead of at equal ones. Not shown to help: a rare class may start too low."""
+    """Segmentation: begin at the class frequencies of the labelled volumes instead of at equal
+    ones. Not shown to help: a rare class may start too low."""
     data: FinetuneData = FinetuneData()
     """Training windows."""
     optimizer: FinetuneOptimizer = FinetuneOptimizer()

@@ -1,4 +1,5 @@
-"""Settings of a run from a TOML file or a configuration that comes with the package, `key=value` words, and back to TOML."""
+"""Settings of a run from a TOML file or a configuration that comes with the package, `key=value`
+words, and back to TOML."""
 
 import json
 import tomllib
@@ -23,8 +24,8 @@ def training_configs() -> list[str]:
 def load_pretraining(name_or_path: str | Path, overrides: Sequence[str] = ()) -> PretrainSettings:
     """Load the settings of a pre-training run.
 
-    A file may begin with `extends = "NAME"`, a configuration of the package or a path relative to the file: what it
-    does not set is taken from there.
+    A file may begin with `extends = "NAME"`, a configuration of the package or a path relative to
+    the file: what it does not set is taken from there.
 
     Args:
         name_or_path: name of a configuration that comes with the package, or a TOML file.
@@ -34,7 +35,8 @@ def load_pretraining(name_or_path: str | Path, overrides: Sequence[str] = ()) ->
         Checked settings.
 
     Raises:
-        SettingsError: if there is no such configuration or file, it is not TOML, or a key or value is not possible; all
+        SettingsError: if there is no such configuration or file, it is not TOML, or a key or value
+            is not possible; all
             mistakes at once.
     """
     document, origin = read_config(name_or_path)
@@ -93,7 +95,8 @@ def _packaged() -> Any:
 
 
 def _text(name_or_path: str | Path, folder: Path) -> tuple[str, str, Path]:
-    """Return the text of a configuration, its name in messages and the folder that paths in it start from."""
+    """Return the text of a configuration, its name in messages and the folder that paths in it
+    start from."""
     name, path = str(name_or_path), folder / name_or_path
     if name.removesuffix(".toml") in training_configs() and not path.is_file():
         name = name.removesuffix(".toml")

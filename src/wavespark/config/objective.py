@@ -1,7 +1,7 @@
 """Settings of masks, objective and health: the tables [mask], [objective] and [health].
 
-The baselines are settings: dense MAE is `objective.dense`, SparK as published `objective.where = "everywhere"`, MiM `objective.second_view = 1`, AnatoMask's
-idea `mask.guide = "hard"`.
+The baselines are settings: dense MAE is `objective.dense`, SparK as published `objective.where =
+"everywhere"`, MiM `objective.second_view = 1`, AnatoMask's idea `mask.guide = "hard"`.
 """
 
 from typing import Literal, Self
@@ -22,17 +22,25 @@ class MaskSettings(Settings):
     ratio_start: float = Field(0.6, gt=0, lt=1)
     """Share at the first step, if `ratio_steps` is above 0."""
     ratio_low: float = Field(0.0, ge=0, lt=1)
-    """Above 0: each step draws its share uniformly between this and `ratio` (S3D: 0.6 and 0.9). Held-out crops use `ratio`."""
+    """Above 0: each step draws its share uniformly between this and `ratio` (S3D: 0.6 and 0.9).
+
+    Held-out crops use `ratio`.
+    """
     ratio_steps: int = Field(0, ge=0)
-    """Steps over which the share changes from `ratio_start` to `ratio`; 0 = `ratio` from the start."""
+    """Steps over which the share changes from `ratio_start` to `ratio`; 0 = `ratio` from the
+    start."""
     local_ratio: float = Field(0.0, ge=0, lt=1)
     """Share of the second view's cells (`objective.second_view`) to hide; 0 = `ratio`."""
     local_ratio_start: float = Field(0.0, ge=0, lt=1)
     """`local_ratio` at the first step, if `ratio_steps` is above 0; 0 = the same at every step."""
     guide: Guide = "none"
-    """Cells to hide more often: those of the head, those with vessels, or those that an EMA teacher reconstructs badly."""
+    """Cells to hide more often: those of the head, those with vessels, or those that an EMA teacher
+    reconstructs badly."""
     guide_strength: float = Field(0.5, gt=0, le=1)
-    """Share of the choice that follows the guide; the rest is uniform. The number of hidden cells stays exact."""
+    """Share of the choice that follows the guide; the rest is uniform.
+
+    The number of hidden cells stays exact.
+    """
     guide_steps: int = Field(0, ge=0)
     """Steps over which `guide_strength` grows from 0; 0 = full strength from the start."""
 
@@ -56,21 +64,29 @@ class MaskSettings(Settings):
 
 class ObjectiveSettings(Settings):
     variance_floor: float = Field(1e-3, ge=0)
-    """Smallest variance of a cell's channel that is scored, in squared units of the prepared volume."""
+    """Smallest variance of a cell's channel that is scored, in squared units of the prepared
+    volume."""
     where: Literal["foreground", "everywhere"] = "foreground"
     """Hidden voxels to score; `everywhere` is SparK as published."""
     dense: bool = False
-    """Dense MAE baseline: the encoder computes all cells, with hidden voxels set to zero in its input. Full price."""
+    """Dense MAE baseline: the encoder computes all cells, with hidden voxels set to zero in its
+    input. Full price."""
     second_view: float = Field(0.0, ge=0)
-    """Weight of a second, finer view inside hidden cells of the first (1 in MiM); 0 = no second view."""
+    """Weight of a second, finer view inside hidden cells of the first (1 in MiM); 0 = no second
+    view."""
     second_view_factor: Triple = (2, 2, 2)
-    """Voxels of the store averaged into one voxel of the first view, along D, H, W; the second view keeps the store's voxels."""
+    """Voxels of the store averaged into one voxel of the first view, along D, H, W; the second view
+    keeps the store's voxels."""
     second_view_cells: Triple = (2, 2, 2)
     """Cells of the first view that the second one covers along D, H, W."""
     contrast: float = Field(0.0, ge=0)
-    """Weight of the contrastive loss between levels (InfoNCE; 0.1 is usual); 0 = none. It helps classification, not segmentation."""
+    """Weight of the contrastive loss between levels (InfoNCE; 0.1 is usual); 0 = none.
+
+    It helps classification, not segmentation.
+    """
     contrast_pairs: Literal["second_view", "same_location"] = "second_view"
-    """Positive pairs: the second view and its place in the first, or a cell and the same place at the coarsest level."""
+    """Positive pairs: the second view and its place in the first, or a cell and the same place at
+    the coarsest level."""
     contrast_temperature: float = Field(0.15, ge=0.01, le=1)
     """Temperature of the softmax over similarities."""
     contrast_width: int = Field(64, ge=2)
@@ -124,14 +140,19 @@ class ObjectiveSettings(Settings):
 
 class HealthSettings(Settings):
     collapse: Literal["stop", "warn", "off"] = "stop"
-    """Action when features collapse: two measures in a row below a quarter of the first effective rank, or a tenth of the first standard deviation."""
+    """Action when features collapse: two measures in a row below a quarter of the first effective
+    rank, or a tenth of the first standard deviation."""
     not_learning: Literal["stop", "warn", "off"] = "warn"
-    """Action when the held-out normalised loss is still above 0.99 after the warm-up and `patience`."""
+    """Action when the held-out normalised loss is still above 0.99 after the warm-up and
+    `patience`."""
     patience: int = Field(200, ge=0)
     """Steps after the warm-up before `not_learning` applies."""
     non_finite: Literal["stop", "warn"] = "warn"
-    """Action when loss or gradient is not finite. `warn`: no update and a warning; five such steps in a row stop the run.
-    `stop`: the first one stops. Gradients that overflow under loss scaling (fp16) are expected and do not count."""
+    """Action when loss or gradient is not finite.
+
+    `warn`: no update and a warning; five such steps in a row stop the run.
+    `stop`: the first one stops. Gradients that overflow under loss scaling (fp16) are expected and
+        do not count."""
     probe: str = "contrast"
     """Label of the manifest to predict from frozen features at every validation; empty = none."""
     probe_volumes: int = Field(24, ge=2)

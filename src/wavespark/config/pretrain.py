@@ -22,7 +22,8 @@ class ModelChoice(Settings):
     name: str = "waveformer_tiny"
     """Name of the encoder; `wavespark list` shows all."""
     drop_path: float = Field(0.0, ge=0, lt=1)
-    """Stochastic depth: probability to skip the last block of the encoder, falling linearly to zero at the first."""
+    """Stochastic depth: probability to skip the last block of the encoder, falling linearly to zero
+    at the first."""
     settings: dict[str, bool | int | float | str | list[int]] = Field(default_factory=dict)
     """Changes to the named encoder's own settings, e.g. `{ multi_scale = true }`."""
     init: str = ""
@@ -33,10 +34,14 @@ class ModelChoice(Settings):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderChoice(DecoderSettings):
-    """The decoder of pre-training. All settings but `kind` shape the light decoder; one entry a scale, coarsest first."""
+    """The decoder of pre-training.
+
+    All settings but `kind` shape the light decoder; one entry a scale, coarsest first.
+    """
 
     kind: Literal["light", "unet"] = "light"
-    """unet: the decoder that segmentation uses later, pre-trained and exported with the encoder; dense, at full
+    """unet: the decoder that segmentation uses later, pre-trained and exported with the encoder;
+    dense, at full
     resolution, and several times as expensive."""
 
     def for_model(self) -> "DecoderSettings | Literal['unet']":
@@ -63,7 +68,10 @@ class DataSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _accept_earlier_names(cls, values: Any) -> Any:
-        """Accept the names that augmentation had before it was a table of its own, e.g. `data.flip`."""
+        """Accept the names that augmentation had before it was a table of its own, e.g.
+
+        `data.flip`.
+        """
         return renamed_data(values) if isinstance(values, Mapping) else values
 
 
@@ -95,7 +103,8 @@ def renamed_data(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def renamed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document of settings, e.g. the config.toml of an older run, with the names of this version."""
+    """Return a document of settings, e.g. the config.toml of an older run, with the names of this
+    version."""
     data = document.get("data")
     return {**document, "data": renamed_data(data)} if isinstance(data, Mapping) else dict(document)
 
@@ -114,7 +123,8 @@ class OptimizerSettings(Settings):
     clip: float = Field(1.0, gt=0)
     """Gradient norm above which gradients are clipped."""
     layer_decay: float = Field(1.0, gt=0, le=1)
-    """Factor of the learning rate from each encoder layer to the one below it; the decoder has the full rate."""
+    """Factor of the learning rate from each encoder layer to the one below it; the decoder has the
+    full rate."""
 
 
 class RunSettings(Settings):
@@ -123,19 +133,25 @@ class RunSettings(Settings):
     seed: int = Field(0, ge=0, lt=2**63)
     """Random seed of weights, order of samples, augmentation and masks."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16 on accelerators that support it, fp16 with loss scaling on others, fp32 on a CPU."""
+    """auto: bf16 on accelerators that support it, fp16 with loss scaling on others, fp32 on a
+    CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: an accelerator if there is one."""
     threads: int = Field(0, ge=0)
     """CPU threads; 0 = all cores, divided among the processes."""
     accumulate: int = Field(1, ge=1)
-    """Parts of a batch that are computed one after another (gradient accumulation), to save memory."""
+    """Parts of a batch that are computed one after another (gradient accumulation), to save
+    memory."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """Under torchrun: each process holds the whole model (ddp), or a shard of weights and optimizer (fsdp)."""
+    """Under torchrun: each process holds the whole model (ddp), or a shard of weights and optimizer
+    (fsdp)."""
     deterministic: bool = False
     """Refuse non-deterministic operations. Runs on a CPU are bit-exact without it."""
     compile: Literal["off", "on", "auto"] = "off"
-    """Use torch.compile; auto: on accelerators. If it fails the run continues without it and logs why."""
+    """Use torch.compile; auto: on accelerators.
+
+    If it fails the run continues without it and logs why.
+    """
     channels_last: bool = False
     """Store convolution weights channels-last, which suits tensor cores."""
     gradient_checkpointing: bool = False
@@ -143,7 +159,10 @@ class RunSettings(Settings):
     checkpoint_every: int = Field(50, ge=1)
     """Steps between checkpoints, and the most that a kill can lose."""
     save_in_background: bool | Literal["auto"] = "auto"
-    """Write checkpoints in a thread while training continues; auto: on accelerators. A kill can then lose two intervals."""
+    """Write checkpoints in a thread while training continues; auto: on accelerators.
+
+    A kill can then lose two intervals.
+    """
     keep: int = Field(2, ge=2)
     """Number of newest checkpoints to keep."""
     keep_every: int = Field(0, ge=0)
@@ -221,7 +240,8 @@ class PretrainSettings(Settings):
 
     @property
     def box(self) -> Triple:
-        """Voxels of the store that a training sample covers along D, H, W: the crop, larger where a second view needs finer voxels."""
+        """Voxels of the store that a training sample covers along D, H, W: the crop, larger where a
+        second view needs finer voxels."""
         d, h, w = (c * f for c, f in zip(self.data.crop, self.objective.join, strict=True))
         return d, h, w
 

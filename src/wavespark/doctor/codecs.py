@@ -1,4 +1,5 @@
-"""Check of each compression of DICOM pixels: a small frame is decoded and compared with its source."""
+"""Check of each compression of DICOM pixels: a small frame is decoded and compared with its
+source."""
 
 import base64
 import zlib

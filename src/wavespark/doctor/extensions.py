@@ -1,7 +1,8 @@
 """Each compiled extension of torch: the torch that it was built against, beside the one that runs.
 
-Where that is known from: a file `built-with-torch.txt` in its metadata (our images write it), an exact requirement (torchvision), or the local part of its
-version (`+pt24cu121`). What is not known is tried: it is imported after torch.
+Where that is known from: a file `built-with-torch.txt` in its metadata (our images write it), an
+exact requirement (torchvision), or the local part of its version (`+pt24cu121`). What is not known
+is tried: it is imported after torch.
 """
 
 import re
@@ -64,7 +65,8 @@ def built_with(distribution: Distribution) -> str:
 
 
 def _extensions() -> Iterator[Distribution]:
-    """Distributions with a compiled file that need torch, torch itself and wavespark's own requirements aside."""
+    """Distributions with a compiled file that need torch, torch itself and wavespark's own
+    requirements aside."""
     seen = set()
     for distribution in distributions():
         name = (distribution.metadata["Name"] or "").lower()

@@ -1,4 +1,5 @@
-"""The accelerator: what is there, whether this torch can use it, how much memory, bf16, and whether torch.compile works on it."""
+"""The accelerator: what is there, whether this torch can use it, how much memory, bf16, and whether
+torch.compile works on it."""
 
 import os
 import shutil
@@ -139,7 +140,8 @@ def _without_card(cuda: str) -> Check:
 
 
 def _compiler() -> Check:
-    """On a processor torch.compile needs a C++ compiler; compiling takes longer than a visit to the doctor, so it is not tried."""
+    """On a processor torch.compile needs a C++ compiler; compiling takes longer than a visit to the
+    doctor, so it is not tried."""
     found = next((c for c in (os.environ.get("CXX", ""), "c++", "g++", "clang++") if c and shutil.which(c)), "")
     words = f"{found} is there; not tried on a processor" if found else "no C++ compiler: run.compile stays off"
     return Check(name="torch.compile", expected="optional", found=words, ok=True, absent=not found)

@@ -1,6 +1,7 @@
 """Messages of other libraries that people meet, what they mean and what to type.
 
-Each pattern was met in public issue trackers or on our own machines; the text of a message is searched, never shown.
+Each pattern was met in public issue trackers or on our own machines; the text of a message is
+searched, never shown.
 """
 
 import re

@@ -78,7 +78,8 @@ def installed_version(package: str) -> str:
 
 
 def _version_of_build(torch: Distribution) -> str:
-    """`2.4.0+cu121`: PyPI's wheels of torch say which CUDA they were built for in this file and not in their metadata."""
+    """`2.4.0+cu121`: PyPI's wheels of torch say which CUDA they were built for in this file and not
+    in their metadata."""
     try:
         text = Path(str(torch.locate_file("torch/version.py"))).read_text(encoding="utf-8")
     except (OSError, ValueError):
@@ -132,8 +133,8 @@ def _source_build(name: str) -> str:
 def import_failures(modules: Iterable[str], first: Iterable[str] = ()) -> dict[str, Broken]:
     """Why modules do not import, by name; those that do are not in it.
 
-    They are imported one after the other in a fresh process, after `first`: an extension that crashes cannot take the doctor with it, and the next ones
-    are tried in another one.
+    They are imported one after the other in a fresh process, after `first`: an extension that
+    crashes cannot take the doctor with it, and the next ones are tried in another one.
     """
     left, failures = list(modules), {}
     while left:

@@ -1,4 +1,5 @@
-"""Two proofs that go through files: what is prepared is what was read, and what is exported is what was trained."""
+"""Two proofs that go through files: what is prepared is what was read, and what is exported is what
+was trained."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory

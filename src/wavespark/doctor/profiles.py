@@ -1,4 +1,5 @@
-"""Expected versions: the package's own requirements (`current`), and those of the 2025-10 system (`seed-2025-10`)."""
+"""Expected versions: the package's own requirements (`current`), and those of the 2025-10 system
+(`seed-2025-10`)."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from wavespark.errors import SettingsError
 ProfileName = Literal["current", "seed-2025-10"]
 
 SAFE = MappingProxyType({"torch": "2.10", "pydicom": "3.0.2", "monai": "1.6.1"})
-"""Oldest versions without a known vulnerability: CVE-2026-24747 in torch, CVE-2026-32711 in pydicom, eval and pickle in monai.bundle.
+"""Oldest versions without a known vulnerability: CVE-2026-24747 in torch, CVE-2026-32711 in
+pydicom, eval and pickle in monai.bundle.
 
 Kept here because a scanner that cannot reach its data base says that all is well."""
 

@@ -1,4 +1,5 @@
-"""Check of the resources of training outside Python: disk, shared memory, limits, threads, forked processes."""
+"""Check of the resources of training outside Python: disk, shared memory, limits, threads, forked
+processes."""
 
 import os
 import shutil
@@ -107,7 +108,8 @@ def _limits() -> list[Check]:
 
 
 def _runtimes() -> list[Check]:
-    """OpenMP runtimes that end up in one process: several copies of one are usual in wheels, two kinds are known to crash or to crawl."""
+    """OpenMP runtimes that end up in one process: several copies of one are usual in wheels, two
+    kinds are known to crash or to crawl."""
     if not Path("/proc/self/maps").exists():
         return []
     command = [sys.executable, "-W", "ignore", "-c", _RUNTIMES, "sklearn"]

@@ -1,4 +1,5 @@
-"""Proofs on this machine: nothing hidden leaks, masks count right, the loss means what it says, and a small model learns. About 20 seconds."""
+"""Proofs on this machine: nothing hidden leaks, masks count right, the loss means what it says, and
+a small model learns. About 20 seconds."""
 
 import time
 from collections.abc import Callable
@@ -46,7 +47,8 @@ def _timed(name: str, component: str, test: Callable[[], tuple[str, str, bool]])
 
 
 def _leak() -> tuple[str, str, bool]:
-    """Law I1: hidden voxels replaced by noise, infinity and NaN change no visible feature by one bit."""
+    """Law I1: hidden voxels replaced by noise, infinity and NaN change no visible feature by one
+    bit."""
     generator = torch.Generator().manual_seed(0)
     encoder = create_model("waveformer_tiny", in_channels=1).eval()
     crop = torch.randn(2, 1, 32, 32, 32, generator=generator)
@@ -96,7 +98,8 @@ def _distinct() -> tuple[str, str, bool]:
 
 
 def _mean_scores_one() -> tuple[str, str, bool]:
-    """The normalised loss of a constant prediction at the mean is 1, of the targets themselves 0."""
+    """The normalised loss of a constant prediction at the mean is 1, of the targets themselves
+    0."""
     crop = torch.randn(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
     cells, foreground = torch.ones(2, 2, 2, 2, dtype=torch.bool), torch.ones(2, 16, 16, 16, dtype=torch.bool)
     targets = cell_targets(crop, foreground, cells, (8, 8, 8), 1e-4)
@@ -127,7 +130,8 @@ def _step(model: SparK, batch: Batch, step: int) -> StepResult:
 
 
 def _learning() -> tuple[str, str, bool]:
-    """On smooth random volumes the normalised loss must fall well below 1, which is what predicting the mean would score."""
+    """On smooth random volumes the normalised loss must fall well below 1, which is what predicting
+    the mean would score."""
     generator, model = torch.Generator().manual_seed(0), _small_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     started, losses = time.perf_counter(), []

@@ -1,4 +1,5 @@
-"""The sparse suite as lines of the doctor's table, engines that are installed and cannot be used among them."""
+"""The sparse suite as lines of the doctor's table, engines that are installed and cannot be used
+among them."""
 
 from collections.abc import Iterator
 

@@ -1,7 +1,8 @@
-"""The seven sparse tests and two of scale, on every engine that is installed: values, gradients, time and memory.
+"""The seven sparse tests and two of scale, on every engine that is installed: values, gradients,
+time and memory.
 
-The shapes are those of the validation report of the 2025-10 system (SPEC A4-A12); what it showed as shapes is checked here as numbers,
-against dense operations.
+The shapes are those of the validation report of the 2025-10 system (SPEC A4-A12); what it showed as
+shapes is checked here as numbers, against dense operations.
 """
 
 import time
@@ -91,7 +92,8 @@ def _run(engine: str, test: Callable[[torch.device], str], device: torch.device)
 
 
 class _Memory:
-    """The peak of memory since it was made: of the device, or of this process where Linux tells it."""
+    """The peak of memory since it was made: of the device, or of this process where Linux tells
+    it."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -24,7 +24,8 @@ _TOLD = MappingProxyType(
 
 
 def components(checks: Iterable[Check]) -> dict[str, State]:
-    """The state of every component: it fails if one of its checks does; an engine that was not tested is not installed."""
+    """The state of every component: it fails if one of its checks does; an engine that was not
+    tested is not installed."""
     states: dict[str, set[State]] = {name: set() for name in NAMES}
     for check in checks:
         states.setdefault(check.component, set()).add(check.state)

@@ -1,4 +1,5 @@
-"""Arms of a comparison: the encoder that each starts from, and the learning rate that it gets by default."""
+"""Arms of a comparison: the encoder that each starts from, and the learning rate that it gets by
+default."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +19,8 @@ RATES: Mapping[str, tuple[float, float, float]] = {
     "classify": (1e-3, 1e-3, 1e-3),
     "regress": (1e-3, 1e-3, 1e-3),
 }
-"""Task -> peak learning rate for each of `FAMILIES`; how they were measured stands in docs/LEDGER.md."""
+"""Task -> peak learning rate for each of `FAMILIES`; how they were measured stands in
+docs/LEDGER.md."""
 
 DENSE = frozenset({"segment", "detect"})
 """Tasks with a decoder to voxels."""
@@ -31,7 +33,8 @@ def starting_encoder(arm: str, encoder: Encoder, seed: int) -> Encoder:
     """A network for one training of an arm; the given encoder is not touched.
 
     Args:
-        arm: `PRETRAINED` (a copy), `SCRATCH` (the same network with fresh weights) or `PLAIN` (a plain U-Net).
+        arm: `PRETRAINED` (a copy), `SCRATCH` (the same network with fresh weights) or `PLAIN` (a
+            plain U-Net).
         encoder: pre-trained.
         seed: random seed of fresh weights.
     """
@@ -50,7 +53,8 @@ def family(encoder: Encoder) -> str:
 
 
 def peak_rate(kind: str, settings: FinetuneSettings, encoder: Encoder) -> float:
-    """Peak learning rate of a training: the one in the settings, or the default for the task and the kind of encoder.
+    """Peak learning rate of a training: the one in the settings, or the default for the task and
+    the kind of encoder.
 
     Args:
         kind: of the task, a key of `RATES`.
@@ -70,7 +74,8 @@ def default_settings(encoder: Encoder, frozen: bool = False) -> dict[str, Any]:
     """Settings that the command line takes where the user sets nothing.
 
     Args:
-        encoder: one that was pre-trained together with its U-Net decoder is fine-tuned with that decoder.
+        encoder: one that was pre-trained together with its U-Net decoder is fine-tuned with that
+            decoder.
         frozen: train the head only; segmentation and detection then have a linear one.
     """
     if frozen:

@@ -1,7 +1,9 @@
-"""Classification of volumes: labels that may be on together (RSNA locations), or classes of which one is right.
+"""Classification of volumes: labels that may be on together (RSNA locations), or classes of which
+one is right.
 
-Labels with a side in their name change places when a window is mirrored. Where points are known, the attention is trained to lie on the cells
-that hold them; where a segmentation is known (vessels), each cell learns whether it holds any of it.
+Labels with a side in their name change places when a window is mirrored. Where points are known,
+the attention is trained to lie on the cells that hold them; where a segmentation is known
+(vessels), each cell learns whether it holds any of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -113,7 +115,8 @@ class Classify:
         return (logits.softmax(0) if self.exclusive else logits.sigmoid()).cpu().numpy()
 
     def scores(self, found: np.ndarray, item: Labelled) -> dict[str, float]:
-        """Figures of one volume: the log loss of its known labels; for exclusive classes also 1 if the right one is the likeliest."""
+        """Figures of one volume: the log loss of its known labels; for exclusive classes also 1 if
+        the right one is the likeliest."""
         targets = item.targets if item.targets is not None else np.full(len(self.names), np.nan)
         known = np.isfinite(targets)
         chance = np.where(targets > 0.5, found, 1 - found)[known].clip(1e-6, 1)
@@ -142,7 +145,8 @@ def _extras(scene: Scene, cells_N3: Tensor, weight_NL: Tensor, known_NC: Tensor,
 
 
 def tiles(size: Triple, crop: Triple, cell: Triple) -> Iterator[tuple[slice, slice, slice]]:
-    """Boxes of whole cells, at most as large as the crop, that cover a volume and do not overlap."""
+    """Boxes of whole cells, at most as large as the crop, that cover a volume and do not
+    overlap."""
     d, h, w = (c * max(1, n // c) for n, c in zip(crop, cell, strict=True))
     for a in range(0, size[0], d):
         for b in range(0, size[1], h):
@@ -216,7 +220,8 @@ def of_items(
 
 
 def joined(items: Sequence[Labelled], points: Sequence[Labelled], maps: Sequence[Labelled]) -> list[Labelled]:
-    """Add the points and label maps of the same volumes, which help to learn and are not predicted."""
+    """Add the points and label maps of the same volumes, which help to learn and are not
+    predicted."""
     point_of, map_of = {i.volume.id: i for i in points}, {i.volume.id: i for i in maps}
     result = []
     for item in items:

@@ -1,4 +1,5 @@
-"""Detection of points: a heat map whose peaks are the finds; FROC and the sensitivity at 0.5 false positives a scan."""
+"""Detection of points: a heat map whose peaks are the finds; FROC and the sensitivity at 0.5 false
+positives a scan."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from wavespark.sampling.scene import Scene
 from wavespark.shapes import Triple
 
 RARE = -4.6
-"""Logit of the first prediction, a heat of 0.01: nearly all voxels are background (Lin et al., "Focal loss", ICCV 2017)."""
+"""Logit of the first prediction, a heat of 0.01: nearly all voxels are background (Lin et al.,
+"Focal loss", ICCV 2017)."""
 
 _MOST_FINDS = 50
 
@@ -76,11 +78,13 @@ class Detect:
         return peaks(heat, volume.spacing, self.apart_mm)
 
     def hits(self, found: Finds, item: Labelled) -> Hits:
-        """Match predicted points to lesions: the score at each lesion, and the scores of false positives."""
+        """Match predicted points to lesions: the score at each lesion, and the scores of false
+        positives."""
         return match(finds_and_lesions(found, item))
 
     def scores(self, found: Finds, item: Labelled) -> dict[str, float]:
-        """Figures of one volume: the best score at a lesion (mean over lesions; NaN without one), the best score elsewhere, and their margin.
+        """Figures of one volume: the best score at a lesion (mean over lesions; NaN without one),
+        the best score elsewhere, and their margin.
 
         Without a lesion the margin is minus the best score elsewhere.
         """
@@ -113,7 +117,8 @@ class ShiftedLogits(nn.Module):
 
 
 def heat_map(points_N3: np.ndarray, size: Triple, spacing: tuple[float, float, float], sigma_mm: float) -> np.ndarray:
-    """Draw a Gaussian around each point inside the box, float32 [D, H, W], 1 at the nearest voxel."""
+    """Draw a Gaussian around each point inside the box, float32 [D, H, W], 1 at the nearest
+    voxel."""
     heat = np.zeros(size, np.float32)
     for point in np.rint(points_N3).astype(int):
         if (point < 0).any() or (point >= size).any():
@@ -127,7 +132,8 @@ def heat_map(points_N3: np.ndarray, size: Triple, spacing: tuple[float, float, f
 
 
 def peaks(heat_DHW: np.ndarray, spacing: tuple[float, float, float], apart_mm: float, most: int = _MOST_FINDS) -> Finds:
-    """Local maxima that are at least `apart_mm` from any higher one, at most `most`, highest first."""
+    """Local maxima that are at least `apart_mm` from any higher one, at most `most`, highest
+    first."""
     highest = ndimage.maximum_filter(heat_DHW, size=3, mode="constant")
     where = np.argwhere((heat_DHW == highest) & (heat_DHW > 1e-3))
     values = heat_DHW[tuple(where.T)]

@@ -1,7 +1,8 @@
-"""DICOM Segmentation objects that lie on their source series, for viewers and archives (DICOM PS3.3 A.51).
+"""DICOM Segmentation objects that lie on their source series, for viewers and archives (DICOM PS3.3
+A.51).
 
-highdicom (extra `dicom-seg`) writes them. They carry the identity of the patient and the study, as an archive needs to
-file them: no other output does, and these are written on request only.
+highdicom (extra `dicom-seg`) writes them. They carry the identity of the patient and the study, as
+an archive needs to file them: no other output does, and these are written on request only.
 """
 
 import io
@@ -92,7 +93,8 @@ def _encoded(labels: np.ndarray, affine: np.ndarray, files: Sequence[str], class
 
 
 def require_highdicom() -> None:
-    """Raise a DependencyError if highdicom is not installed: before minutes of prediction, not after them."""
+    """Raise a DependencyError if highdicom is not installed: before minutes of prediction, not
+    after them."""
     if find_spec("highdicom") is None:
         raise DependencyError("highdicom", "dicom-seg", "--dicom-seg")
 
@@ -167,7 +169,8 @@ def _segmentation(
 
 
 def _planes(series: Sequence[Any]) -> list[tuple[np.ndarray, tuple[int, int]]]:
-    """Planes of all slices or frames in order: [4, 4] from (column, row, 0, 1) to RAS mm, and (rows, columns)."""
+    """Planes of all slices or frames in order: [4, 4] from (column, row, 0, 1) to RAS mm, and
+    (rows, columns)."""
     found = []
     for header in series:
         size = int(header.Rows), int(header.Columns)

@@ -1,4 +1,7 @@
-"""Predictions against labels: the figures of the task, each with a 95 % interval over patients. Segmentations are compared on the source's own grid."""
+"""Predictions against labels: the figures of the task, each with a 95 % interval over patients.
+
+Segmentations are compared on the source's own grid.
+"""
 
 import json
 from pathlib import Path
@@ -77,7 +80,8 @@ def evaluate(
 
 
 def read_predictions(folder: Path) -> tuple[Task, dict[str, Any]]:
-    """Read the task, and the prediction of each volume id: a segmentation file, probabilities [L], or points (mm [M, 3], scores [M]).
+    """Read the task, and the prediction of each volume id: a segmentation file, probabilities [L],
+    or points (mm [M, 3], scores [M]).
 
     Raises:
         SettingsError: if there are none, or they are damaged.
@@ -136,7 +140,8 @@ def _holds(table: LabelTable, column: str, names: tuple[str, ...]) -> bool:
 
 
 def _in_order(item: Labelled, names: tuple[str, ...], wanted: tuple[str, ...]) -> Labelled:
-    """Put targets in the order of the task's names; classes that the table does not have are off."""
+    """Put targets in the order of the task's names; classes that the table does not have are
+    off."""
     known = dict(zip(names, item.targets if item.targets is not None else (), strict=True))
     return Labelled(volume=item.volume, targets=np.array([known.get(n, 0.0) for n in wanted], np.float32))
 

@@ -1,4 +1,5 @@
-"""Frozen features of whole volumes, pooled over the head, and the two controls that need no network.
+"""Frozen features of whole volumes, pooled over the head, and the two controls that need no
+network.
 
 Legend: T tokens, C channels of a level, D features of a row.
 """
@@ -38,11 +39,12 @@ def volume_tokens(
     Args:
         encoder: in evaluation mode.
         volume: with as many channels as the encoder's stem takes.
-        tile: voxels along each edge, or along D, H, W, of the pieces (rounded up to whole cells, without overlap).
+        tile: voxels along each edge, or along D, H, W, of the pieces (rounded up to whole cells,
+            without overlap).
 
     Returns:
-        For each level, finest first: tokens float32 [T, C], their centres in voxels float32 [T, 3], and the share of
-        foreground in each float32 [T], above 0.
+        For each level, finest first: tokens float32 [T, C], their centres in voxels float32 [T, 3],
+            and the share of foreground in each float32 [T], above 0.
     """
     device = next(encoder.parameters()).device
     voxels, foreground = volume.read(), volume.read_foreground()
@@ -62,7 +64,8 @@ def volume_tokens(
 
 
 def _tokens(level: VisibleCells, shares: torch.Tensor, start: Triple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens of a level that hold foreground, their centres in voxels of the volume, and their shares of foreground."""
+    """Tokens of a level that hold foreground, their centres in voxels of the volume, and their
+    shares of foreground."""
     block, stride = level.block, level.stride
     pieces = [size for pair in zip(block, stride, strict=True) for size in pair]
     share = shares.reshape(len(shares), *pieces).mean((2, 4, 6))
@@ -110,9 +113,9 @@ def pool_tokens(
 ) -> dict[str, np.ndarray]:
     """Pool the tokens of a level over the head.
 
-    `mean` and `deviation` weigh a token by its share of foreground. `quantiles` (5, 25, 50, 75, 95 %) and `max` are over
-    the tokens that are at least half foreground. `regions` are the weighted means of the eight octants of the box around
-    the tokens, relative to the mean of all.
+    `mean` and `deviation` weigh a token by its share of foreground. `quantiles` (5, 25, 50, 75, 95
+    %) and `max` are over the tokens that are at least half foreground. `regions` are the weighted
+    means of the eight octants of the box around the tokens, relative to the mean of all.
 
     Args:
         tokens_TC, centres_T3, share_T: of `volume_tokens`.
@@ -141,7 +144,8 @@ def pool_tokens(
 
 
 def _octants(tokens: np.ndarray, centres: np.ndarray, weight: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Weighted mean [8, C] of the tokens in each octant of their box; the mean of all where an octant is empty."""
+    """Weighted mean [8, C] of the tokens in each octant of their box; the mean of all where an
+    octant is empty."""
     upper = centres > (centres.min(0) + centres.max(0)) / 2
     octant = upper @ np.array([4, 2, 1])
     result = np.tile(mean, (8, 1))
@@ -211,16 +215,18 @@ def store_features(
 
 
 def log_volume(volume: StoredVolume) -> float:
-    """Natural logarithm of the foreground's volume in millilitres (of one voxel where there is none)."""
+    """Natural logarithm of the foreground's volume in millilitres (of one voxel where there is
+    none)."""
     voxels = max(1, int(volume.read_foreground().sum()))
     return float(np.log(voxels * np.prod(volume.spacing) / 1000))
 
 
 def intensity_features(volumes: Sequence[StoredVolume]) -> np.ndarray:
-    """Describe each volume without a network: histogram of its foreground's intensities, and the foreground's volume.
+    """Describe each volume without a network: histogram of its foreground's intensities, and the
+    foreground's volume.
 
-    The 64 bins of a channel lie between the smallest and the largest of the volumes' 0.5 and 99.5 percentiles; values
-    beyond are counted in the outer bins. Labels play no part.
+    The 64 bins of a channel lie between the smallest and the largest of the volumes' 0.5 and 99.5
+    percentiles; values beyond are counted in the outer bins. Labels play no part.
 
     Args:
         volumes: all with the same number of channels.

@@ -1,7 +1,7 @@
 """Figures of a test set from the predictions of its volumes, with intervals over patients.
 
-A row is plain values, ready for JSON: `volume`, `patient`, `scores`; for classification also `probabilities` and `targets`, for detection
-`lesion_scores` and `false_scores`.
+A row is plain values, ready for JSON: `volume`, `patient`, `scores`; for classification also
+`probabilities` and `targets`, for detection `lesion_scores` and `false_scores`.
 """
 
 import math
@@ -31,7 +31,8 @@ _DRAWS = 1000
 
 
 def make_row(task: Task, found: Any, item: Labelled) -> Row:
-    """Build the row of a volume: its scores, and prediction and truth where the figures need them."""
+    """Build the row of a volume: its scores, and prediction and truth where the figures need
+    them."""
     row: Row = {
         "volume": item.volume.id,
         "patient": item.volume.patient,
@@ -107,7 +108,8 @@ def _of_labels(task: Classify, rows: Sequence[Row]) -> dict[str, Figure]:
 
 
 def _of_numbers(rows: Sequence[Row]) -> dict[str, Figure]:
-    """Mean absolute error, R2, and the error of always answering the mean of the training volumes."""
+    """Mean absolute error, R2, and the error of always answering the mean of the training
+    volumes."""
     estimate, value = (np.array([row[key] for row in rows], np.float64) for key in ("estimate", "value"))
 
     def r2(chosen: np.ndarray) -> float:

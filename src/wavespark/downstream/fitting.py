@@ -1,6 +1,8 @@
-"""One training of one network on labelled volumes: head first, then everything with layer-wise learning rates; the same windows for every arm.
+"""One training of one network on labelled volumes: head first, then everything with layer-wise
+learning rates; the same windows for every arm.
 
-Draw k of a training is a function of (seed, k), as in pre-training: all arms of a comparison see the same windows in the same order.
+Draw k of a training is a function of (seed, k), as in pre-training: all arms of a comparison see
+the same windows in the same order.
 """
 
 import math
@@ -97,7 +99,8 @@ def fit(
         encoder: is trained in place (unless frozen).
         items: labelled volumes.
         seed: random seed of the head and of the windows.
-        pretrained: the encoder waits for the head and moves more slowly towards its stem; one from scratch gets neither.
+        pretrained: the encoder waits for the head and moves more slowly towards its stem; one from
+            scratch gets neither.
         rate: peak learning rate; None = that of the settings.
         on_progress: called after every step.
         should_stop: asked after every step; a name (of a signal) ends the training.
@@ -170,7 +173,8 @@ def optimizer_for(model: nn.Module, settings: FinetuneSettings, rate: float, pre
         model: from `network_for`.
         settings: weight decay, and `layer_decay` for the encoder.
         rate: peak learning rate, that of the head.
-        pretrained: the learning rate falls from each block of the encoder to the one below; from scratch it does not.
+        pretrained: the learning rate falls from each block of the encoder to the one below; from
+            scratch it does not.
     """
     layers = layers_of(model)
     top, decay = max(layers.values()), settings.optimizer.layer_decay if pretrained else 1.0
@@ -241,7 +245,8 @@ def _draw_volumes(
 
 
 def draw_window(item: Labelled, settings: FinetuneSettings, seed: int, draw: int) -> Scene:
-    """Training window number `draw` of a training: place and augmentation depend on the seed and the number only."""
+    """Training window number `draw` of a training: place and augmentation depend on the seed and
+    the number only."""
     data, rng = settings.data, sample_stream(seed, draw)
     start = place_window(item, data.crop, rng, data.labelled_share)
     return data.changes(settings.run.steps).scene(

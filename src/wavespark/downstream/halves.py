@@ -1,4 +1,5 @@
-"""Two halves of one labelled volume, so that a learning rate can be chosen with a single labelled person."""
+"""Two halves of one labelled volume, so that a learning rate can be chosen with a single labelled
+person."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,8 @@ _LEAST_VOXELS = 16
 class Part:
     """A box of a stored volume that reads like a volume of its own.
 
-    Attributes that do not depend on the box (`id`, `modality`, `spacing`, `channels`, ...) are those of the volume.
+    Attributes that do not depend on the box (`id`, `modality`, `spacing`, `channels`, ...) are
+    those of the volume.
     """
 
     whole: StoredVolume
@@ -46,7 +48,8 @@ class Part:
 
 
 def halves(item: Labelled) -> tuple[Labelled, Labelled] | None:
-    """The two halves of a labelled volume along its longest axis, each with its part of the label map and its points.
+    """The two halves of a labelled volume along its longest axis, each with its part of the label
+    map and its points.
 
     Returns:
         None where the volume is too short to be cut.

@@ -1,4 +1,7 @@
-"""Heads that turn the features of an encoder into the answer of a task. B samples, C channels, K classes, L labels, N visible cells, D H W voxels."""
+"""Heads that turn the features of an encoder into the answer of a task.
+
+B samples, C channels, K classes, L labels, N visible cells, D H W voxels.
+"""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -14,9 +17,11 @@ from wavespark.sparse import VisibleCells
 
 
 class LinearSegmenter(nn.Module):
-    """One linear layer from the features of all levels to the classes of a voxel: a measure of the features alone.
+    """One linear layer from the features of all levels to the classes of a voxel: a measure of the
+    features alone.
 
-    The layer is applied at each level and the results are interpolated, which is the same as interpolating the features first.
+    The layer is applied at each level and the results are interpolated, which is the same as
+    interpolating the features first.
     """
 
     def __init__(self, encoder: Encoder, classes: int) -> None:
@@ -40,10 +45,12 @@ class LinearSegmenter(nn.Module):
 
 
 class LightSegmenter(nn.Module):
-    """A small feature pyramid (Lin et al., CVPR 2017) with a skip at full resolution, for machines without a GPU.
+    """A small feature pyramid (Lin et al., CVPR 2017) with a skip at full resolution, for machines
+    without a GPU.
 
-    Levels are projected to one width and added from coarse to fine, with a convolution at each scale; at full resolution a thin convolution joins
-    them with the voxels, or with the features at stride 1 where the encoder has them.
+    Levels are projected to one width and added from coarse to fine, with a convolution at each
+    scale; at full resolution a thin convolution joins them with the voxels, or with the features at
+    stride 1 where the encoder has them.
     """
 
     def __init__(self, encoder: Encoder, classes: int, width: int = 32, thin: int = 8) -> None:
@@ -84,7 +91,8 @@ def _block(channels: int, width: int, kernel: int = 3) -> nn.Sequential:
 
 
 def per_token_norm(level_BCDHW: Tensor) -> Tensor:
-    """Mean 0 and variance 1 over the channels of each token, so that levels and encoders are on one scale."""
+    """Mean 0 and variance 1 over the channels of each token, so that levels and encoders are on one
+    scale."""
     moved = level_BCDHW.movedim(1, -1)
     return F.layer_norm(moved, moved.shape[-1:]).movedim(-1, 1)
 
@@ -94,7 +102,8 @@ def _interpolated(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def dense_head(encoder: Encoder, classes: int, decoder: str) -> nn.Module:
-    """Put a `full`, `light` or `linear` decoder on an encoder; a plain encoder gets the expanding path of its U-Net.
+    """Put a `full`, `light` or `linear` decoder on an encoder; a plain encoder gets the expanding
+    path of its U-Net.
 
     Returns:
         A module with `.encoder` and `forward(crop, modality) -> logits [B, K, D, H, W]`.
@@ -107,12 +116,14 @@ def dense_head(encoder: Encoder, classes: int, decoder: str) -> nn.Module:
 
 
 def transferable(encoder: Encoder) -> int:
-    """Number of weight tensors of a decoder that was pre-trained with the encoder and that its segmentation decoder takes."""
+    """Number of weight tensors of a decoder that was pre-trained with the encoder and that its
+    segmentation decoder takes."""
     return len(take_pretrained(dense_decoder(encoder, 1), encoder.pretrained_decoder))
 
 
 def set_class_prior(model: nn.Module, prior: Sequence[float]) -> None:
-    """Set the bias of the last layer of a dense network to the logarithm of the class frequencies, so that it begins with their softmax.
+    """Set the bias of the last layer of a dense network to the logarithm of the class frequencies,
+    so that it begins with their softmax.
 
     Args:
         model: from `dense_head`.
@@ -137,9 +148,11 @@ def _last_layers(model: nn.Module) -> list[nn.Conv3d]:
 
 
 class CellClassifier(nn.Module):
-    """Labels of a whole volume: each visible cell has an opinion and a weight for every label; the weighted mean over the volume's cells counts.
+    """Labels of a whole volume: each visible cell has an opinion and a weight for every label; the
+    weighted mean over the volume's cells counts.
 
-    Ilse et al., "Attention-based deep multiple instance learning" (ICML 2018), one attention a label. Only cells with foreground are computed.
+    Ilse et al., "Attention-based deep multiple instance learning" (ICML 2018), one attention a
+    label. Only cells with foreground are computed.
     """
 
     def __init__(self, encoder: Encoder, labels: int, width: int = 128) -> None:
@@ -156,13 +169,15 @@ class CellClassifier(nn.Module):
     def cells(
         self, crop_BCDHW: Tensor, visible_BDHW: Tensor, modality: str | None = None
     ) -> tuple[VisibleCells, Tensor]:
-        """The coarsest level (for its layout), and mixed features [N, width] of each visible cell."""
+        """The coarsest level (for its layout), and mixed features [N, width] of each visible
+        cell."""
         levels = self.encoder(crop_BCDHW, visible_BDHW, modality=modality)
         known = [F.layer_norm(m, m.shape[-1:]) for m in (level.features.mean((1, 2, 3)) for level in levels)]
         return levels[-1], self.mix(torch.cat(known, 1))
 
     def votes(self, known_NC: Tensor) -> tuple[Tensor, Tensor]:
-        """Opinion and weight (before the softmax over a volume's cells) of each cell, both [N, L]."""
+        """Opinion and weight (before the softmax over a volume's cells) of each cell, both [N,
+        L]."""
         return self.opinion(known_NC), self.weight(known_NC)
 
     def forward(self, crop_BCDHW: Tensor, visible_BDHW: Tensor, modality: str | None = None) -> Tensor:

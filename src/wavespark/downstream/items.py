@@ -36,7 +36,8 @@ class Labelled:
 
     volume: StoredVolume
     map: Any = None
-    """Whole numbers [D, H, W] on the stored grid, read by slices: compressed in memory, or in the store."""
+    """Whole numbers [D, H, W] on the stored grid, read by slices: compressed in memory, or in the
+    store."""
     places: dict[int, np.ndarray] = field(default_factory=dict)
     """Label value -> int32 [n, 3]: some of its voxels."""
     targets: np.ndarray | None = None
@@ -82,7 +83,8 @@ def widened(item: Labelled, start: Triple, size: Triple) -> Callable[[Triple, Tr
 
 
 def place_window(item: Labelled, size: Triple, rng: np.random.Generator, labelled_share: float) -> Triple:
-    """Choose the start of a window: around a point or a voxel of a label drawn evenly among its labels, or anywhere in the foreground box."""
+    """Choose the start of a window: around a point or a voxel of a label drawn evenly among its
+    labels, or anywhere in the foreground box."""
     seeds = [*item.places.values()] if item.places else [item.points] if len(item.points) else []
     wanted, which, place = rng.random() < labelled_share, rng.random(), rng.random(3)
     shift = rng.uniform(-0.3, 0.3, 3) * size
@@ -97,7 +99,8 @@ def place_window(item: Labelled, size: Triple, rng: np.random.Generator, labelle
 
 
 def _inside(start: np.ndarray, whole: Triple, size: Triple) -> np.ndarray:
-    """Move a window into the volume; centre it along an axis on which the volume is smaller than the window."""
+    """Move a window into the volume; centre it along an axis on which the volume is smaller than
+    the window."""
     room = np.array(whole) - np.array(size)
     moved: np.ndarray = np.where(room < 0, room // 2, np.clip(start, 0, np.maximum(room, 0)))
     return moved
@@ -107,7 +110,8 @@ def with_maps(table: LabelTable, store: Store, column: str) -> list[Labelled]:
     """Label the volumes for which the column names a segmentation file.
 
     Raises:
-        SettingsError: if there is no such column, a path leaves the folder, or a volume is named twice.
+        SettingsError: if there is no such column, a path leaves the folder, or a volume is named
+            twice.
         VolumeError: if a file cannot be read.
     """
     table.require(column)
@@ -142,7 +146,8 @@ def with_map(volume: StoredVolume, labels: np.ndarray, affine: np.ndarray) -> La
 
 
 def some_places(labels: np.ndarray, content: str) -> dict[int, np.ndarray]:
-    """Label value -> int32 [n, 3]: its voxels, or some thousands of them drawn by the volume's content hash."""
+    """Label value -> int32 [n, 3]: its voxels, or some thousands of them drawn by the volume's
+    content hash."""
     rng = stream(0, purpose="label places", volume=content)
     places = {}
     for value in np.unique(labels[labels > 0]):
@@ -154,7 +159,8 @@ def some_places(labels: np.ndarray, content: str) -> dict[int, np.ndarray]:
 
 
 def with_points(table: LabelTable, store: Store) -> list[Labelled]:
-    """Label the volumes of a table with the points of their rows: columns x, y, z in RAS mm, and `diameter` in mm if there is one.
+    """Label the volumes of a table with the points of their rows: columns x, y, z in RAS mm, and
+    `diameter` in mm if there is one.
 
     A row with empty coordinates says that the scan was read and shows nothing.
 
@@ -217,10 +223,12 @@ class LabelFiles:
         self.table = table
 
     def path(self, text: str, line: int) -> Path:
-        """Find the file that a cell names by its path or, if only one file below the table's folder has it, by its name.
+        """Find the file that a cell names by its path or, if only one file below the table's folder
+        has it, by its name.
 
         Raises:
-            SettingsError: if the path leads elsewhere, there is no such file, or several files have the name.
+            SettingsError: if the path leads elsewhere, there is no such file, or several files have
+                the name.
         """
         folder, where = self.table.folder, f"{self.table.name}, line {line}"
         real = Path(os.path.realpath(folder / text))
@@ -275,7 +283,8 @@ def read_labels_of(path: Path, where: str) -> tuple[np.ndarray, np.ndarray]:
 def split_labelled(
     items: Sequence[Labelled], table: LabelTable | None, fraction: float, seed: int
 ) -> tuple[list[Labelled], list[Labelled]]:
-    """Split into training and test items: by the column `split` (train or test) if there is one, else by patient (law I27); no side is empty.
+    """Split into training and test items: by the column `split` (train or test) if there is one,
+    else by patient (law I27); no side is empty.
 
     Raises:
         SettingsError: if a split is impossible.

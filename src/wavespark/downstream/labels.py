@@ -1,7 +1,8 @@
 """A CSV of labels whose rows are tied to the volumes of a store.
 
-Separators are commas, semicolons or tabs; a byte order mark is accepted, and decimal commas where the separator is no
-comma. Errors quote the user's own table; names that only the store knows are compared as keyed hashes and never shown.
+Separators are commas, semicolons or tabs; a byte order mark is accepted, and decimal commas where
+the separator is no comma. Errors quote the user's own table; names that only the store knows are
+compared as keyed hashes and never shown.
 """
 
 import csv
@@ -32,7 +33,8 @@ _SHOWN = 80
 
 
 def quoted(text: object) -> str:
-    r"""Return a cell as messages quote it: shortened, control characters and direction overrides escaped.
+    r"""Return a cell as messages quote it: shortened, control characters and direction overrides
+    escaped.
 
     >>> quoted("a\x1b[2J")
     "'a\\x1b[2J'"
@@ -94,16 +96,18 @@ def read_labels(path: str | Path, store: Store) -> LabelTable:
     """Read a table of labels.
 
     Args:
-        path: UTF-8 CSV with a header; one of the columns `source` (path of the scan, relative to the folder that was
-            prepared, absolute, or its unique last part; or its SeriesInstanceUID), `SeriesInstanceUID`, or `id` (of
-            the store's volume).
+        path: UTF-8 CSV with a header; one of the columns `source` (path of the scan, relative to
+            the folder that was
+            prepared, absolute, or its unique last part; or its SeriesInstanceUID),
+            `SeriesInstanceUID`, or `id` (of the store's volume).
         store: whose volumes the rows are about.
 
     Returns:
         The rows that name a volume of the store; lines that name none are listed in `unmatched`.
 
     Raises:
-        SettingsError: if it cannot be read, has no such column, a path fits several scans, or no row names a volume.
+        SettingsError: if it cannot be read, has no such column, a path fits several scans, or no
+            row names a volume.
         StoreError: if the store's private key is needed and not there.
     """
     path = Path(path)
@@ -246,7 +250,8 @@ def _text(path: Path) -> str:
 
 
 def _separator(text: str) -> str:
-    """The separator under which the header names a scan; failing that the one that gives the most columns."""
+    """The separator under which the header names a scan; failing that the one that gives the most
+    columns."""
     header = next((line for line in text.splitlines() if line.strip()), "")
     columns = {s: [c.strip().strip('"') for c in header.split(s)] for s in _SEPARATORS}
     return max(_SEPARATORS, key=lambda s: (bool(set(KEYS) & set(columns[s])), len(columns[s])))

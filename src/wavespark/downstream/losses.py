@@ -6,7 +6,8 @@ from torch import Tensor
 
 
 def dice_and_cross_entropy(logits_BKDHW: Tensor, labels_BDHW: Tensor) -> Tensor:
-    """Cross-entropy plus 1 - mean soft Dice of the foreground classes over the batch (Isensee et al., nnU-Net, Nature Methods 18, 2021).
+    """Cross-entropy plus 1 - mean soft Dice of the foreground classes over the batch (Isensee et
+    al., nnU-Net, Nature Methods 18, 2021).
 
     A class that is neither there nor predicted has Dice 1 through the smoothing of one voxel.
 
@@ -24,7 +25,8 @@ def dice_and_cross_entropy(logits_BKDHW: Tensor, labels_BDHW: Tensor) -> Tensor:
 
 
 def known_binary(logits_BL: Tensor, targets_BL: Tensor, weights_L: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy over the labels that are known (not NaN); positives of label l count `weights_L[l]` times."""
+    """Binary cross-entropy over the labels that are known (not NaN); positives of label l count
+    `weights_L[l]` times."""
     known = torch.isfinite(targets_BL)
     each = F.binary_cross_entropy_with_logits(
         logits_BL.float(), targets_BL.nan_to_num().float(), reduction="none", pos_weight=weights_L
@@ -33,7 +35,8 @@ def known_binary(logits_BL: Tensor, targets_BL: Tensor, weights_L: Tensor | None
 
 
 def focal_heat(logits_BDHW: Tensor, heat_BDHW: Tensor) -> Tensor:
-    """Penalty-reduced focal loss of a heat map, divided by the number of its peaks (Law and Deng, CornerNet, ECCV 2018: alpha 2, beta 4).
+    """Penalty-reduced focal loss of a heat map, divided by the number of its peaks (Law and Deng,
+    CornerNet, ECCV 2018: alpha 2, beta 4).
 
     Args:
         logits_BDHW: of the heat.

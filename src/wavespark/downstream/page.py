@@ -1,4 +1,5 @@
-"""RUN/report.html of a comparison: verdict, curves over labels and steps, tables, and what was held equal."""
+"""RUN/report.html of a comparison: verdict, curves over labels and steps, tables, and what was held
+equal."""
 
 import json
 import math

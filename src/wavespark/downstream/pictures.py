@@ -22,7 +22,8 @@ _GREYS = 200
 _COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (204, 121, 167), (213, 94, 0), (0, 114, 178))
 """Colours of classes (Okabe and Ito), one after the other and then again from the first."""
 _PIXELS = 288
-"""Shortest length, in pixels, of the longest side of a picture: contours are thin lines on large pixels."""
+"""Shortest length, in pixels, of the longest side of a picture: contours are thin lines on large
+pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,8 @@ class Slice:
 
     @classmethod
     def of(cls, item: Labelled, voxels: np.ndarray, truth: np.ndarray, prediction: np.ndarray, plane: Plane) -> Self:
-        """Cut the slice with the most labelled tissue, of truth and prediction together; the middle one without any."""
+        """Cut the slice with the most labelled tissue, of truth and prediction together; the middle
+        one without any."""
         labelled = (truth > 0) | (prediction > 0)
         counts = labelled.sum(axis=tuple(a for a in range(3) if a != plane.axis))
         at = int(counts.argmax()) if counts.any() else truth.shape[plane.axis] // 2
@@ -51,7 +53,8 @@ class Slice:
 
 
 def save_case(run: Path, number: int, item: Labelled, prediction: Any) -> None:
-    """Keep three slices of a segmented test case in RUN/cases, for the report; other predictions are not kept.
+    """Keep three slices of a segmented test case in RUN/cases, for the report; other predictions
+    are not kept.
 
     Args:
         run: folder of the comparison.

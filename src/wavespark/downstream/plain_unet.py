@@ -1,7 +1,9 @@
-"""A plain U-Net as the control that a user would train first: convolutions, instance norm, leaky ReLU, max pooling, nothing pre-trained.
+"""A plain U-Net as the control that a user would train first: convolutions, instance norm, leaky
+ReLU, max pooling, nothing pre-trained.
 
-The layers and widths are those of MONAI's `BasicUNet` (after Falk et al., "U-Net: deep learning for cell counting", Nature Methods 16, 2019) with the
-features 16, 16, 32, 64, 128, 16: 1.4 million parameters. Axes: B batch, C channels, D H W voxels or tokens, K classes.
+The layers and widths are those of MONAI's `BasicUNet` (after Falk et al., "U-Net: deep learning for
+cell counting", Nature Methods 16, 2019) with the features 16, 16, 32, 64, 128, 16: 1.4 million
+parameters. Axes: B batch, C channels, D H W voxels or tokens, K classes.
 """
 
 from collections.abc import Mapping
@@ -18,7 +20,8 @@ from wavespark.shapes import as_triple, ceil_div
 from wavespark.sparse import CellLayout, VisibleCells, gather_cells
 
 WIDTHS = (16, 16, 32, 64, 128)
-"""Channels at strides 1, 2, 4, 8, 16; the last stage of the decoder is as wide as the first of the encoder."""
+"""Channels at strides 1, 2, 4, 8, 16; the last stage of the decoder is as wide as the first of the
+encoder."""
 
 _SLOPE = 0.1
 
@@ -32,7 +35,9 @@ class PlainSettings:
 
 
 class PlainEncoder(Encoder):
-    """The contracting path of a plain U-Net. It computes whole crops; hidden cells are left out of its output only.
+    """The contracting path of a plain U-Net.
+
+    It computes whole crops; hidden cells are left out of its output only.
 
     Args:
         stems: channels of a crop for each modality.
@@ -51,7 +56,8 @@ class PlainEncoder(Encoder):
         self.stages = nn.ModuleList(_two_convs(a, b) for a, b in pairwise(widths))
 
     def dense_levels(self, crop_BCDHW: Tensor, modality: str | None) -> list[Tensor]:
-        """Features [B, C, D, H, W] of every level, finest first, of the crop padded with zeros to whole cells."""
+        """Features [B, C, D, H, W] of every level, finest first, of the crop padded with zeros to
+        whole cells."""
         size = crop_BCDHW.shape[2:]
         missing = [n * c - s for s, n, c in zip(size, ceil_div(size, self.cell), self.cell, strict=True)]
         padded = F.pad(crop_BCDHW, (0, missing[2], 0, missing[1], 0, missing[0]))

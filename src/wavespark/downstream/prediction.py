@@ -1,9 +1,10 @@
-"""A fine-tuned model applied to a store: segmentations and points in the geometry of the sources, probabilities as a table.
+"""A fine-tuned model applied to a store: segmentations and points in the geometry of the sources,
+probabilities as a table.
 
-FOLDER holds `predictions.json` (what was predicted, by which task), and for segmentation `ID.nii.gz` on the source's own grid, for detection
-`points.csv` (RAS mm), for classification `probabilities.csv`, for regression `estimates.csv`. Files are called by the store's ids: names of sources
-can identify a patient.
-Headers are written fresh.
+FOLDER holds `predictions.json` (what was predicted, by which task), and for segmentation
+`ID.nii.gz` on the source's own grid, for detection `points.csv` (RAS mm), for classification
+`probabilities.csv`, for regression `estimates.csv`. Files are called by the store's ids: names of
+sources can identify a patient. Headers are written fresh.
 """
 
 import csv
@@ -58,22 +59,26 @@ def predict_store(
     log: Log = ignore_log,
     should_stop: ShouldStop = never_stop,
 ) -> Predicted:
-    """Predict every volume of the store that the model can take; volumes that are done already are not done again.
+    """Predict every volume of the store that the model can take; volumes that are done already are
+    not done again.
 
-    Each volume is recorded in `progress.jsonl` when its file is on the disk, with the file's checksum, the content of
-    the volume and the model. An entry that fits all of them is kept.
+    Each volume is recorded in `progress.jsonl` when its file is on the disk, with the file's
+    checksum, the content of the volume and the model. An entry that fits all of them is kept.
 
     Args:
         found: from `load_model`.
         store: prepared with `found.recipe`.
         output: folder for everything.
         force: predict also volumes of a modality that the model was not trained on.
-        on_progress: called with (volumes done, volumes to do, text); volumes of earlier runs are not counted.
-        log: called with a sentence about volumes that are left out or predicted against the training.
+        on_progress: called with (volumes done, volumes to do, text); volumes of earlier runs are
+            not counted.
+        log: called with a sentence about volumes that are left out or predicted against the
+            training.
         should_stop: the name of a signal ends it; finished volumes are kept.
 
     Raises:
-        SettingsError: if the store was prepared in another way, or holds nothing that the model takes.
+        SettingsError: if the store was prepared in another way, or holds nothing that the model
+            takes.
         TrainingStopped: if `should_stop` asked for it.
     """
     if differences := store.recipe.differences(found.recipe):
@@ -219,7 +224,8 @@ def _one(found: TaskModel, volume: StoredVolume, output: Path) -> dict[str, Any]
 
 
 def labels_as_nifti(labels: np.ndarray, affine: np.ndarray) -> bytes:
-    """The label map as a compressed NIfTI file, sform and qform in mm; the same labels give the same bytes."""
+    """The label map as a compressed NIfTI file, sform and qform in mm; the same labels give the
+    same bytes."""
     image = nib.Nifti1Image(labels, affine)
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)

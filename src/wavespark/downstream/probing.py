@@ -1,4 +1,5 @@
-"""Probes of frozen features for a column of labels, beside random weights, intensities and a constant predictor."""
+"""Probes of frozen features for a column of labels, beside random weights, intensities and a
+constant predictor."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,8 @@ from wavespark.progress import OnProgress, ignore_progress
 TaskName = Literal["auto", "classification", "regression"]
 TASKS = ("auto", "classification", "regression")
 OURS, SCRATCH, INTENSITIES, VOLUME, CONSTANT = "pre-trained", "scratch", "intensities", "volume", "constant"
-"""Arms of a table: the encoder; the same network with random weights; histogram and volume of the foreground; its volume
+"""Arms of a table: the encoder; the same network with random weights; histogram and volume of the
+foreground; its volume
 alone; the most frequent class or the mean."""
 CONTROL_SEEDS = 3
 """Random initialisations of the scratch control; its figures are their mean."""
@@ -53,7 +55,8 @@ class ProbePlan:
     """Settings of a probe."""
 
     task: TaskName = "auto"
-    """`auto` takes a column of numbers with more than 10 values, or more values than half its rows, for a regression."""
+    """`auto` takes a column of numbers with more than 10 values, or more values than half its rows,
+    for a regression."""
     levels: tuple[int, ...] | None = None
     """Levels to read: 0 is the finest, -1 all side by side; None = each, and all side by side."""
     pools: tuple[str, ...] = DEFAULT_POOLS
@@ -111,7 +114,8 @@ class ProbeRow:
     """One probe of one arm."""
 
     encoder: str
-    """`pre-trained`, `scratch`, or a control without a network: `intensities`, `volume`, `constant`."""
+    """`pre-trained`, `scratch`, or a control without a network: `intensities`, `volume`,
+    `constant`."""
     level: int | None
     """0 is the finest; -1 is all levels side by side; None without a network."""
     stride: int
@@ -121,7 +125,8 @@ class ProbeRow:
     figures: Mapping[str, Interval]
     """`balanced_accuracy` and `auc`, or `mae` and `r2`."""
     gains: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
-    """Control -> figure -> by how much this row is better than the same probe of the control, on the same patients."""
+    """Control -> figure -> by how much this row is better than the same probe of the control, on
+    the same patients."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `gain` is the main figure's gain over scratch."""
@@ -199,7 +204,8 @@ def probe_column(
     plan: ProbePlan | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> ProbeReport:
-    """Probe a column with nearest neighbours and a linear model, cross-validated by patient, with 95 % intervals over patients.
+    """Probe a column with nearest neighbours and a linear model, cross-validated by patient, with
+    95 % intervals over patients.
 
     Args:
         encoder: frozen.
@@ -213,7 +219,8 @@ def probe_column(
         Rows of the encoder and of all controls.
 
     Raises:
-        SettingsError: if the column is missing, has fewer than two classes or patients, or holds no numbers for a regression.
+        SettingsError: if the column is missing, has fewer than two classes or patients, or holds no
+            numbers for a regression.
     """
     plan = plan or ProbePlan()
     levels = _levels(encoder, plan.levels)
@@ -299,7 +306,8 @@ def _controls(question: Question, folds_RN: np.ndarray) -> dict[_Key, dict[str, 
 
 
 def control_features(volumes: Sequence[StoredVolume]) -> dict[str, np.ndarray]:
-    """Features [N, D] of the controls without a network; volumes with other channels than the first cannot be compared.
+    """Features [N, D] of the controls without a network; volumes with other channels than the first
+    cannot be compared.
 
     Raises:
         SettingsError: if the volumes do not all have the same number of channels.
@@ -332,7 +340,8 @@ def _row(
 
 
 def _is_control_of(key: _Key, other: _Key, arm: str) -> bool:
-    """True if `other` is the row of the arm that `key` is compared with: the same probe, and the same level if it has one."""
+    """True if `other` is the row of the arm that `key` is compared with: the same probe, and the
+    same level if it has one."""
     return other[0] == arm and (arm == CONSTANT or other[2] == key[2]) and other[1] in (None, key[1])
 
 

@@ -1,4 +1,7 @@
-"""Regression: one number for a volume, such as an age. The head learns the standardised number and answers in the unit of the column."""
+"""Regression: one number for a volume, such as an age.
+
+The head learns the standardised number and answers in the unit of the column.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +58,8 @@ class Regress:
         """Nothing: the network begins near the mean."""
 
     def loss(self, model: nn.Module, scenes: Sequence[Scene], items: Sequence[Labelled], modality: str) -> Tensor:
-        """Smooth absolute error of a batch of windows, in standard deviations; each window stands for its volume."""
+        """Smooth absolute error of a batch of windows, in standard deviations; each window stands
+        for its volume."""
         network = cast(CellClassifier, model)
         device, cell = next(model.parameters()).device, network.encoder.cell
         voxels = torch.from_numpy(np.stack([s.voxels for s in scenes])).to(device)
@@ -84,7 +88,8 @@ class Regress:
         return self.mean + self.deviation * float(pooled(torch.cat(opinions), torch.cat(weights))[0])
 
     def scores(self, found: float, item: Labelled) -> dict[str, float]:
-        """Absolute error of one volume, and that of always answering the mean of the training volumes."""
+        """Absolute error of one volume, and that of always answering the mean of the training
+        volumes."""
         truth = value_of(item)
         return {"absolute_error": abs(found - truth), "absolute_error_of_mean": abs(self.mean - truth)}
 
@@ -98,7 +103,8 @@ def with_values(table: LabelTable, store: Store, column: str) -> list[Labelled]:
     """Volumes with a number in a column; empty cells are left out.
 
     Raises:
-        SettingsError: if the column is missing, empty, or holds something that is not a finite number.
+        SettingsError: if the column is missing, empty, or holds something that is not a finite
+            number.
     """
     table.require(column)
     items = []

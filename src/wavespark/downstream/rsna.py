@@ -1,6 +1,8 @@
-"""Inference as the RSNA 2025 challenge asks for it: one series at a time, no series without an answer.
+"""Inference as the RSNA 2025 challenge asks for it: one series at a time, no series without an
+answer.
 
-Whatever is wrong with a series, the answer is then the prior of the training data, with the reason beside it.
+Whatever is wrong with a series, the answer is then the prior of the training data, with the reason
+beside it.
 """
 
 import os
@@ -49,9 +51,11 @@ class Predictor:
     """A fine-tuned classifier for series folders.
 
     Args:
-        model: a folder that `wavespark finetune classify` wrote, whose labels are those of the challenge.
+        model: a folder that `wavespark finetune classify` wrote, whose labels are those of the
+            challenge.
         device: `auto`, `cpu` or `cuda`.
-        mirrored: also predict the mirrored head, exchange left and right, and take the mean: twice the time.
+        mirrored: also predict the mirrored head, exchange left and right, and take the mean: twice
+            the time.
 
     Example:
         predictor = Predictor("RUN")
@@ -75,7 +79,10 @@ class Predictor:
         self.prior = {name: task.prior[task.names.index(name)] or DEFAULT_PRIOR for name in LABELS}
 
     def __call__(self, series: str | os.PathLike) -> Prediction:
-        """The answer for a folder of DICOM files (or any volume that wavespark reads). Never raises an exception."""
+        """The answer for a folder of DICOM files (or any volume that wavespark reads).
+
+        Never raises an exception.
+        """
         started = time.monotonic()
         try:
             volumes, notes = self._volumes(series)
@@ -99,7 +106,8 @@ class Predictor:
         return Prediction(probabilities=dict(self.prior), reason=reason, notes=(), seconds=seconds)
 
     def _volumes(self, series: str | os.PathLike) -> tuple[list[Volume], tuple[str, ...]]:
-        """Return the volume that the model can take; a series that the strict reader refuses is read again with gaps allowed.
+        """Return the volume that the model can take; a series that the strict reader refuses is
+        read again with gaps allowed.
 
         Raises:
             InputError: with the reason of the refusal.

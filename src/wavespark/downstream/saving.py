@@ -1,4 +1,5 @@
-"""A fine-tuned model as a folder: weights, what they are for, the preparation that the input needs, a card; checked when it is loaded."""
+"""A fine-tuned model as a folder: weights, what they are for, the preparation that the input needs,
+a card; checked when it is loaded."""
 
 import json
 from collections.abc import Mapping
@@ -39,7 +40,8 @@ class TaskModel:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Modalities of the labelled volumes that it was trained on; none where that was not recorded."""
+        """Modalities of the labelled volumes that it was trained on; none where that was not
+        recorded."""
         return tuple(map(str, self.config.get("provenance", {}).get("modalities", ())))
 
     @property

@@ -1,4 +1,7 @@
-"""Segmentation: a class for every voxel. Dice and cross-entropy, windows around labelled voxels, sliding prediction."""
+"""Segmentation: a class for every voxel.
+
+Dice and cross-entropy, windows around labelled voxels, sliding prediction.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +73,8 @@ class Segment:
         return dense_head(encoder, self.classes, self.settings.decoder)
 
     def start(self, model: nn.Module, items: Sequence[Labelled]) -> None:
-        """With `class_prior`, let the network begin at the class frequencies of the first few volumes."""
+        """With `class_prior`, let the network begin at the class frequencies of the first few
+        volumes."""
         if self.settings.class_prior:
             set_class_prior(model, class_frequencies(items[:_MOST_COUNTED], self.classes))
 
@@ -93,7 +97,8 @@ class Segment:
 
 
 def class_frequencies(items: Sequence[Labelled], classes: int) -> list[float]:
-    """Share of each class in the foreground boxes of labelled volumes; every class counts as one voxel at least."""
+    """Share of each class in the foreground boxes of labelled volumes; every class counts as one
+    voxel at least."""
     counts = np.ones(classes)
     for item in items:
         counts += np.bincount(item.read_map().ravel(), minlength=classes)[:classes]
@@ -103,9 +108,11 @@ def class_frequencies(items: Sequence[Labelled], classes: int) -> list[float]:
 def map_scores(
     found: np.ndarray, truth: np.ndarray, spacing: tuple[float, float, float], classes: Sequence[int]
 ) -> dict[str, float]:
-    """Compute `dice`, `hd95_mm`, `surface_dice` (1 mm): means over the classes that are in `found` or `truth`; `dice_K` of each class.
+    """Compute `dice`, `hd95_mm`, `surface_dice` (1 mm): means over the classes that are in `found`
+    or `truth`; `dice_K` of each class.
 
-    A class that is only in one of both has no distance: it is left out of `hd95_mm` and counted in `one_side_empty`.
+    A class that is only in one of both has no distance: it is left out of `hd95_mm` and counted in
+    `one_side_empty`.
     """
     each = {k: dice(found == k, truth == k) for k in classes}
     there = [k for k in classes if np.isfinite(each[k])]
@@ -123,7 +130,8 @@ def map_scores(
 
 @torch.inference_mode()
 def dense_logits(model: nn.Module, volume: Readable, settings: FinetuneSettings) -> Tensor:
-    """Logits [K, D, H, W] of a stored volume, float32 on the CPU; where no window with foreground lies, class 0 wins."""
+    """Logits [K, D, H, W] of a stored volume, float32 on the CPU; where no window with foreground
+    lies, class 0 wins."""
     device = next(model.parameters()).device
     model.eval()
     return sliding_window(

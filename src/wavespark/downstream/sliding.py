@@ -1,6 +1,8 @@
-"""A volume of any size, predicted window by window; where windows overlap, the middle of a window counts more.
+"""A volume of any size, predicted window by window; where windows overlap, the middle of a window
+counts more.
 
-The numbers are those of MONAI's `sliding_window_inference(mode="gaussian")` (tested); MONAI itself is not used, because its import alone takes seconds.
+The numbers are those of MONAI's `sliding_window_inference(mode="gaussian")` (tested); MONAI itself
+is not used, because its import alone takes seconds.
 Axes: C channels, K predicted channels, D H W voxels.
 """
 
@@ -33,11 +35,13 @@ def sliding_window(
 
     Args:
         voxels_CDHW: float32.
-        window: voxels along D, H, W; a smaller volume is padded with each channel's lowest value and the prediction cut back.
+        window: voxels along D, H, W; a smaller volume is padded with each channel's lowest value
+            and the prediction cut back.
         predict: [B, C, *window] -> [B, K, *window].
         overlap: share of a window that its neighbour sees again.
         batch: windows at a time.
-        needed_DHW: bool; windows without any True voxel are not computed, and voxels that no window covers hold 0.
+        needed_DHW: bool; windows without any True voxel are not computed, and voxels that no window
+            covers hold 0.
 
     Raises:
         ShapeError: if the prediction has another size than the window.

@@ -30,7 +30,8 @@ class StoredMap:
 
 
 def target_names(store: Store) -> tuple[str, ...]:
-    """Names of the targets that came with the volumes; the labels of RSNA 2025 in their order first."""
+    """Names of the targets that came with the volumes; the labels of RSNA 2025 in their order
+    first."""
     names = {name for v in store for name in v.targets}
     return (*(n for n in LABELS if n in names), *sorted(names - set(LABELS)))
 
@@ -38,8 +39,8 @@ def target_names(store: Store) -> tuple[str, ...]:
 def store_targets(store: Store, columns: Sequence[str]) -> tuple[list[Labelled], tuple[str, ...], bool]:
     """Build labelled volumes from the targets of a store.
 
-    Targets of 0 and 1 are labels (unknown where a volume has none); a single target with other values is a set of
-    classes, one for each value.
+    Targets of 0 and 1 are labels (unknown where a volume has none); a single target with other
+    values is a set of classes, one for each value.
 
     Args:
         store: whose volumes came with targets.
@@ -49,7 +50,8 @@ def store_targets(store: Store, columns: Sequence[str]) -> tuple[list[Labelled],
         The volumes, the names of the labels or classes, and whether exactly one of them is right.
 
     Raises:
-        SettingsError: if no volume has a target, one is not known, or several have other values than 0 and 1.
+        SettingsError: if no volume has a target, one is not known, or several have other values
+            than 0 and 1.
     """
     known = target_names(store)
     if not known:
@@ -79,7 +81,8 @@ def store_targets(store: Store, columns: Sequence[str]) -> tuple[list[Labelled],
 
 
 def store_points(store: Store) -> list[Labelled]:
-    """Build labelled volumes from the marks of a store; volumes with targets and without a mark show nothing.
+    """Build labelled volumes from the marks of a store; volumes with targets and without a mark
+    show nothing.
 
     Raises:
         SettingsError: if no volume has a mark.
@@ -94,7 +97,8 @@ def store_points(store: Store) -> list[Labelled]:
 
 
 def store_maps(store: Store, name: str | None = None, whichever: bool = False) -> list[Labelled]:
-    """Label volumes with the label map of that name; if None with the only one, or the most frequent one if `whichever`.
+    """Label volumes with the label map of that name; if None with the only one, or the most
+    frequent one if `whichever`.
 
     Raises:
         SettingsError: if there is none.

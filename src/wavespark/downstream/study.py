@@ -1,7 +1,9 @@
-"""Fine-tuning as a comparison at equal budget: pre-trained, scratch and a plain U-Net, for every number of labels and every seed.
+"""Fine-tuning as a comparison at equal budget: pre-trained, scratch and a plain U-Net, for every
+number of labels and every seed.
 
-RUN holds `study.json` (what is compared), `parts/ARM-LABELS-SEED.json` (one training each, with every test volume's figures), with `--tune` also
-`parts/tune-ARM-LABELS-SEED.json`, `model/` (the pre-trained arm with all labels), `results.json`, `report.html`. A stopped comparison goes on there.
+RUN holds `study.json` (what is compared), `parts/ARM-LABELS-SEED.json` (one training each, with
+every test volume's figures), with `--tune` also `parts/tune-ARM-LABELS-SEED.json`, `model/` (the
+pre-trained arm with all labels), `results.json`, `report.html`. A stopped comparison goes on there.
 """
 
 import hashlib
@@ -26,7 +28,8 @@ from wavespark.progress import Log, OnProgress, ShouldStop, ignore_log, ignore_p
 from wavespark.randomness import stream
 
 Part = dict[str, Any]
-"""Record of one training: arm, labels, seed, losses, learning rate, and a row for every test volume."""
+"""Record of one training: arm, labels, seed, losses, learning rate, and a row for every test
+volume."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +45,8 @@ class Plan:
     plain: bool = False
     """Train a plain U-Net."""
     tune: bool = False
-    """Choose the learning rate of every training by cross-validation among its own labelled volumes."""
+    """Choose the learning rate of every training by cross-validation among its own labelled
+    volumes."""
 
     def __post_init__(self) -> None:
         if self.seeds < 1 or any(n < 1 for n in self.labels):
@@ -196,17 +200,20 @@ def run_study(
     Args:
         task: what is learned.
         encoder: pre-trained; is not changed.
-        train: labelled volumes; each training takes the first ones of an order that its seed decides.
+        train: labelled volumes; each training takes the first ones of an order that its seed
+            decides.
         test: volumes of other patients.
         plan: arms, numbers of labels, seeds.
         run: folder for everything.
         on_progress: called with (steps done, steps in all, text).
-        log: called with a sentence about each arm: learning rate, and a decoder that was pre-trained with the encoder.
+        log: called with a sentence about each arm: learning rate, and a decoder that was
+            pre-trained with the encoder.
         should_stop: a name (of a signal) ends it; finished trainings are kept.
 
     Returns:
-        Plain values: `table` (figures of every arm and number of labels with 95 % intervals), `gains` (pre-trained minus scratch),
-        `plain_gains` (pre-trained minus plain), `trainings` (learning rate and seconds of each), `task`, `main`, `steps`, ...
+        Plain values: `table` (figures of every arm and number of labels with 95 % intervals),
+            `gains` (pre-trained minus scratch), `plain_gains` (pre-trained minus plain),
+            `trainings` (learning rate and seconds of each), `task`, `main`, `steps`, ...
 
     Raises:
         SettingsError: if the folder holds another comparison.
@@ -281,7 +288,8 @@ def summarise(
     available: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Figures of every arm and number of labels, and paired differences, with 95 % intervals over the test patients."""
+    """Figures of every arm and number of labels, and paired differences, with 95 % intervals over
+    the test patients."""
     table: list[dict[str, Any]] = []
     gains: dict[str, list[dict[str, Any]]] = {arm: [] for arm in plan.arms if arm != PRETRAINED}
     for n in counts:

@@ -1,4 +1,5 @@
-"""Choice of a learning rate for one arm by cross-validation among its own labelled volumes; test volumes are never read."""
+"""Choice of a learning rate for one arm by cross-validation among its own labelled volumes; test
+volumes are never read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ class Tuning:
 
     rates: tuple[float, ...]
     scores: tuple[float | None, ...]
-    """Mean score over the validation volumes of all folds, more is better; None where a training diverged."""
+    """Mean score over the validation volumes of all folds, more is better; None where a training
+    diverged."""
     selected: float
     validated_on: str
     """`people`, or `halves of one volume`."""
@@ -68,7 +70,8 @@ def tune(
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> Tuning:
-    """Train every candidate on one side of each fold and score it on the other; the best mean score wins, ties go to the smaller rate.
+    """Train every candidate on one side of each fold and score it on the other; the best mean score
+    wins, ties go to the smaller rate.
 
     Args:
         task: what is learned.
@@ -80,7 +83,8 @@ def tune(
         should_stop: a name (of a signal) ends it.
 
     Raises:
-        SettingsError: if a single volume is too small to be cut in two, or every candidate diverged.
+        SettingsError: if a single volume is too small to be cut in two, or every candidate
+            diverged.
         TrainingStopped: if `should_stop` asked for it.
     """
     parts, validated_on = folds(items)

@@ -1,4 +1,5 @@
-"""The result of a comparison in sentences: every arm with its interval, and what pre-training gained over the others."""
+"""The result of a comparison in sentences: every arm with its interval, and what pre-training
+gained over the others."""
 
 from collections.abc import Mapping
 from typing import Any

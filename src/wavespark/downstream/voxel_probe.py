@@ -1,8 +1,9 @@
-"""Voxel probes: each voxel is classified from frozen features by logistic regression, fitted to convergence on balanced classes.
+"""Voxel probes: each voxel is classified from frozen features by logistic regression, fitted to
+convergence on balanced classes.
 
-A description of a volume is a list of maps, each with its stride: features of an encoder's levels, or the control of
-intensities and Gaussian derivatives. The model is linear, so that it is applied at each stride and its logits are
-interpolated, which equals interpolating the features.
+A description of a volume is a list of maps, each with its stride: features of an encoder's levels,
+or the control of intensities and Gaussian derivatives. The model is linear, so that it is applied
+at each stride and its logits are interpolated, which equals interpolating the features.
 Legend: C channels, D H W voxels, d h w tokens, K classes, n voxels drawn.
 """
 
@@ -68,10 +69,11 @@ def encoder_maps(encoder: Encoder, volume: StoredVolume, tile: int | Triple = TI
 
 
 def intensity_maps(volume: StoredVolume) -> Maps:
-    """Describe each voxel by its intensity and, at four scales, the Gaussian mean of its neighbourhood and the derivatives.
+    """Describe each voxel by its intensity and, at four scales, the Gaussian mean of its
+    neighbourhood and the derivatives.
 
-    At each scale: mean, three first derivatives, gradient magnitude, three second derivatives (Gaussian kernels;
-    scale-normalised; `SCALES_MM`).
+    At each scale: mean, three first derivatives, gradient magnitude, three second derivatives
+        (Gaussian kernels; scale-normalised; `SCALES_MM`).
     """
     channels = []
     for voxels in volume.read():
@@ -139,8 +141,8 @@ def read_maps(maps: Maps, voxels_n3: np.ndarray) -> np.ndarray:
 def fit_voxel_probe(items: Sequence[Labelled], describe: Describe, classes: int, *, seed: int = 0) -> VoxelProbe:
     """Fit a probe on the foreground of labelled volumes.
 
-    Voxels are drawn evenly from people and classes. The penalty is chosen by the log loss on people who were left out;
-    with one person, on the other half of the head.
+    Voxels are drawn evenly from people and classes. The penalty is chosen by the log loss on people
+    who were left out; with one person, on the other half of the head.
 
     Args:
         items: volumes with label maps.
@@ -191,8 +193,9 @@ def draw_voxels(item: Labelled, classes: int, each: int, seed: int) -> tuple[np.
 def _whitening(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean [C] and matrix [C, P] that turn features into uncorrelated ones of variance 1.
 
-    Levels of an encoder, and Gaussians of neighbouring scales, are strongly correlated; L-BFGS then takes thousands of
-    iterations, and some fifty after whitening. Directions with less than a millionth of the mean variance are left out.
+    Levels of an encoder, and Gaussians of neighbouring scales, are strongly correlated; L-BFGS then
+    takes thousands of iterations, and some fifty after whitening. Directions with less than a
+    millionth of the mean variance are left out.
     """
     mean, deviation = x.mean(0), x.std(0)
     scale = np.where(deviation > 1e-8, deviation, np.inf)
@@ -219,7 +222,8 @@ def _best_penalty(z: np.ndarray, y: np.ndarray, side: np.ndarray, seed: int) -> 
 
 
 def _fit(z: np.ndarray, y: np.ndarray, penalty: float, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights [K, C] and biases [K] of the multinomial regression; a class without a voxel is never predicted."""
+    """Weights [K, C] and biases [K] of the multinomial regression; a class without a voxel is never
+    predicted."""
     from sklearn.linear_model import LogisticRegression
 
     share = 1 / np.bincount(y, minlength=classes).clip(min=1)[y]

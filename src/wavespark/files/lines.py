@@ -17,7 +17,8 @@ def encode_line(record: Mapping[str, Any]) -> bytes:
 
 
 def parse_record(line: bytes) -> Record | None:
-    """The record in a line of JSON; None where it is damaged, holds a number that is not finite, or is no object."""
+    """The record in a line of JSON; None where it is damaged, holds a number that is not finite, or
+    is no object."""
     try:
         record = json.loads(line, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
@@ -26,7 +27,9 @@ def parse_record(line: bytes) -> Record | None:
 
 
 def read_lines(path: Path, *, strict: bool) -> list[Record]:
-    """Reads the records of a list. A file that is not there has none; a last line without its end is passed over.
+    """Reads the records of a list.
+
+    A file that is not there has none; a last line without its end is passed over.
 
     Args:
         path: the file.

@@ -1,8 +1,8 @@
 """Locks between processes. A process that is refused learns which process holds the lock.
 
-`fcntl.lockf` and not `flock`: a lock of `flock` is inherited by forked workers and outlives the run. This lock belongs
-to the process and ends with it, however it ends. It also ends when the process closes any handle of the lock file, so
-that file is opened here and nowhere else.
+`fcntl.lockf` and not `flock`: a lock of `flock` is inherited by forked workers and outlives the
+run. This lock belongs to the process and ends with it, however it ends. It also ends when the
+process closes any handle of the lock file, so that file is opened here and nowhere else.
 """
 
 import errno
@@ -19,11 +19,13 @@ from wavespark.errors import StoreError, WavesparkError
 from wavespark.files.publish import writing
 
 WHOLE = 2**40
-"""Length of the range that a lock covers; a shard holds its share of it, so that shards of two divisions exclude each
+"""Length of the range that a lock covers; a shard holds its share of it, so that shards of two
+divisions exclude each
 other rightly."""
 
 _TRIES, _SECONDS = 20, 0.05
-"""A holder writes its name just after it has the lock: a refused process looks again for up to one second."""
+"""A holder writes its name just after it has the lock: a refused process looks again for up to one
+second."""
 _TAIL = 1 << 20
 """Bytes at the end of a lock file in which the names of its holders are looked for."""
 

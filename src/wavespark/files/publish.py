@@ -1,4 +1,5 @@
-"""A file or folder is there whole or not at all, also after a power cut: write beside, fsync, rename, fsync the parent.
+"""A file or folder is there whole or not at all, also after a power cut: write beside, fsync,
+rename, fsync the parent.
 
 A full disk is one `StoreError`, and nothing half-written stays behind.
 """

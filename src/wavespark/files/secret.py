@@ -1,4 +1,7 @@
-"""The secret of a store: the key with which ids are made from paths and UIDs (HMAC). It never leaves `private`."""
+"""The secret of a store: the key with which ids are made from paths and UIDs (HMAC).
+
+It never leaves `private`.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""Block masking: the same exact number of cells hidden in every volume, by whole blocks in random order.
+"""Block masking: the same exact number of cells hidden in every volume, by whole blocks in random
+order.
 
 Legend: B batch, D H W grid of cells, S cells of one volume in a row.
 """
@@ -27,8 +28,9 @@ Generator = torch.Generator | np.random.Generator
 class BlockMasking:
     """Hides whole blocks of cells, an exact number of cells in every volume.
 
-    `clamp(floor(ratio * valid + 0.5), 1, valid - 1)` cells of each volume are hidden; the last block is cut for that.
-    Without weights every valid cell is hidden with the same probability, hidden / valid, also where blocks are unequal.
+    `clamp(floor(ratio * valid + 0.5), 1, valid - 1)` cells of each volume are hidden; the last
+    block is cut for that. Without weights every valid cell is hidden with the same probability,
+    hidden / valid, also where blocks are unequal.
 
     >>> m = BlockMasking(grid=(8, 8, 8)).sample(batch=2, generator=torch.Generator().manual_seed(0))
     >>> m.hidden.sum((1, 2, 3)).tolist()
@@ -43,7 +45,10 @@ class BlockMasking:
     ratio: float = 0.6
     """Share of the valid cells to hide, strictly between 0 and 1."""
     block: Block = 1
-    """Block edge in cells, or "adaptive" (per axis 1 up to 2 cells, 2 up to 4, else 4). Blocks end at the border."""
+    """Block edge in cells, or "adaptive" (per axis 1 up to 2 cells, 2 up to 4, else 4).
+
+    Blocks end at the border.
+    """
     strict: bool = False
     """Refuse a grid that is a single block."""
 
@@ -83,10 +88,13 @@ class BlockMasking:
         Args:
             batch: number of volumes, drawn from `generator` one after another.
             generator: a generator of torch or numpy.
-            draws: instead of both, (seed, step, volume id) of each volume; its draw depends on nothing else.
+            draws: instead of both, (seed, step, volume id) of each volume; its draw depends on
+                nothing else.
             valid: cells that may be visible or hidden; all if None.
-            weights: how likely each cell is to be hidden relative to the others of its volume, from 0. The number of
-                hidden cells stays exact; equal weights are no weights. A block weighs the mean of its valid cells.
+            weights: how likely each cell is to be hidden relative to the others of its volume, from
+                0. The number of
+                hidden cells stays exact; equal weights are no weights. A block weighs the mean of
+                its valid cells.
             hide: cells that must be hidden; blocks must be single cells.
             show: cells that must stay visible; likewise.
 
@@ -94,7 +102,8 @@ class BlockMasking:
             Masks whose counts are exact, forced cells included.
 
         Raises:
-            MaskError: if a volume has fewer than two valid cells, a weight is negative or not finite, or there is no
+            MaskError: if a volume has fewer than two valid cells, a weight is negative or not
+                finite, or there is no
                 room for the forced cells.
             ShapeError: if `valid`, `weights`, `hide` or `show` are not [B, D, H, W] on this grid.
         """
@@ -104,10 +113,12 @@ class BlockMasking:
         return self.draw(streams, valid, weights, self._forced(hide, show, len(streams)))
 
     def verify(self, masks: Masks) -> None:
-        """Checks masks before they are used: every count exact, and each valid cell either visible or hidden.
+        """Checks masks before they are used: every count exact, and each valid cell either visible
+        or hidden.
 
         Raises:
-            MaskError: if they are not as this masking draws them, for example because another grid or ratio was meant.
+            MaskError: if they are not as this masking draws them, for example because another grid
+                or ratio was meant.
         """
         if tuple(masks.valid.shape[1:]) != self.grid:
             raise MaskError(f"the masks are on grid {tuple(masks.valid.shape[1:])}, the masking on {self.grid}")
@@ -118,7 +129,8 @@ class BlockMasking:
                 raise MaskError(f"sample {b} hides {hidden} of {valid} valid cells, which is not ratio {self.ratio}")
 
     def _forced(self, hide: Tensor | None, show: Tensor | None, batch: int) -> IntS:
-        """Return [B, S]: 1 for cells that must be hidden, -1 for cells that must be visible, 0 for the others."""
+        """Return [B, S]: 1 for cells that must be hidden, -1 for cells that must be visible, 0 for
+        the others."""
         if max(self.block_shape) > 1:
             raise MaskError(f"cells can be forced where blocks are single cells, and these are of {self.block_shape}")
         forced_BS = np.zeros((batch, self.num_cells), dtype=np.intp)
@@ -134,7 +146,8 @@ class BlockMasking:
         weights: Tensor | None,
         forced_BS: IntS | None = None,
     ) -> Masks:
-        """Draw as `sample` does, from one open generator a volume, which is left just behind the draw."""
+        """Draw as `sample` does, from one open generator a volume, which is left just behind the
+        draw."""
         valid_BS = valid_cells(valid, len(streams), self.grid, self.block)
         weights_BS = cell_weights(weights, len(streams), self.grid)
         hidden_BS = np.zeros_like(valid_BS)

@@ -26,13 +26,14 @@ def choose(
 ) -> BoolS:
     """Choose exactly `count` of the valid cells, by whole blocks as far as they fit.
 
-    `forced_S` is 1 where a cell must be chosen, -1 where it must not be, and 0 where chance decides; blocks are then
-    single cells.
+    `forced_S` is 1 where a cell must be chosen, -1 where it must not be, and 0 where chance
+    decides; blocks are then single cells.
 
-    The cells stand in a circle, blocks in random order and in random order inside a block, and an arc of `count` is
-    taken. If all blocks have the same number of valid cells the arc starts at a block, so that only its last block is
-    cut, and every cell has the same chance by symmetry. If not, that would favour the cells of small blocks, so the arc
-    starts at any cell: a point on a circle lies in a random arc with probability count / valid whatever the order.
+    The cells stand in a circle, blocks in random order and in random order inside a block, and an
+    arc of `count` is taken. If all blocks have the same number of valid cells the arc starts at a
+    block, so that only its last block is cut, and every cell has the same chance by symmetry. If
+    not, that would favour the cells of small blocks, so the arc starts at any cell: a point on a
+    circle lies in a random arc with probability count / valid whatever the order.
     """
     block_of_S, num_blocks = block_of_cells(grid, edges)
     cells = np.flatnonzero(valid_S)
@@ -57,7 +58,8 @@ def choose(
 
 
 def _weighted_places(weights: FloatS, stream: np.random.Generator, forced: IntS | None = None) -> IntS:
-    """Draw places without replacement by weight (Gumbel top-k: Kool et al., ICML 2019); zero weights come last.
+    """Draw places without replacement by weight (Gumbel top-k: Kool et al., ICML 2019); zero
+    weights come last.
 
     Forced blocks come before (1) or after (-1) all others, whatever their weights.
     """

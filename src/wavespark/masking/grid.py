@@ -1,4 +1,5 @@
-"""The grid of cells, and how many of them are hidden: all that can be known before anything runs."""
+"""The grid of cells, and how many of them are hidden: all that can be known before anything
+runs."""
 
 import math
 import operator
@@ -22,7 +23,8 @@ def hidden_count(valid: int, ratio: float) -> int:
 
 
 def local_count(hidden: int, local_ratio: float) -> int:
-    """Return how many of `hidden` cells are local: rounded half up; never none and never all if there are at least two.
+    """Return how many of `hidden` cells are local: rounded half up; never none and never all if
+    there are at least two.
 
     >>> local_count(307, 0.8), local_count(1, 0.8)
     (246, 0)
@@ -33,8 +35,8 @@ def local_count(hidden: int, local_ratio: float) -> int:
 def adaptive_edge(cells: int) -> int:
     """Block edge along an axis of so many cells: up to 2 -> 1, up to 4 -> 2, else 4.
 
-    The 2025-10 system takes one edge from the smallest side for all axes, which gives single-cell blocks on flat grids;
-    here each axis has its own, which is the same on cubes.
+    The 2025-10 system takes one edge from the smallest side for all axes, which gives single-cell
+    blocks on flat grids; here each axis has its own, which is the same on cubes.
     """
     return 1 if cells <= 2 else 2 if cells <= 4 else 4
 

@@ -1,7 +1,8 @@
-"""Weights of cells for guided masks: from the foreground, from vessels, or from what the model finds hard.
+"""Weights of cells for guided masks: from the foreground, from vessels, or from what the model
+finds hard.
 
-The weights [B, D, H, W] on the cell grid go into `sample(weights=...)`: how likely a cell is to be hidden, relative to
-the others of its volume. The number of hidden cells stays exact.
+The weights [B, D, H, W] on the cell grid go into `sample(weights=...)`: how likely a cell is to be
+hidden, relative to the others of its volume. The number of hidden cells stays exact.
 
 Legend: B batch, D H W grid of cells, voxels "b x y z" of a crop.
 """
@@ -20,7 +21,8 @@ from wavespark.masking.grid import checked_triple
 
 
 def cell_mean(voxels: Float[Tensor, "b x y z"], cell: int | Sequence[int]) -> Float[Tensor, "b d h w"]:
-    """Mean over the voxels of each cell; a cell that reaches beyond the crop counts its voxels inside.
+    """Mean over the voxels of each cell; a cell that reaches beyond the crop counts its voxels
+    inside.
 
     Raises:
         ShapeError: if `voxels` is not [B, X, Y, Z].
@@ -54,7 +56,8 @@ def vesselness_weights(
 ) -> Float[Tensor, "b d h w"]:
     """Weights that follow the mean `vesselness` of each cell.
 
-    Masking near arteries helped to detect aneurysms (arXiv 2502.21244: sensitivity +4 to +8 % at 0.5 false positives).
+    Masking near arteries helped to detect aneurysms (arXiv 2502.21244: sensitivity +4 to +8 % at
+    0.5 false positives).
 
     Args:
         voxels: intensities.
@@ -70,7 +73,8 @@ def hardness_weights(errors: Float[Tensor, "b d h w"], *, strength: float = 0.5)
     """Weights that follow how badly each cell was reconstructed, for example by an EMA teacher.
 
     Args:
-        errors: one error a cell, on normalised targets, so that bright cells do not count as hard ones; NaN where it is
+        errors: one error a cell, on normalised targets, so that bright cells do not count as hard
+            ones; NaN where it is
             unknown, which counts as the volume's mean.
         strength: see `blend`.
 
@@ -84,10 +88,11 @@ def hardness_weights(errors: Float[Tensor, "b d h w"], *, strength: float = 0.5)
 
 
 def blend(scores: Float[Tensor, "b d h w"], strength: float) -> Float[Tensor, "b d h w"]:
-    """Weights of mean 1 in each volume: `1 - strength` alike for all cells, `strength` in proportion to the scores.
+    """Weights of mean 1 in each volume: `1 - strength` alike for all cells, `strength` in
+    proportion to the scores.
 
-    At 0 all cells are alike, as without weights; at 1 a cell of score 0 is hidden only when nothing else is left. A
-    volume whose scores are all zero has weights of 1.
+    At 0 all cells are alike, as without weights; at 1 a cell of score 0 is hidden only when nothing
+    else is left. A volume whose scores are all zero has weights of 1.
 
     Raises:
         MaskError: if `strength` is not from 0 to 1, or a score is negative or not finite.
@@ -110,14 +115,15 @@ def vesselness(
 ) -> Float[Tensor, "x y z"]:
     """Return the vesselness of each voxel, from 0 to 1: the largest response over the scales.
 
-    With the eigenvalues |l1| <= |l2| <= |l3| of the Hessian a bright tube has l1 about 0 and l2, l3 strongly negative
-    (Frangi et al., MICCAI 1998, eq. 13-15). alpha = beta = 0.5; c = half the largest Hessian norm of the scale, so that
-    the answer does not depend on the units of intensity.
+    With the eigenvalues |l1| <= |l2| <= |l3| of the Hessian a bright tube has l1 about 0 and l2, l3
+    strongly negative (Frangi et al., MICCAI 1998, eq. 13-15). alpha = beta = 0.5; c = half the
+    largest Hessian norm of the scale, so that the answer does not depend on the units of intensity.
 
     Args:
         voxels: intensities of one volume.
         spacing: mm between voxels along each axis.
-        scales: standard deviations of the Gaussians, mm; a tube answers most at about its radius / sqrt(2).
+        scales: standard deviations of the Gaussians, mm; a tube answers most at about its radius /
+            sqrt(2).
         bright: tubes brighter than their surroundings; False for darker.
     """
     image = voxels.detach().cpu().numpy().astype(np.float32)
@@ -137,7 +143,8 @@ def vesselness(
 
 
 def _hessian(smooth: Tensor, spacing: Sequence[float]) -> Tensor:
-    """Second derivatives [6, x, y, z] in the order xx, yy, zz, xy, xz, yz, by central differences."""
+    """Second derivatives [6, x, y, z] in the order xx, yy, zz, xy, xz, yz, by central
+    differences."""
     padded = functional.pad(smooth[None, None], (1,) * 6, mode="replicate")[0, 0]
 
     def at(*step: int) -> Tensor:
@@ -159,7 +166,8 @@ def _hessian(smooth: Tensor, spacing: Sequence[float]) -> Tensor:
 
 
 def _eigenvalues(hessian: Tensor) -> Tensor:
-    """Eigenvalues [3, ...] of symmetric 3 x 3 matrices [6, ...], in closed form (Smith, CACM 1961)."""
+    """Eigenvalues [3, ...] of symmetric 3 x 3 matrices [6, ...], in closed form (Smith, CACM
+    1961)."""
     xx, yy, zz, xy, xz, yz = hessian.double()
     mean = (xx + yy + zz) / 3
     xx, yy, zz = xx - mean, yy - mean, zz - mean

@@ -1,8 +1,9 @@
 """The seed's masking rule, kept only to show what was wrong with it. Never train with it.
 
-Blocks of 4 cells; `max(1, int(0.6 * blocks))` whole blocks are masked; a second, independent draw of
-`max(1, int(0.8 * blocks))` blocks makes local what both draws hit. Up to 4 cells along every axis there is one block,
-so everything is masked; and where blocks are unequal or the two draws overlap by chance, the shares fluctuate.
+Blocks of 4 cells; `max(1, int(0.6 * blocks))` whole blocks are masked; a second, independent draw
+of `max(1, int(0.8 * blocks))` blocks makes local what both draws hit. Up to 4 cells along every
+axis there is one block, so everything is masked; and where blocks are unequal or the two draws
+overlap by chance, the shares fluctuate.
 """
 
 from collections.abc import Iterable
@@ -85,9 +86,11 @@ class LegacyRule:
         )
 
     def most_frequent(self, batch: int) -> tuple[int, int, int, float] | None:
-        """The most frequent (visible, global, local) cells of a batch and their probability; None for unequal blocks.
+        """The most frequent (visible, global, local) cells of a batch and their probability; None
+        for unequal blocks.
 
-        The local blocks of a volume follow a hypergeometric distribution, those of a batch its convolution.
+        The local blocks of a volume follow a hypergeometric distribution, those of a batch its
+        convolution.
         """
         from scipy.stats import hypergeom
 

@@ -1,4 +1,5 @@
-"""The two-level masking rule of the 2025-10 system, kept for `wavespark masks --grid` and checks; no training run uses it."""
+"""The two-level masking rule of the 2025-10 system, kept for `wavespark masks --grid` and checks;
+no training run uses it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ from wavespark.shapes import Triple
 class NestedMasking:
     """Hides cells as `BlockMasking` does, and marks a share of the hidden ones as local.
 
-    `clamp(floor(local_ratio * hidden + 0.5), 1, hidden - 1)` of a volume's hidden cells are local, none if it hides a
-    single cell. The hidden cells are those that `BlockMasking` with the same settings hides for the same draw.
+    `clamp(floor(local_ratio * hidden + 0.5), 1, hidden - 1)` of a volume's hidden cells are local,
+    none if it hides a single cell. The hidden cells are those that `BlockMasking` with the same
+    settings hides for the same draw.
 
     >>> m = NestedMasking(grid=(8, 8, 8)).sample(draws=[(0, 0, "a"), (0, 0, "b")])
     >>> m.local.sum((1, 2, 3)).tolist(), m.global_only.sum((1, 2, 3)).tolist()
@@ -68,7 +70,8 @@ class NestedMasking:
         return local_count(self.num_hidden, self.local_ratio)
 
     def verify(self, masks: NestedMasks) -> None:
-        """Checks masks before they are used: as `BlockMasking.verify`, and the hidden cells split exactly.
+        """Checks masks before they are used: as `BlockMasking.verify`, and the hidden cells split
+        exactly.
 
         Raises:
             MaskError: if they are not as this masking draws them.
@@ -89,7 +92,10 @@ class NestedMasking:
         valid: Bool[Tensor, "b d h w"] | None = None,
         weights: Float[Tensor, "b d h w"] | None = None,
     ) -> NestedMasks:
-        """Draws which cells are hidden and which of them local. Arguments and errors as `BlockMasking.sample`."""
+        """Draws which cells are hidden and which of them local.
+
+        Arguments and errors as `BlockMasking.sample`.
+        """
         streams = open_streams(batch, generator, draws)
         outer = self.blocks.draw(streams, valid, weights)
         hidden_BS = outer.hidden.reshape(len(streams), -1).numpy()

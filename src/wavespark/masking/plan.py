@@ -18,7 +18,8 @@ from wavespark.masking.schedule import MaskSchedule
 from wavespark.shapes import Triple, product
 
 HELD_OUT_STEP = 0
-"""Step of held-out masks; training steps count from 1, so no training mask equals a held-out one."""
+"""Step of held-out masks; training steps count from 1, so no training mask equals a held-out
+one."""
 GUIDES = {
     "none": "all cells are equally likely",
     "foreground": "cells of the head are more likely",
@@ -53,7 +54,8 @@ class MaskPlan:
     """Cells of a second view."""
 
     def masking(self, step: int | None = None) -> BlockMasking:
-        """Return the masking of crops at a step (counted from 1); None = as held-out crops are masked."""
+        """Return the masking of crops at a step (counted from 1); None = as held-out crops are
+        masked."""
         held_out = BlockMasking(grid=self.grid, ratio=self.schedule.ratio, block=self.block)
         return held_out if step is None else replace(held_out, ratio=self.schedule.ratio_at(step, self.seed))
 
@@ -102,7 +104,8 @@ class MaskPlan:
             keys: of the samples.
             step: counted from 1.
             weights: as in `masks`, for the other cells.
-            hide: whether the footprint is hidden (a view to reconstruct) or visible (a view to compare with).
+            hide: whether the footprint is hidden (a view to reconstruct) or visible (a view to
+                compare with).
 
         Raises:
             MaskError: if there is no room for the footprint.

@@ -21,7 +21,8 @@ class RatioSchedule:
     Use it as `dataclasses.replace(masking, ratio=schedule.at(step))`.
 
     Raises:
-        MaskError: if a ratio is not strictly between 0 and 1, or `steps` is not a whole number of at least 1.
+        MaskError: if a ratio is not strictly between 0 and 1, or `steps` is not a whole number of
+            at least 1.
     """
 
     start: float
@@ -37,13 +38,15 @@ class RatioSchedule:
     def at(self, step: int) -> float:
         """The ratio at a step, counted from 0."""
         progress = min(max(step / self.steps, 0.0), 1.0)
-        # Not start + progress * (end - start): that can miss `end` by a rounding error, and a count by one cell.
+        # Not start + progress * (end - start): that can miss `end` by a rounding error, and a count
+        # by one cell.
         return (1 - progress) * self.start + progress * self.end
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskSchedule:
-    """Shares of a run, step by step: how many cells are hidden, and how strongly a guide decides which.
+    """Shares of a run, step by step: how many cells are hidden, and how strongly a guide decides
+    which.
 
     The fields are those of the settings table `[mask]`, which documents them.
     """
@@ -59,7 +62,8 @@ class MaskSchedule:
     guide_steps: int = 0
 
     def ratio_at(self, step: int, seed: int) -> float:
-        """Return the share of cells that is hidden at a step (counted from 1) of the run with that seed."""
+        """Return the share of cells that is hidden at a step (counted from 1) of the run with that
+        seed."""
         if self.ratio_low:
             return float(stream(seed, purpose="mask ratio", step=step).uniform(self.ratio_low, self.ratio))
         if self.ratio_steps:
@@ -67,7 +71,8 @@ class MaskSchedule:
         return self.ratio
 
     def local_ratio_at(self, step: int | None = None) -> float:
-        """Return the share of the second view's cells that is hidden at a step, or (None) at the end of training."""
+        """Return the share of the second view's cells that is hidden at a step, or (None) at the
+        end of training."""
         end = self.local_ratio or self.ratio
         if step is None or not self.local_ratio_start:
             return end

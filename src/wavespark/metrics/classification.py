@@ -9,7 +9,8 @@ from wavespark.errors import ShapeError
 
 
 def auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Probability that a positive scores above a negative, ties half; NaN unless there are both (Hanley and McNeil, Radiology 143, 1982).
+    """Probability that a positive scores above a negative, ties half; NaN unless there are both
+    (Hanley and McNeil, Radiology 143, 1982).
 
     Args:
         scores: float [N], finite.
@@ -49,7 +50,8 @@ def aucs(scores: np.ndarray, positive: np.ndarray) -> list[float]:
 
 
 def balanced_accuracy(chosen: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over the classes that occur of the share of their rows that are right; NaN without rows."""
+    """Mean over the classes that occur of the share of their rows that are right; NaN without
+    rows."""
     chosen, truth = np.asarray(chosen), np.asarray(truth)
     shares = [float((chosen[truth == c] == c).mean()) for c in np.unique(truth)]
     return float(np.mean(shares)) if shares else math.nan

@@ -1,8 +1,10 @@
-"""Points found against lesions that are there: FROC, and sensitivity at a number of false positives a scan.
+"""Points found against lesions that are there: FROC, and sensitivity at a number of false positives
+a scan.
 
-A found point hits the nearest lesion (by centre) within that lesion's reach. The best-scored hit of a lesion detects it; further hits of the same
-lesion are neither false nor true positives, as in LUNA16 (Setio et al., "Validation, comparison, and combination of algorithms for automatic
-detection of pulmonary nodules", 2017).
+A found point hits the nearest lesion (by centre) within that lesion's reach. The best-scored hit of
+a lesion detects it; further hits of the same lesion are neither false nor true positives, as in
+LUNA16 (Setio et al., "Validation, comparison, and combination of algorithms for automatic detection
+of pulmonary nodules", 2017).
 """
 
 import math
@@ -63,7 +65,8 @@ def match(scan: Scan) -> Hits:
 
 
 def froc(scans: Sequence[Hits]) -> tuple[np.ndarray, np.ndarray]:
-    """The curve: false positives a scan (ascending, from 0) and the sensitivity reached at each; sensitivity is NaN without lesions."""
+    """The curve: false positives a scan (ascending, from 0) and the sensitivity reached at each;
+    sensitivity is NaN without lesions."""
     lesions = np.concatenate([s.lesion_scores for s in scans]) if scans else np.zeros(0)
     false = np.concatenate([s.false_scores for s in scans]) if scans else np.zeros(0)
     thresholds = np.unique(np.concatenate([lesions[np.isfinite(lesions)], false]))[::-1]

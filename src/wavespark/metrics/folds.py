@@ -1,4 +1,7 @@
-"""Repeated, stratified folds over patients: no patient is on both sides of a split. Legend: R repeats, N rows."""
+"""Repeated, stratified folds over patients: no patient is on both sides of a split.
+
+Legend: R repeats, N rows.
+"""
 
 from collections.abc import Hashable, Sequence
 
@@ -17,11 +20,13 @@ def patient_folds(
     repeats: int = 1,
     seed: int = 0,
 ) -> np.ndarray:
-    """Deal patients into folds so that classes, or the range of a number, are spread evenly over the folds.
+    """Deal patients into folds so that classes, or the range of a number, are spread evenly over
+    the folds.
 
-    Patients with the same set of classes are shuffled and dealt in turn. With numbers, patients are sorted by their mean
-    and each run of `folds` neighbours is spread over all folds. There are at most half as many folds as patients, so that
-    a fold holds two patients and an AUC can compare them, and never fewer than two.
+    Patients with the same set of classes are shuffled and dealt in turn. With numbers, patients are
+    sorted by their mean and each run of `folds` neighbours is spread over all folds. There are at
+    most half as many folds as patients, so that a fold holds two patients and an AUC can compare
+    them, and never fewer than two.
 
     Args:
         patients: patient of each row.
@@ -63,7 +68,8 @@ def _dealt(
     count: int,
     rng: np.random.Generator,
 ) -> dict[Hashable, int]:
-    """The fold of each patient of one repeat; `order` is already shuffled, and sorting keeps the order of equals."""
+    """The fold of each patient of one repeat; `order` is already shuffled, and sorting keeps the
+    order of equals."""
     if not numeric:
         order = sorted(order, key=lambda p: sorted({str(targets[r]) for r in rows_of[p]}))
         return {patient: place % count for place, patient in enumerate(order)}

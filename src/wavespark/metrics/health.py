@@ -1,4 +1,5 @@
-"""Signs of collapse: how much features vary, in how many directions, and whether two looks at the same place agree."""
+"""Signs of collapse: how much features vary, in how many directions, and whether two looks at the
+same place agree."""
 
 from dataclasses import dataclass
 
@@ -22,7 +23,8 @@ class LevelHealth:
 
 
 def effective_rank(features_NC: Tensor) -> float:
-    """exp of the entropy of the normalised singular values of the centred features: between 1 (collapsed) and C.
+    """exp of the entropy of the normalised singular values of the centred features: between 1
+    (collapsed) and C.
 
     Roy and Vetterli, "The effective rank" (2007); Garrido et al., "RankMe" (2023).
     """
@@ -35,10 +37,13 @@ def effective_rank(features_NC: Tensor) -> float:
 
 
 def alignment(one_NC: Tensor, other_NC: Tensor) -> float:
-    """Mean squared distance of unit features of the same places under two masks: 0 = the same, about 2 = unrelated; NaN without rows.
+    """Mean squared distance of unit features of the same places under two masks: 0 = the same,
+    about 2 = unrelated; NaN without rows.
 
-    Wang and Isola, "Understanding contrastive representation learning through alignment and uniformity" (2020), after taking out the mean of
-    both: an offset that all places share would hide how they differ. Small is good only while `feature_std` and `effective_rank` are not.
+    Wang and Isola, "Understanding contrastive representation learning through alignment and
+    uniformity" (2020), after taking out the mean of
+    both: an offset that all places share would hide how they differ. Small is good only while
+        `feature_std` and `effective_rank` are not.
     """
     if not len(one_NC):
         return float("nan")

@@ -1,4 +1,5 @@
-"""Trilinear inpainting: what the hidden voxels look like if one only interpolates the visible ones."""
+"""Trilinear inpainting: what the hidden voxels look like if one only interpolates the visible
+ones."""
 
 import torch
 import torch.nn.functional as F
@@ -6,10 +7,11 @@ from torch import Tensor
 
 
 def inpaint(crop_BCDHW: Tensor, visible_BDHW: Tensor) -> Tensor:
-    """The crop with every hidden voxel interpolated trilinearly from visible ones; visible voxels stay as they are.
+    """The crop with every hidden voxel interpolated trilinearly from visible ones; visible voxels
+    stay as they are.
 
-    A pyramid of averages of visible voxels; what is hidden at a level is interpolated from the next coarser one
-    (pull-push: Gortler et al., "The Lumigraph", 1996, section 3.5).
+    A pyramid of averages of visible voxels; what is hidden at a level is interpolated from the next
+    coarser one (pull-push: Gortler et al., "The Lumigraph", 1996, section 3.5).
 
     Args:
         crop_BCDHW: voxels; hidden ones are never read.
@@ -35,15 +37,17 @@ def inpaint(crop_BCDHW: Tensor, visible_BDHW: Tensor) -> Tensor:
 
 
 def harmonic(crop_BCDHW: Tensor, visible_BDHW: Tensor, sweeps: int = 60) -> Tensor:
-    """Hidden voxels such that each is the mean of its six neighbours: in one dimension exactly linear interpolation, in three the smoothest one.
+    """Hidden voxels such that each is the mean of its six neighbours: in one dimension exactly
+    linear interpolation, in three the smoothest one.
 
-    The strongest baseline that needs no learning. Solved from the trilinear start by successive over-relaxation on a checkerboard
-    (Young, "Iterative solution of large linear systems", 1971).
+    The strongest baseline that needs no learning. Solved from the trilinear start by successive
+    over-relaxation on a checkerboard (Young, "Iterative solution of large linear systems", 1971).
 
     Args:
         crop_BCDHW: voxels; hidden ones are never read.
         visible_BDHW: bool, one value a voxel.
-        sweeps: over the whole crop; with cells of 8 and 60 % hidden the score moves by 0.0001 from 60 to 600.
+        sweeps: over the whole crop; with cells of 8 and 60 % hidden the score moves by 0.0001 from
+            60 to 600.
     """
     values = inpaint(crop_BCDHW, visible_BDHW)
     d, h, w = (torch.arange(n, device=values.device) for n in values.shape[2:])

@@ -1,6 +1,8 @@
-"""Bootstrap intervals over patients: scans of one patient are not independent, so whole patients are drawn (Efron and Tibshirani, 1993, ch. 8).
+"""Bootstrap intervals over patients: scans of one patient are not independent, so whole patients
+are drawn (Efron and Tibshirani, 1993, ch. 8).
 
-A metric that cannot be computed on some draws (an AUC without a positive) is taken over the others; with fewer than half of them there is no interval.
+A metric that cannot be computed on some draws (an AUC without a positive) is taken over the others;
+with fewer than half of them there is no interval.
 """
 
 import math
@@ -41,7 +43,8 @@ class Interval:
 def bootstrap(
     statistic: Callable[[np.ndarray], float], patients: Sequence[Hashable], *, draws: int = DRAWS, seed: int = 0
 ) -> Interval:
-    """The statistic of all rows, with the 2.5 and 97.5 percentiles of what it is when patients are drawn with replacement.
+    """The statistic of all rows, with the 2.5 and 97.5 percentiles of what it is when patients are
+    drawn with replacement.
 
     Args:
         statistic: int64 row numbers (with repeats) -> figure; NaN where it cannot be computed.

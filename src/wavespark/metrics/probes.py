@@ -1,7 +1,8 @@
-"""Probes of frozen features: nearest neighbours, logistic regression and ridge of scikit-learn, fitted without the patients they predict.
+"""Probes of frozen features: nearest neighbours, logistic regression and ridge of scikit-learn,
+fitted without the patients they predict.
 
-A probe standardises the features and chooses its regularisation on the training rows only. scikit-learn is imported when
-a probe is first fitted, because that takes seconds.
+A probe standardises the features and chooses its regularisation on the training rows only.
+scikit-learn is imported when a probe is first fitted, because that takes seconds.
 Legend: R repeats, N training rows, M new rows, C features, K classes.
 """
 
@@ -17,10 +18,12 @@ from wavespark.metrics.folds import patient_folds
 from wavespark.metrics.intervals import Interval, bootstrap
 
 Fit = Callable[[np.ndarray, np.ndarray, Sequence[Hashable], np.ndarray], np.ndarray]
-"""(training features [N, C], targets [N], patient of each training row, new features [M, C]) -> predictions, first axis M."""
+"""(training features [N, C], targets [N], patient of each training row, new features [M, C]) ->
+predictions, first axis M."""
 
 STRENGTHS = tuple(10.0**k for k in range(-3, 4))
-"""Ridge penalties to choose from, as multiples of the number of features: the squared length of a standardised row."""
+"""Ridge penalties to choose from, as multiples of the number of features: the squared length of a
+standardised row."""
 LOGISTIC_STRENGTHS = tuple(10.0**k for k in range(-2, 3))
 """The same for logistic regression; fewer, because each is an iterative fit."""
 _INNER_FOLDS = 3
@@ -45,7 +48,8 @@ class Probe:
 
 
 def standardised(train_NC: np.ndarray, new_MC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Subtract the mean of the training rows and divide by their standard deviation; a constant feature becomes 0."""
+    """Subtract the mean of the training rows and divide by their standard deviation; a constant
+    feature becomes 0."""
     mean, deviation = train_NC.mean(0), train_NC.std(0)
     scale = np.where(deviation > 1e-12 * np.abs(mean).clip(min=1e-300), deviation, np.inf)
     return (train_NC - mean) / scale, (new_MC - mean) / scale
@@ -60,7 +64,8 @@ def knn(
     num_classes: int,
     k: int = 5,
 ) -> np.ndarray:
-    """Predict the share of each class among the k nearest training rows (Euclidean, standardised features).
+    """Predict the share of each class among the k nearest training rows (Euclidean, standardised
+    features).
 
     Args:
         train_NC, new_MC: features.
@@ -98,7 +103,8 @@ def linear(
     num_classes: int,
     strength: float = 1.0,
 ) -> np.ndarray:
-    """Predict by logistic regression with a fixed penalty (scikit-learn's C = `strength`) on standardised features.
+    """Predict by logistic regression with a fixed penalty (scikit-learn's C = `strength`) on
+    standardised features.
 
     Args:
         train_NC, new_MC: features.
@@ -123,14 +129,16 @@ def logistic(
     num_classes: int,
     strengths: Sequence[float] = LOGISTIC_STRENGTHS,
 ) -> np.ndarray:
-    """Predict by class-balanced logistic regression; cross-validation by patient inside the training rows chooses the penalty.
+    """Predict by class-balanced logistic regression; cross-validation by patient inside the
+    training rows chooses the penalty.
 
     Args:
         train_NC, new_MC: features.
         classes_N: class numbers from 0.
         patients: patient of each training row.
         num_classes: K.
-        strengths: penalties to choose from, as multiples of C; the smallest class-balanced log loss wins.
+        strengths: penalties to choose from, as multiples of C; the smallest class-balanced log loss
+            wins.
 
     Returns:
         float64 [M, K].
@@ -183,10 +191,11 @@ def ridge(
     *,
     strengths: Sequence[float] = STRENGTHS,
 ) -> np.ndarray:
-    """Predict a number by ridge regression; cross-validation inside the training rows chooses the penalty.
+    """Predict a number by ridge regression; cross-validation inside the training rows chooses the
+    penalty.
 
-    A patient with one row is left out at a time (scikit-learn's closed form). With several rows a patient, folds of
-    patients are left out.
+    A patient with one row is left out at a time (scikit-learn's closed form). With several rows a
+    patient, folds of patients are left out.
 
     Args:
         train_NC, new_MC: features.
@@ -218,22 +227,28 @@ def majority(
     *,
     num_classes: int,
 ) -> np.ndarray:
-    """Predict the most frequent class of the training rows for every new row; float64 [M, K]. Arguments as `knn`."""
+    """Predict the most frequent class of the training rows for every new row; float64 [M, K].
+
+    Arguments as `knn`.
+    """
     return np.eye(num_classes)[np.full(len(new_MC), np.bincount(classes_N, minlength=num_classes).argmax())]
 
 
 def mean_target(
     train_NC: np.ndarray, targets_N: np.ndarray, patients: Sequence[Hashable], new_MC: np.ndarray
 ) -> np.ndarray:
-    """Predict the mean target of the training rows for every new row; float64 [M]. Arguments as `ridge`."""
+    """Predict the mean target of the training rows for every new row; float64 [M].
+
+    Arguments as `ridge`.
+    """
     return np.full(len(new_MC), float(np.mean(targets_N)))
 
 
 def _rotated(train: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows in the coordinates of the training rows' span.
 
-    An L2-penalised linear model has its weights in that span (representer theorem), so that its predictions are the same
-    and its fit costs N rather than C columns.
+    An L2-penalised linear model has its weights in that span (representer theorem), so that its
+    predictions are the same and its fit costs N rather than C columns.
     """
     if train.shape[1] <= len(train):
         return train, new
@@ -307,7 +322,8 @@ def probe(
         features_NC: frozen features, one row a scan.
         labels: class of each row.
         patients: patient of each row.
-        kind: `knn` (5 neighbours; 1 below 25 rows), or `linear` (logistic regression with a fixed penalty).
+        kind: `knn` (5 neighbours; 1 below 25 rows), or `linear` (logistic regression with a fixed
+            penalty).
         folds: parts of the patients.
         seed: random seed of the folds and of the bootstrap.
         draws: draws of the bootstrap over patients.
@@ -340,7 +356,8 @@ FEW_ROWS = 25
 
 
 def classifiers(rows: int, num_classes: int) -> dict[str, Fit]:
-    """Classification probes for so many rows: `knn`, `linear` (fixed penalty), `logistic` (chosen penalty), `majority`."""
+    """Classification probes for so many rows: `knn`, `linear` (fixed penalty), `logistic` (chosen
+    penalty), `majority`."""
     return {
         "knn": partial(knn, num_classes=num_classes, k=1 if rows < FEW_ROWS else 5),
         "linear": partial(linear, num_classes=num_classes),

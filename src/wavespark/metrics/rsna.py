@@ -1,4 +1,5 @@
-"""The score of the RSNA 2025 intracranial aneurysm challenge: 13 locations count once, `Aneurysm Present` counts 13 times."""
+"""The score of the RSNA 2025 intracranial aneurysm challenge: 13 locations count once, `Aneurysm
+Present` counts 13 times."""
 
 import math
 
@@ -12,9 +13,11 @@ LOCATIONS = 13
 
 
 def rsna_score(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Weighted mean of the AUCs, which is 0.5 x (AUC of the last label + mean AUC of the 13 others).
+    """Weighted mean of the AUCs, which is 0.5 x (AUC of the last label + mean AUC of the 13
+    others).
 
-    A label without positives or without negatives has no AUC; it is left out with its weight. NaN if none is left.
+    A label without positives or without negatives has no AUC; it is left out with its weight. NaN
+    if none is left.
 
     Args:
         scores: float [N, 14], `Aneurysm Present` last.

@@ -1,7 +1,8 @@
-"""Figures of out-of-fold predictions as functions of patient weights, so that all arms of a table share one bootstrap.
+"""Figures of out-of-fold predictions as functions of patient weights, so that all arms of a table
+share one bootstrap.
 
-A draw of the bootstrap gives each row a weight: how often its patient was drawn. Every figure here is computed for all
-draws at once. Legend: B draws, R repeats, N rows, K classes.
+A draw of the bootstrap gives each row a weight: how often its patient was drawn. Every figure here
+is computed for all draws at once. Legend: B draws, R repeats, N rows, K classes.
 """
 
 import math
@@ -42,7 +43,8 @@ def patient_weights(patients: Sequence[Hashable], *, draws: int = DRAWS, seed: i
 
 
 def interval_of(figure: Figure, weights_BN: np.ndarray, patients: int) -> Interval:
-    """The figure with its 95 % interval over the draws; no interval with one patient or where half the draws have no figure.
+    """The figure with its 95 % interval over the draws; no interval with one patient or where half
+    the draws have no figure.
 
     Args:
         figure: see `Figure`.
@@ -69,7 +71,8 @@ def mean_figure(figures: Sequence[Figure]) -> Figure:
 
 
 def balanced_accuracy_figure(predicted_RN: np.ndarray, truth_N: np.ndarray) -> Figure:
-    """Mean over the classes of the share of rows that are predicted right, averaged over the repeats.
+    """Mean over the classes of the share of rows that are predicted right, averaged over the
+    repeats.
 
     Args:
         predicted_RN: predicted class numbers of each repeat.
@@ -88,10 +91,11 @@ def balanced_accuracy_figure(predicted_RN: np.ndarray, truth_N: np.ndarray) -> F
 
 
 def auc_figure(chance_RNK: np.ndarray, truth_N: np.ndarray, folds_RN: np.ndarray) -> Figure:
-    """Area under the ROC curve, one class against the rest, mean over the classes; two classes have one.
+    """Area under the ROC curve, one class against the rest, mean over the classes; two classes have
+    one.
 
-    Only rows of one fold are compared: scores of different models have no common scale, and pooling them puts a constant
-    predictor below 0.5. Ties count half.
+    Only rows of one fold are compared: scores of different models have no common scale, and pooling
+        them puts a constant predictor below 0.5. Ties count half.
 
     Args:
         chance_RNK: out-of-fold probabilities.
@@ -119,7 +123,8 @@ def auc_figure(chance_RNK: np.ndarray, truth_N: np.ndarray, folds_RN: np.ndarray
 def pairs_in_order(
     scores_N: np.ndarray, positive_N: np.ndarray, weights_BN: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Count the pairs of a positive and a negative row, and those of them in which the positive scores higher (ties half).
+    """Count the pairs of a positive and a negative row, and those of them in which the positive
+    scores higher (ties half).
 
     Args:
         scores_N: scores.
@@ -148,7 +153,8 @@ def mae_figure(predicted_RN: np.ndarray, truth_N: np.ndarray) -> Figure:
 
 
 def r2_figure(predicted_RN: np.ndarray, truth_N: np.ndarray) -> Figure:
-    """Share of the variance that is predicted, 1 - residual / total sum of squares, averaged over the repeats."""
+    """Share of the variance that is predicted, 1 - residual / total sum of squares, averaged over
+    the repeats."""
     squared = ((predicted_RN - truth_N) ** 2).mean(0)
 
     def figure(weights: np.ndarray) -> np.ndarray:

@@ -1,6 +1,8 @@
-"""Overlap and distance of two segmentations: Dice, the 95th percentile of the Hausdorff distance, the normalised surface Dice.
+"""Overlap and distance of two segmentations: Dice, the 95th percentile of the Hausdorff distance,
+the normalised surface Dice.
 
-Surfaces are voxels of a mask with a neighbour (one of six) outside it, as in MONAI; distances are in mm.
+Surfaces are voxels of a mask with a neighbour (one of six) outside it, as in MONAI; distances are
+in mm.
 """
 
 import math
@@ -25,7 +27,8 @@ def dice(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 def surface_distances(found: np.ndarray, truth: np.ndarray, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
-    """Mm from every surface voxel of `found` to the surface of `truth`, and the other way round; infinite where the other is empty.
+    """Mm from every surface voxel of `found` to the surface of `truth`, and the other way round;
+    infinite where the other is empty.
 
     Args:
         found: bool [D, H, W].
@@ -46,9 +49,11 @@ def surface_distances(found: np.ndarray, truth: np.ndarray, spacing: Spacing) ->
 
 
 def hausdorff(found: np.ndarray, truth: np.ndarray, spacing: Spacing, percentile: float = 95) -> float:
-    """The larger of both directed percentiles of the surface distances, mm; infinite if one is empty, NaN if both are.
+    """The larger of both directed percentiles of the surface distances, mm; infinite if one is
+    empty, NaN if both are.
 
-    Huttenlocher et al., "Comparing images using the Hausdorff distance", IEEE TPAMI 15, 1993. See `surface_distances`.
+    Huttenlocher et al., "Comparing images using the Hausdorff distance", IEEE TPAMI 15, 1993. See
+    `surface_distances`.
     """
     there, back = surface_distances(found, truth, spacing)
     if not (len(there) or len(back)):
@@ -61,8 +66,8 @@ def hausdorff(found: np.ndarray, truth: np.ndarray, spacing: Spacing, percentile
 def surface_dice(found: np.ndarray, truth: np.ndarray, spacing: Spacing, tolerance_mm: float = 1.0) -> float:
     """Share of both surfaces that lies within the tolerance of the other; NaN where both are empty.
 
-    Nikolov et al., "Clinically applicable segmentation of head and neck anatomy for radiotherapy", JMIR 23, 2021 (there with surface elements,
-    here with surface voxels). See `surface_distances`.
+    Nikolov et al., "Clinically applicable segmentation of head and neck anatomy for radiotherapy",
+    JMIR 23, 2021 (there with surface elements, here with surface voxels). See `surface_distances`.
     """
     there, back = surface_distances(found, truth, spacing)
     total = len(there) + len(back)

@@ -1,4 +1,5 @@
-"""The parts of a WaveFormer: attention between cells on low-pass tokens, rotary positions, the feed-forward network that crosses cells.
+"""The parts of a WaveFormer: attention between cells on low-pass tokens, rotary positions, the
+feed-forward network that crosses cells.
 
 Axes: C channels, N visible cells, b tokens along an edge of a cell, L tokens, H heads.
 """
@@ -15,17 +16,20 @@ from wavespark.sparse import CellLayout, VisibleCells, submanifold_conv
 
 
 class WaveletBlock(nn.Module):
-    """Attention between cells on their low-pass tokens, then a feed-forward network whose 3^3 depthwise convolution crosses cells.
+    """Attention between cells on their low-pass tokens, then a feed-forward network whose 3^3
+    depthwise convolution crosses cells.
 
     Args:
         channels: channels of the tokens.
         heads: heads of the attention.
         mlp_ratio: widening of the feed-forward network.
         drop_path: probability to leave the block out for a sample.
-        scales: finer low-pass scales that attend inside each cell, beside the coarsest between cells.
+        scales: finer low-pass scales that attend inside each cell, beside the coarsest between
+            cells.
         wavelet: `haar`, or one that PyWavelets names, with everything visible.
         levels: levels of the wavelet; used by other wavelets than Haar.
-        crosses_cells: whether the feed-forward network has the depthwise convolution, which reads neighbour cells.
+        crosses_cells: whether the feed-forward network has the depthwise convolution, which reads
+            neighbour cells.
         recompute: compute activations again in the backward pass instead of keeping them.
     """
 
@@ -74,8 +78,10 @@ class WaveletBlock(nn.Module):
     def _exchanged(self, h: VisibleCells, rotation: "Rotation") -> Tensor:
         if self.wavelet != "haar" and self.levels:
             return exchange_low_pass(h, self.wavelet, self.levels, self.attention.whole)
-        # With Haar, the DWT over all levels of a cell, an update of the one low-pass token and the inverse DWT with untouched details come down
-        # to exchanging the mean of the cell: the low-pass is 2^(1.5 L) times the mean, which the block divides away and multiplies back.
+        # With Haar, the DWT over all levels of a cell, an update of the one low-pass token and the
+        # inverse DWT with untouched details come down
+        # to exchanging the mean of the cell: the low-pass is 2^(1.5 L) times the mean, which the
+        # block divides away and multiplies back.
         mean = h.features.mean((1, 2, 3), keepdim=True)
         update = self.attention(mean.flatten(1), h, rotation)[:, None, None, None]
         out = h.features + (update - mean)
@@ -85,7 +91,8 @@ class WaveletBlock(nn.Module):
 
 
 class CellAttention(nn.Module):
-    """Multi-head self-attention between the low-pass tokens of the visible cells of each sample, with rotary positions."""
+    """Multi-head self-attention between the low-pass tokens of the visible cells of each sample,
+    with rotary positions."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -100,7 +107,8 @@ class CellAttention(nn.Module):
         return self.project(attend(q, k, v, x.layout).reshape(n, channels))
 
     def whole(self, tokens_BLC: Tensor, positions_L3: Tensor, present_BL: Tensor | None = None) -> Tensor:
-        """[B, L, C]: attention within each row of tokens, all of which lie at the same positions."""
+        """[B, L, C]: attention within each row of tokens, all of which lie at the same
+        positions."""
         b, n, channels = tokens_BLC.shape
         q, k, v = self.qkv(tokens_BLC).view(b, n, 3, self.heads, channels // self.heads).unbind(2)
         rotation = Rotation(cells_N3=positions_L3)
@@ -111,7 +119,8 @@ class CellAttention(nn.Module):
 
 
 def _within_cells(attention: CellAttention, h: VisibleCells, edge: int) -> Tensor:
-    """[N, b, b, b, C]: an update of the low-pass tokens of a finer scale, `edge` a cell edge, by attention inside each cell."""
+    """[N, b, b, b, C]: an update of the low-pass tokens of a finer scale, `edge` a cell edge, by
+    attention inside each cell."""
     n, b, *_, channels = h.features.shape
     parts = b // edge
     split = h.features.view(n, edge, parts, edge, parts, edge, parts, channels)
@@ -124,7 +133,8 @@ def _within_cells(attention: CellAttention, h: VisibleCells, edge: int) -> Tenso
 
 
 def attend(q_NHC: Tensor, k_NHC: Tensor, v_NHC: Tensor, layout: CellLayout) -> Tensor:
-    """[N, heads, C]: attention within each sample over its gathered visible cells; samples may have different numbers of them."""
+    """[N, heads, C]: attention within each sample over its gathered visible cells; samples may have
+    different numbers of them."""
     if layout.is_even:
         q, k, v = (t.unflatten(0, (layout.batch_size, -1)).transpose(1, 2) for t in (q_NHC, k_NHC, v_NHC))
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
@@ -137,7 +147,8 @@ def attend(q_NHC: Tensor, k_NHC: Tensor, v_NHC: Tensor, layout: CellLayout) -> T
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Rotation:
-    """Rotary positions along the three axes of the cell grid (Su et al., "RoFormer", 2021): attention depends on offsets only, for any grid size."""
+    """Rotary positions along the three axes of the cell grid (Su et al., "RoFormer", 2021):
+    attention depends on offsets only, for any grid size."""
 
     cells_N3: Tensor
 
@@ -146,13 +157,15 @@ class Rotation:
         return cls(cells_N3=layout.cells[:, 1:])
 
     def angles(self, pairs: int, dtype: torch.dtype) -> Tensor:
-        """[N, 3 * pairs]: wavelengths from 128 down to 4 cells along each axis; a single one is the longest, so that no two offsets look alike."""
+        """[N, 3 * pairs]: wavelengths from 128 down to 4 cells along each axis; a single one is the
+        longest, so that no two offsets look alike."""
         exponent = torch.linspace(1, 0, pairs, dtype=torch.float64, device=self.cells_N3.device)
         frequency = 2 * torch.pi / (4.0 * 32.0**exponent)
         return (self.cells_N3[:, :, None] * frequency).flatten(1).to(dtype)
 
     def turn(self, x_NHC: Tensor) -> Tensor:
-        """The features with pairs of channels turned by the angles of their cell; a remainder of channels (head size modulo 6) stays as it is."""
+        """The features with pairs of channels turned by the angles of their cell; a remainder of
+        channels (head size modulo 6) stays as it is."""
         pairs = x_NHC.shape[-1] // 6
         angles = self.angles(pairs, torch.float64)
         cos, sin = (f(angles)[:, None].to(x_NHC.dtype) for f in (torch.cos, torch.sin))
@@ -161,7 +174,8 @@ class Rotation:
 
 
 class HaloMLP(nn.Module):
-    """1^3 expansion, norm, GELU, 3^3 depthwise convolution over visible tokens, norm, GELU, 1^3 projection."""
+    """1^3 expansion, norm, GELU, 3^3 depthwise convolution over visible tokens, norm, GELU, 1^3
+    projection."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -215,7 +229,8 @@ class DepthwiseConv3d(nn.Module):
 
 
 def kept_samples(x: VisibleCells, rate: float, generator: torch.Generator | None) -> Tensor | None:
-    """[N, 1, 1, 1, 1]: 0 for the cells of samples whose block is left out, else 1 / (1 - rate) (Huang et al., "Deep networks with stochastic depth")."""
+    """[N, 1, 1, 1, 1]: 0 for the cells of samples whose block is left out, else 1 / (1 - rate)
+    (Huang et al., "Deep networks with stochastic depth")."""
     if rate == 0:
         return None
     kept = torch.rand(x.batch_size, generator=generator) >= rate

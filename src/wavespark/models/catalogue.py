@@ -1,7 +1,8 @@
 """Models by name, and by description.
 
-Parameters with one stem of one channel; floating point operations (multiply and add counted apart) of a forward pass at 128^3 with everything visible,
-as `torch.utils.flop_counter` counts them on the meta device. Hiding a share of the cells saves that share, and more of the attention between cells.
+Parameters with one stem of one channel; floating point operations (multiply and add counted apart)
+of a forward pass at 128^3 with everything visible, as `torch.utils.flop_counter` counts them on the
+meta device. Hiding a share of the cells saves that share, and more of the attention between cells.
 
 | model | parameters | operations at 128^3 | cell |
 |---|---|---|---|
@@ -62,17 +63,20 @@ def create_model(
         name: one of `list_models()`.
         in_channels: channels of a crop, for an encoder with one stem.
         stems: channels for each modality, e.g. `{"MR": 1, "CT": 3}`; instead of `in_channels`.
-        settings: fields of the model's settings to change, e.g. `drop_path=0.1`; lists count as tuples.
+        settings: fields of the model's settings to change, e.g. `drop_path=0.1`; lists count as
+            tuples.
 
     Returns:
-        An encoder that maps crops to the features of all its levels, finest first; `models.segmentation_model` adds a decoder.
+        An encoder that maps crops to the features of all its levels, finest first;
+        `models.segmentation_model` adds a decoder.
 
     Example:
         >>> create_model("waveformer_tiny", in_channels=1).channels
         (32, 64, 128)
 
     Raises:
-        ModelError: if the name or a setting is not known or impossible, `stems` is empty, or both `in_channels` and `stems` are given.
+        ModelError: if the name or a setting is not known or impossible, `stems` is empty, or both
+            `in_channels` and `stems` are given.
     """
     chosen = model_settings(name, **settings)
     if in_channels is not None and stems is not None:
@@ -82,7 +86,8 @@ def create_model(
 
 
 def describe(encoder: Encoder) -> Description:
-    """Return the description from which `from_description` makes the same network, in plain values."""
+    """Return the description from which `from_description` makes the same network, in plain
+    values."""
     kind = next(kind for kind, (cls, _) in _KINDS.items() if isinstance(encoder, cls))
     return {"kind": kind, "settings": asdict(encoder.settings), "stems": dict(encoder.stem_channels)}
 
@@ -90,7 +95,8 @@ def describe(encoder: Encoder) -> Description:
 def from_description(description: Mapping[str, object], device: torch.device | str | None = None) -> Encoder:
     """Build the network that `describe` described, with fresh weights.
 
-    A description may come from anyone: numbers are bounded before anything is built. With `device="meta"` no memory is taken either.
+    A description may come from anyone: numbers are bounded before anything is built. With
+        `device="meta"` no memory is taken either.
 
     Raises:
         ModelError: if it does not describe an encoder of this version.

@@ -1,8 +1,11 @@
-"""From the features of visible cells to voxels of hidden ones: densify at every coarse scale, a few blocks, shuffle to voxels.
+"""From the features of visible cells to voxels of hidden ones: densify at every coarse scale, a few
+blocks, shuffle to voxels.
 
-After Tian et al., "Designing BERT for convolutional networks: sparse and hierarchical masked modeling" (SparK, 2023): hidden sites of every scale hold that
-scale's mask token. The decoder works at coarse strides only; no tensor of the crop's full resolution is made.
-Axes: B batch, G cells of a grid, N visible cells, M predicted cells, b tokens along an edge of a cell, C channels.
+After Tian et al., "Designing BERT for convolutional networks: sparse and hierarchical masked
+modeling" (SparK, 2023): hidden sites of every scale hold that scale's mask token. The decoder works
+at coarse strides only; no tensor of the crop's full resolution is made.
+Axes: B batch, G cells of a grid, N visible cells, M predicted cells, b tokens along an edge of a
+cell, C channels.
 """
 
 from itertools import pairwise
@@ -23,7 +26,8 @@ from wavespark.sparse import CellLayout, VisibleCells, join_blocks
 class LightDecoder(nn.Module):
     """Densified features of the coarse scales to the voxels of chosen cells.
 
-    Scales without attention are computed only for the predicted cells and the neighbours that they read, which is exact.
+    Scales without attention are computed only for the predicted cells and the neighbours that they
+    read, which is exact.
 
     Args:
         channels: channels of the encoder's levels, finest first.
@@ -69,7 +73,8 @@ class LightDecoder(nn.Module):
 
     @staticmethod
     def _reach(settings: DecoderSettings, edge: int) -> int | None:
-        """Return the number of cells around the predicted ones that the finer scales read; None if attention reads all."""
+        """Return the number of cells around the predicted ones that the finer scales read; None if
+        attention reads all."""
         if any(settings.heads[1:]):
             return None
         own, halo = settings.densify_kernel // 2, 0
@@ -132,7 +137,8 @@ def _near(chosen_BDHW: Tensor, reach: int) -> Tensor:
 
 
 class TokenPosition(nn.Module):
-    """Position of a token in the crop as projected sines and cosines, so that mask tokens at different places differ; free of the crop's size."""
+    """Position of a token in the crop as projected sines and cosines, so that mask tokens at
+    different places differ; free of the crop's size."""
 
     FREQUENCIES = 6
 

@@ -8,7 +8,8 @@ from wavespark.shapes import Triple
 
 
 class InstanceNorm(nn.InstanceNorm3d):
-    """`nn.InstanceNorm3d`, which refuses to train on a single position; there the result is the bias."""
+    """`nn.InstanceNorm3d`, which refuses to train on a single position; there the result is the
+    bias."""
 
     def __init__(self, channels: int, affine: bool = True) -> None:
         super().__init__(channels, eps=1e-5, affine=affine)
@@ -33,7 +34,8 @@ class ConvNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3^3 convolutions with a residual, as the blocks of UNETR (Hatamizadeh et al., 2022); norms without weights."""
+    """Two 3^3 convolutions with a residual, as the blocks of UNETR (Hatamizadeh et al., 2022);
+    norms without weights."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -50,7 +52,8 @@ class ResidualBlock(nn.Module):
 
 
 class ChannelCalibration(nn.Module):
-    """Squeeze to a quarter, refine with a 3^3 convolution, expand, weigh the channels (Hu et al., "Squeeze-and-excitation networks"), add a projection."""
+    """Squeeze to a quarter, refine with a 3^3 convolution, expand, weigh the channels (Hu et al.,
+    "Squeeze-and-excitation networks"), add a projection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -67,12 +70,14 @@ class ChannelCalibration(nn.Module):
         out = F.relu(self.norms[0](self.reduce(x_BCDHW)))
         out = F.relu(self.norms[1](self.refine(out)))
         out = self.norms[2](self.expand(out))
-        # After an instance norm the mean over positions is 0, so the weights are squeezed from before it.
+        # After an instance norm the mean over positions is 0, so the weights are squeezed from
+        # before it.
         weight = torch.sigmoid(self.excite(F.relu(self.squeeze(x_BCDHW.mean((2, 3, 4))))))
         return F.relu(out * weight[:, :, None, None, None] + self.residual(x_BCDHW))
 
 
 def cropped(x_BCDHW: Tensor, size: Triple | torch.Size) -> Tensor:
-    """The first positions along each axis: a transposed convolution of ceil(size / s) tokens ends beyond the size."""
+    """The first positions along each axis: a transposed convolution of ceil(size / s) tokens ends
+    beyond the size."""
     d, h, w = size
     return x_BCDHW[:, :, :d, :h, :w]

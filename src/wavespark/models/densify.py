@@ -1,7 +1,8 @@
 """From visible cells to all cells: what is hidden gets a mask token.
 
-After Tian et al., "Designing BERT for convolutional networks: sparse and hierarchical masked modeling" (SparK, 2023). The 3^3 projection is what the
-ablation of S3D credits with most of the gain; at the coarsest scale a projection of each token is enough.
+After Tian et al., "Designing BERT for convolutional networks: sparse and hierarchical masked
+modeling" (SparK, 2023). The 3^3 projection is what the ablation of S3D credits with most of the
+gain; at the coarsest scale a projection of each token is enough.
 Axes: N cells, b tokens along an edge of a cell, C channels.
 """
 
@@ -30,7 +31,8 @@ class Densify(nn.Module):
         self.project = nn.Linear(channels, width) if kernel == 1 else SubmanifoldConv3d(channels, width, 3)
 
     def spread(self, level: VisibleCells, layout: CellLayout) -> VisibleCells:
-        """The normed features on the cells of the layout; those that are not visible hold exactly zero."""
+        """The normed features on the cells of the layout; those that are not visible hold exactly
+        zero."""
         cells, rows = len(layout), _rows(level.layout, layout)
         normed = self.norm(level.features)
         # One row more takes what lies in none of the cells.
@@ -38,7 +40,8 @@ class Densify(nn.Module):
         return VisibleCells(features=zeros.index_copy(0, rows, normed)[:cells], layout=layout)
 
     def forward(self, level: VisibleCells, layout: CellLayout) -> VisibleCells:
-        """The projected features on the cells of the layout; a 3^3 projection reads zeros from cells that are not in it."""
+        """The projected features on the cells of the layout; a 3^3 projection reads zeros from
+        cells that are not in it."""
         dense = self.spread(level, layout)
         ones = dense.features.new_ones(len(layout) + 1)
         hidden = ones.index_fill(0, _rows(level.layout, layout), 0)[: len(layout)]
@@ -50,7 +53,8 @@ class Densify(nn.Module):
 
 
 def _rows(visible: CellLayout, layout: CellLayout) -> Tensor:
-    """int64 [N]: where each visible cell lies in the layout; the number of cells where it does not."""
+    """int64 [N]: where each visible cell lies in the layout; the number of cells where it does
+    not."""
     if layout.is_full:
         return layout.rows_of(visible.cells)
     grid = layout.grid

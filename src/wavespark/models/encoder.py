@@ -1,4 +1,7 @@
-"""Base class of the encoders: voxels of visible cells in, features at every stride out. The kinds differ in `encode` alone."""
+"""Base class of the encoders: voxels of visible cells in, features at every stride out.
+
+The kinds differ in `encode` alone.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -45,9 +48,11 @@ class Encoder(nn.Module, ABC):
         self.settings: EncoderSettings = settings
         self.stem_channels = dict(stems)
         self.preparation: dict[str, Any] = {}
-        """The recipe that the input needs: fingerprint and settings; set when an export is loaded."""
+        """The recipe that the input needs: fingerprint and settings; set when an export is
+        loaded."""
         self.pretrained_decoder: dict[str, Tensor] = {}
-        """Weights of a segmentation decoder that was pre-trained with the encoder; set when such an export is loaded."""
+        """Weights of a segmentation decoder that was pre-trained with the encoder; set when such an
+        export is loaded."""
         self.cell: Triple = as_triple(cell)
         """Voxels per hidden unit."""
         self.strides = strides
@@ -104,7 +109,8 @@ class Encoder(nn.Module, ABC):
 
         Args:
             crop_BCDHW: prepared voxels; any size, also odd and anisotropic.
-            visible_BDHW: bool, one value a cell of the grid `ceil(size / cell)`, True where visible; None = all visible.
+            visible_BDHW: bool, one value a cell of the grid `ceil(size / cell)`, True where
+                visible; None = all visible.
             modality: name of the stem, needed where there are several.
             generator: draws of stochastic depth in training mode.
 
@@ -144,7 +150,8 @@ class Encoder(nn.Module, ABC):
     ) -> list[VisibleCells]:
         """Compute the features of the visible cells alone, at every level.
 
-        Stage by stage, the wavelet details that the published decoder needs are appended to `details`.
+        Stage by stage, the wavelet details that the published decoder needs are appended to
+        `details`.
         """
 
     def own_parameters(self, level: int) -> Iterable[nn.Parameter]:
@@ -152,7 +159,8 @@ class Encoder(nn.Module, ABC):
         return ()
 
     def modality_of(self, crop_BCDHW: Tensor, modality: str | None) -> str:
-        """Return the name of the stem that the crop goes through; a single unnamed one (`any`) takes every modality.
+        """Return the name of the stem that the crop goes through; a single unnamed one (`any`)
+        takes every modality.
 
         Raises:
             ModelError: if that is not decided, or there is none.

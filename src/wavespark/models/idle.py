@@ -9,7 +9,8 @@ from wavespark.sparse.derivatives import Context
 
 
 def with_idle(x: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Return x unchanged, but attach unused parameters to its graph with zero gradients (DDP requires every parameter to take part)."""
+    """Return x unchanged, but attach unused parameters to its graph with zero gradients (DDP
+    requires every parameter to take part)."""
     unused = [p for p in parameters if p.requires_grad]
     if not unused or not torch.is_grad_enabled():
         return x

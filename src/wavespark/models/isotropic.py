@@ -1,7 +1,9 @@
-"""The isotropic WaveFormer: one stride throughout, a one-level wavelet in every block, attention on the low-pass, details untouched.
+"""The isotropic WaveFormer: one stride throughout, a one-level wavelet in every block, attention on
+the low-pass, details untouched.
 
-Block: layer norm, DWT of one level, attention on the low-pass tokens, inverse DWT with the details as they were, residual; then layer norm, MLP,
-residual. A cell is 2^3 tokens, so that the wavelet stays inside it; only visible cells are computed, where the 2025-10 system, whose encoder this is,
+Block: layer norm, DWT of one level, attention on the low-pass tokens, inverse DWT with the details
+as they were, residual; then layer norm, MLP, residual. A cell is 2^3 tokens, so that the wavelet
+stays inside it; only visible cells are computed, where the 2025-10 system, whose encoder this is,
 encoded the whole volume first.
 Axes: B batch, C channels, D H W voxels, N visible cells, b = 2 tokens along an edge of a cell.
 """
@@ -20,7 +22,8 @@ from wavespark.sparse import CellLayout, VisibleCells, gather_cells
 
 
 class IsotropicWaveFormer(Encoder):
-    """The encoder: voxels of the visible cells in, features at the stride of its patches out (with `sparse`, also at twice that).
+    """The encoder: voxels of the visible cells in, features at the stride of its patches out (with
+    `sparse`, also at twice that).
 
     Example:
         >>> encoder = IsotropicWaveFormer(IsotropicSettings(patch=4, dim=12, depth=1, heads=2), stems={"MR": 1})
@@ -60,7 +63,8 @@ class IsotropicWaveFormer(Encoder):
         generator: torch.Generator | None = None,
         details: list[list[Tensor]] | None = None,
     ) -> list[VisibleCells]:
-        """The visible-only computation: patches, blocks, a norm, the sparse convolutions if there are any."""
+        """The visible-only computation: patches, blocks, a norm, the sparse convolutions if there
+        are any."""
         x = self._stem(crop_BCDHW, layout, modality)
         rotation = Rotation.of(layout)
         for block in self.stages:

@@ -28,7 +28,8 @@ def check_wavelet(name: str, layout: CellLayout) -> None:
 def exchange_low_pass(
     h: VisibleCells, wavelet: str, levels: int, attention: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """[N, b, b, b, C]: h with its low-pass band replaced by attention over all its tokens, details untouched.
+    """[N, b, b, b, C]: h with its low-pass band replaced by attention over all its tokens, details
+    untouched.
 
     Args:
         h: every cell visible.

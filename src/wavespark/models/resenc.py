@@ -1,8 +1,11 @@
-"""ResEnc: the residual encoder of nnU-Net, computed on visible cells only, with nnU-Net's parameter names.
+"""ResEnc: the residual encoder of nnU-Net, computed on visible cells only, with nnU-Net's parameter
+names.
 
-After Isensee et al., "nnU-Net revisited" (2024): a stem, then stages of two-convolution blocks (the first of a stage strided, its shortcut pooled and
-projected), instance norm, leaky ReLU. Norms are taken over the visible tokens of each sample; convolutions of stride 1 and 2 read the neighbour cells
-that are visible and zeros elsewhere. With everything visible, and a crop of whole cells, it is the dense network to rounding.
+After Isensee et al., "nnU-Net revisited" (2024): a stem, then stages of two-convolution blocks (the
+first of a stage strided, its shortcut pooled and projected), instance norm, leaky ReLU. Norms are
+taken over the visible tokens of each sample; convolutions of stride 1 and 2 read the neighbour
+cells that are visible and zeros elsewhere. With everything visible, and a crop of whole cells, it
+is the dense network to rounding.
 Axes: B batch, C channels, D H W voxels, N visible cells, b tokens along an edge of a cell.
 """
 
@@ -31,10 +34,12 @@ from wavespark.sparse import (
 
 
 class ResEnc(Encoder):
-    """The encoder: voxels of the visible cells in, features at every stride out, the finest at that of the voxels.
+    """The encoder: voxels of the visible cells in, features at every stride out, the finest at that
+    of the voxels.
 
-    With one stem its parameters are named as in nnU-Net (`stem.convs.0.conv.weight`, `stages.1.blocks.0.conv1.norm.bias`, ...), with several the stems
-    are `stems.MR...`. `nnunet_weights` gives the names of nnU-Net in either case.
+    With one stem its parameters are named as in nnU-Net (`stem.convs.0.conv.weight`,
+    `stages.1.blocks.0.conv1.norm.bias`, ...), with several the stems are `stems.MR...`.
+    `nnunet_weights` gives the names of nnU-Net in either case.
 
     Example:
         >>> encoder = ResEnc(ResEncSettings(channels=(4, 8), blocks=(1, 1)), stems={"MR": 1})
@@ -92,7 +97,8 @@ class ResEnc(Encoder):
         return dict(self.stems.items()) if len(self.stem_channels) > 1 else {next(iter(self.stem_channels)): self.stem}
 
     def nnunet_weights(self, modality: str | None = None) -> dict[str, Tensor]:
-        """The weights under the names of nnU-Net's encoder, `stem...` and `stages...`, with its duplicates `all_modules`.
+        """The weights under the names of nnU-Net's encoder, `stem...` and `stages...`, with its
+        duplicates `all_modules`.
 
         Args:
             modality: name of the stem, needed where there are several.
@@ -112,7 +118,8 @@ class ResEnc(Encoder):
 
 
 def from_nnunet(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of a `ResEnc` with one stem, from weights under nnU-Net's names, with or without a leading `encoder.`; anything else is left out."""
+    """The state of a `ResEnc` with one stem, from weights under nnU-Net's names, with or without a
+    leading `encoder.`; anything else is left out."""
     named = {name.removeprefix("encoder."): t for name, t in weights.items() if not name.startswith("decoder.")}
     return {n: t for n, t in named.items() if n.startswith(("stem.", "stages.")) and "all_modules" not in n}
 
@@ -120,7 +127,8 @@ def from_nnunet(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class _ConvNorm(nn.Module):
     """Convolution and instance norm on visible cells; `conv` and `norm` as nnU-Net names them.
 
-    A bias of the convolution is kept for nnU-Net and not computed: the norm takes away whatever is added to all tokens of a channel.
+    A bias of the convolution is kept for nnU-Net and not computed: the norm takes away whatever is
+    added to all tokens of a channel.
     """
 
     def __init__(self, channels: int, out_channels: int, kernel: int = 3, stride: int = 1, bias: bool = True) -> None:
@@ -195,7 +203,8 @@ def _leaky(x: VisibleCells) -> VisibleCells:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Kaiming-normal for leaky ReLU, biases zero, and the last norm of a block zero: nnU-Net's InitWeights_He and init_last_bn_before_add_to_0."""
+    """Kaiming-normal for leaky ReLU, biases zero, and the last norm of a block zero: nnU-Net's
+    InitWeights_He and init_last_bn_before_add_to_0."""
     if isinstance(module, SubmanifoldConv3d | StridedConv3d):
         nn.init.kaiming_normal_(module.weight, a=0.01)
         if module.bias is not None:

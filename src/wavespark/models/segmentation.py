@@ -1,4 +1,5 @@
-"""An encoder with a dense decoder on top: the published one for a WaveFormer, that of nnU-Net for a ResEnc.
+"""An encoder with a dense decoder on top: the published one for a WaveFormer, that of nnU-Net for a
+ResEnc.
 
 Axes: B batch, C channels, D H W voxels or tokens, K classes.
 """
@@ -67,9 +68,11 @@ class Segmentation(nn.Module):
 
 
 def segmentation_model(encoder: Encoder, classes: int, **settings: Setting) -> Segmentation:
-    """Build a segmentation model from an encoder and the decoder that belongs to it: `model(crop, modality)` -> logits [B, classes, D, H, W].
+    """Build a segmentation model from an encoder and the decoder that belongs to it: `model(crop,
+    modality)` -> logits [B, classes, D, H, W].
 
-    Where a decoder was pre-trained and exported with the encoder (`decoder.kind = "unet"`), its weights are used, except those of the last layer.
+    Where a decoder was pre-trained and exported with the encoder (`decoder.kind = "unet"`), its
+    weights are used, except those of the last layer.
 
     Args:
         encoder: an encoder from `create_model` or `load_encoder`.
@@ -85,7 +88,8 @@ def segmentation_model(encoder: Encoder, classes: int, **settings: Setting) -> S
 
 
 def take_pretrained(decoder: nn.Module, weights: dict[str, Tensor]) -> list[str]:
-    """Copy the weights that fit and return their names; those of the last layer, made for voxels, usually do not fit."""
+    """Copy the weights that fit and return their names; those of the last layer, made for voxels,
+    usually do not fit."""
     own = decoder.state_dict()
     fitting = {name: t for name, t in weights.items() if name in own and own[name].shape == t.shape}
     fitting = {name: t for name, t in fitting.items() if not name.startswith(("out.", "seg_layers."))}

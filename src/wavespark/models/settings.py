@@ -1,6 +1,8 @@
-"""Shapes of the models as frozen settings, and their names: everything about a model that is known without torch.
+"""Shapes of the models as frozen settings, and their names: everything about a model that is known
+without torch.
 
-The command line and the run's settings check model names, strides and cells here, before torch is imported.
+The command line and the run's settings check model names, strides and cells here, before torch is
+imported.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,20 +38,26 @@ def known_wavelet(name: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WaveFormerSettings:
-    """The shape of a WaveFormer; one entry a stage. Stage i has stride 2^(i+1), the last stage has one token a cell."""
+    """The shape of a WaveFormer; one entry a stage.
+
+    Stage i has stride 2^(i+1), the last stage has one token a cell.
+    """
 
     channels: tuple[int, ...] = (48, 96, 192, 384)
     depths: tuple[int, ...] = (2, 2, 2, 2)
     heads: tuple[int, ...] = (3, 6, 12, 24)
     mlp_ratio: int = 4
     drop_path: float = 0.0
-    """Largest probability to leave out a block for a sample; it grows linearly with depth from 0."""
+    """Largest probability to leave out a block for a sample; it grows linearly with depth from
+    0."""
     multi_scale: bool = False
     """Let the finer low-pass scales attend too, inside each cell."""
     wavelet: str = "haar"
-    """Other wavelets (PyWavelets' names, through ptwt) compute whole crops only: with hidden cells they are refused."""
+    """Other wavelets (PyWavelets' names, through ptwt) compute whole crops only: with hidden cells
+    they are refused."""
     gradient_checkpointing: bool = False
-    """Recompute blocks in the backward pass instead of storing activations: less memory, about a third more time."""
+    """Recompute blocks in the backward pass instead of storing activations: less memory, about a
+    third more time."""
 
     def __post_init__(self) -> None:
         if not len(self.channels) == len(self.depths) == len(self.heads) >= 1:
@@ -90,14 +98,19 @@ class WaveFormerSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResEncSettings:
-    """The shape of a ResEnc; one entry a stage. Stage i has stride 2^i, the last stage has one token a cell."""
+    """The shape of a ResEnc; one entry a stage.
+
+    Stage i has stride 2^i, the last stage has one token a cell.
+    """
 
     channels: tuple[int, ...] = (32, 64, 128, 256, 320, 320)
     blocks: tuple[int, ...] = (1, 3, 4, 6, 6, 6)
     drop_path: float = 0.0
-    """Largest probability to leave out a block for a sample; it grows linearly with depth from 0."""
+    """Largest probability to leave out a block for a sample; it grows linearly with depth from
+    0."""
     gradient_checkpointing: bool = False
-    """Recompute blocks in the backward pass instead of storing activations: less memory, about a third more time."""
+    """Recompute blocks in the backward pass instead of storing activations: less memory, about a
+    third more time."""
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.channels) == len(self.blocks) <= 8:
@@ -134,11 +147,16 @@ class IsotropicSettings:
     heads: int = 8
     mlp_ratio: int = 4
     drop_path: float = 0.0
-    """Largest probability to leave out a block for a sample; it grows linearly with depth from 0."""
+    """Largest probability to leave out a block for a sample; it grows linearly with depth from
+    0."""
     sparse: tuple[int, ...] = ()
-    """Channels of the sparse convolutions on top, at the stride of the tokens and twice that, e.g. (128, 64); none by default."""
+    """Channels of the sparse convolutions on top, at the stride of the tokens and twice that, e.g.
+
+    (128, 64); none by default.
+    """
     gradient_checkpointing: bool = False
-    """Recompute blocks in the backward pass instead of storing activations: less memory, about a third more time."""
+    """Recompute blocks in the backward pass instead of storing activations: less memory, about a
+    third more time."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.patch <= 64 or self.depth < 1 or self.mlp_ratio < 1:
@@ -174,16 +192,20 @@ class DecoderSettings:
     """The light decoder; one entry a scale, coarsest first, each next one at half the stride."""
 
     widths: tuple[int, ...] = (128, 64)
-    """Channels of each scale of the light decoder, coarsest first, each next one at half the stride."""
+    """Channels of each scale of the light decoder, coarsest first, each next one at half the
+    stride."""
     depths: tuple[int, ...] = (2, 1)
     """Blocks of each scale."""
     heads: tuple[int, ...] = (4, 0)
-    """Attention heads of each scale; 0: its blocks read their neighbours only. If all scales but the coarsest have 0,
+    """Attention heads of each scale; 0: its blocks read their neighbours only.
+
+    If all scales but the coarsest have 0,
     they are decoded only near predicted cells."""
     mlp_ratio: int = 2
     """Width of the hidden layer of a block, over that of the block."""
     densify_kernel: int = 3
-    """Kernel of the projection that densifies every scale but the coarsest: 3, or 1 where it would outweigh a small encoder."""
+    """Kernel of the projection that densifies every scale but the coarsest: 3, or 1 where it would
+    outweigh a small encoder."""
 
     def __post_init__(self) -> None:
         if not len(self.widths) == len(self.depths) == len(self.heads) >= 1:
@@ -234,7 +256,8 @@ ALIASES = {name.replace("isotropic", "seed_waveformer"): name for name in MODELS
 """Former names of models, which `create_model` still takes."""
 
 _LARGEST, _MOST_BLOCKS = 1 << 16, 512
-"""Bounds of numbers in a description: far above any model here, far below what hurts before a weight is seen."""
+"""Bounds of numbers in a description: far above any model here, far below what hurts before a
+weight is seen."""
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -267,7 +290,8 @@ def model_settings(name: str, **changes: Setting) -> Settings:
 
 
 def checked_values(cls: type, values: Mapping[str, object]) -> dict[str, Setting]:
-    """Return the values of a settings class, each of the type that its field names, numbers within bounds.
+    """Return the values of a settings class, each of the type that its field names, numbers within
+    bounds.
 
     Raises:
         ModelError: naming the first that is not.
@@ -312,7 +336,8 @@ class FeatureInfo(TypedDict):
 
 
 def is_whole(value: object, least: int) -> TypeGuard[int]:
-    """Return True if a value is an integer between `least` and the largest number that a description may name."""
+    """Return True if a value is an integer between `least` and the largest number that a
+    description may name."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST
 
 

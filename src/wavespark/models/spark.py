@@ -14,11 +14,13 @@ from wavespark.sparse import VisibleCells
 
 
 class SparK(nn.Module):
-    """A sparse encoder with a decoder to voxels (Tian et al., 2023); any encoder on visible cells will do.
+    """A sparse encoder with a decoder to voxels (Tian et al., 2023); any encoder on visible cells
+    will do.
 
     Args:
         encoder: an encoder on visible cells.
-        decoder: settings of the light decoder; or `unet`, the decoder that segmentation uses later, which costs a dense pass at full resolution.
+        decoder: settings of the light decoder; or `unet`, the decoder that segmentation uses later,
+            which costs a dense pass at full resolution.
     """
 
     def __init__(self, encoder: Encoder, decoder: DecoderSettings | Literal["unet"]) -> None:
@@ -86,8 +88,9 @@ class SparK(nn.Module):
             levels_too: also return the encoder's levels.
 
         Returns:
-            [M, c, c, c, C]: the voxels of the predicted cells, in the order of `predicted_BDHW.nonzero()`; with `levels_too` a pair of that and the
-            encoder's levels, finest first.
+            [M, c, c, c, C]: the voxels of the predicted cells, in the order of
+            `predicted_BDHW.nonzero()`; with `levels_too` a pair of that and the encoder's levels,
+            finest first.
         """
         encoder, decoder = self.encoder, self.decoder
         layout = encoder.layout(crop_BCDHW, visible_BDHW)

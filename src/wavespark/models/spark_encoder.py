@@ -1,7 +1,9 @@
-"""The sparse encoder of the 2025-10 system: convolution, batch norm, ReLU at several strides, from given channels down and up again; nothing dense anywhere.
+"""The sparse encoder of the 2025-10 system: convolution, batch norm, ReLU at several strides, from
+given channels down and up again; nothing dense anywhere.
 
-After Tian et al. (SparK, 2023). It takes either kind of sparse value, voxels at general sites (`SparseVoxels`) or the features of visible cells
-(`VisibleCells`), so it runs on voxels as well as on the features of another encoder.
+After Tian et al. (SparK, 2023). It takes either kind of sparse value, voxels at general sites
+(`SparseVoxels`) or the features of visible cells (`VisibleCells`), so it runs on voxels as well as
+on the features of another encoder.
 """
 
 from itertools import pairwise
@@ -26,7 +28,8 @@ class SparKEncoder(nn.Module):
         >>> from wavespark.sparse import SparseVoxels
         >>> sites = torch.tensor([[0, 0, 0, 0], [0, 1, 2, 3], [0, 2, 2, 2]], dtype=torch.int32)
         >>> SparKEncoder(256, (128, 64))(SparseVoxels(torch.randn(3, 256), sites))
-        [SparseVoxels(3 site(s), 256 channel(s), stride 1, batch 1), SparseVoxels(3 site(s), 64 channel(s), stride 2, batch 1)]
+        [SparseVoxels(3 site(s), 256 channel(s), stride 1, batch 1), SparseVoxels(3 site(s), 64
+        channel(s), stride 2, batch 1)]
     """
 
     def __init__(self, in_channels: int, channels: tuple[int, ...] = (128, 64)) -> None:
@@ -47,7 +50,8 @@ class SparKEncoder(nn.Module):
         def __call__(self, x: T) -> list[T]: ...
 
     def forward(self, x: T) -> list[T]:
-        """Return the finest scale with the channels of the input, then every coarser one after the way up; on the sites of x and their parents."""
+        """Return the finest scale with the channels of the input, then every coarser one after the
+        way up; on the sites of x and their parents."""
         levels: list[T] = [self.first(x)]
         for down in self.down:
             levels.append(down(levels[-1]))

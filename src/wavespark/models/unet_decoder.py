@@ -1,6 +1,8 @@
-"""The decoder of nnU-Net (Isensee et al., 2021; its parameter names): transposed convolutions up, concatenated skips, convolutions.
+"""The decoder of nnU-Net (Isensee et al., 2021; its parameter names): transposed convolutions up,
+concatenated skips, convolutions.
 
-Where the encoder's finest level is coarser than voxels, the missing scales have no skip but the last, which sees the voxels.
+Where the encoder's finest level is coarser than voxels, the missing scales have no skip but the
+last, which sees the voxels.
 Axes: B batch, C channels, D H W voxels or tokens.
 """
 
@@ -63,7 +65,8 @@ class UNetDecoder(nn.Module):
     def forward(
         self, crop_BCDHW: Tensor, levels: list[Tensor], details: list[list[Tensor]], modality: str
     ) -> Tensor | list[Tensor]:
-        """[B, outputs, D, H, W]; with deep supervision in training a list of them, finest first, each at its own stride.
+        """[B, outputs, D, H, W]; with deep supervision in training a list of them, finest first,
+        each at its own stride.
 
         Args:
             crop_BCDHW: the voxels; what must not be seen is zero.

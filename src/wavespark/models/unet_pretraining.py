@@ -1,7 +1,9 @@
-"""Pre-training the segmentation decoder together with the encoder: every level densified, then the dense decoder, then the predicted cells cut out.
+"""Pre-training the segmentation decoder together with the encoder: every level densified, then the
+dense decoder, then the predicted cells cut out.
 
-As S3D (Wald et al., "Revisiting MAE pre-training for 3D medical image segmentation", 2025), which transfers both. The price is a dense pass at
-full resolution in every step; `wavespark bench step --decoder unet` prints it beside the light decoder.
+As S3D (Wald et al., "Revisiting MAE pre-training for 3D medical image segmentation", 2025), which
+transfers both. The price is a dense pass at full resolution in every step; `wavespark bench step
+--decoder unet` prints it beside the light decoder.
 """
 
 import torch
@@ -14,7 +16,8 @@ from wavespark.sparse import CellLayout, VisibleCells, cut_cells
 
 
 class DensifiedDecoder(nn.Module):
-    """`decoder` is the segmentation decoder (its weights are exported), `densify` one layer a level, `heads` voxels for each modality.
+    """`decoder` is the segmentation decoder (its weights are exported), `densify` one layer a
+    level, `heads` voxels for each modality.
 
     Args:
         encoder: encoder whose levels are decoded.
@@ -26,7 +29,8 @@ class DensifiedDecoder(nn.Module):
         self.densify = nn.ModuleList(
             Densify(c, c, 1 if i + 1 == len(encoder.channels) else 3) for i, c in enumerate(encoder.channels)
         )
-        # One output channel for each voxel channel of each modality; the last layer is replaced when classes are known.
+        # One output channel for each voxel channel of each modality; the last layer is replaced
+        # when classes are known.
         self.decoder = dense_decoder(encoder, sum(encoder.stem_channels.values()))
         starts, total = {}, 0
         for name, count in encoder.stem_channels.items():
@@ -41,7 +45,8 @@ class DensifiedDecoder(nn.Module):
         predicted_BDHW: Tensor,
         modality: str,
     ) -> Tensor:
-        """[M, c, c, c, C]: the voxels of the predicted cells; hidden voxels are replaced by zero before anything reads the crop."""
+        """[M, c, c, c, C]: the voxels of the predicted cells; hidden voxels are replaced by zero
+        before anything reads the crop."""
         layout = levels[0].layout
         everywhere = layout.everywhere()
         dense = [f(level, everywhere).to_dense() for f, level in zip(self.densify, levels, strict=True)]

@@ -1,7 +1,10 @@
-"""WaveFormer: a hierarchical 3-D transformer whose global attention sees one low-pass wavelet token per cell, computed on visible cells only.
+"""WaveFormer: a hierarchical 3-D transformer whose global attention sees one low-pass wavelet token
+per cell, computed on visible cells only.
 
-After Hasan et al., "WaveFormer: a 3D transformer with wavelet-driven feature representation for efficient medical image segmentation" (2025), with its
-published faults mended: every merge uses all eight parities, the low-pass gain is normalised, relative positions are exact and free of the crop's size.
+After Hasan et al., "WaveFormer: a 3D transformer with wavelet-driven feature representation for
+efficient medical image segmentation" (2025), with its published faults mended: every merge uses all
+eight parities, the low-pass gain is normalised, relative positions are exact and free of the crop's
+size.
 Axes: B batch, C channels, D H W voxels or grid, N visible cells, b tokens along an edge of a cell.
 """
 
@@ -74,7 +77,8 @@ class WaveFormer(Encoder):
         generator: torch.Generator | None = None,
         details: list[list[Tensor]] | None = None,
     ) -> list[VisibleCells]:
-        """The visible-only computation: stem, then for every stage blocks, a norm for the level, a merge."""
+        """The visible-only computation: stem, then for every stage blocks, a norm for the level, a
+        merge."""
         check_wavelet(self.settings.wavelet, layout)
         x = self._stem(crop_BCDHW, layout, modality)
         rotation = Rotation.of(layout)

@@ -1,9 +1,12 @@
-"""The published decoder of WaveFormer: an inverse wavelet transform from the coarsest level to every finer one, with the encoder's own details.
+"""The published decoder of WaveFormer: an inverse wavelet transform from the coarsest level to
+every finer one, with the encoder's own details.
 
-After Hasan et al. (2025). What differs: the low-pass is brought to the gain of the transform (as in the encoder); the calibration keeps the coarsest
-grid instead of pooling it to 4^3, and squeezes from before its norm, after which every mean is zero; levels are lifted to the finest one by
-transposed convolutions of kernel = stride; any crop size. Parameters of `waveformer_small` with 4 channels in and 4 classes: 17.28 M (encoder 5.69 M,
-without the published tables of relative positions); published: 17.17 M (5.99 M).
+After Hasan et al. (2025). What differs: the low-pass is brought to the gain of the transform (as in
+the encoder); the calibration keeps the coarsest grid instead of pooling it to 4^3, and squeezes
+from before its norm, after which every mean is zero; levels are lifted to the finest one by
+transposed convolutions of kernel = stride; any crop size. Parameters of `waveformer_small` with 4
+channels in and 4 classes: 17.28 M (encoder 5.69 M, without the published tables of relative
+positions); published: 17.17 M (5.99 M).
 Axes: B batch, C channels, D H W voxels or tokens, N cells.
 """
 
@@ -48,7 +51,8 @@ class WaveletDecoder(nn.Module):
         Args:
             crop_BCDHW: the voxels; what must not be seen is zero.
             levels: dense, finest first.
-            details: wavelet details of each stage, coarsest scale first, [N, 7, b, b, b, C] for all N cells.
+            details: wavelet details of each stage, coarsest scale first, [N, 7, b, b, b, C] for all
+                N cells.
             modality: modality of the crop.
         """
         coarsest = self.calibrate(levels[-1])
@@ -68,7 +72,8 @@ class WaveletDecoder(nn.Module):
 
     @staticmethod
     def _inverse(low_BCDHW: Tensor, details: list[Tensor], size: torch.Size) -> Tensor:
-        """[B, C, *size]: the inverse transform cell by cell; the low-pass comes at the scale of a token."""
+        """[B, C, *size]: the inverse transform cell by cell; the low-pass comes at the scale of a
+        token."""
         batch, channels, *grid = low_BCDHW.shape
         tokens = low_BCDHW.permute(0, 2, 3, 4, 1).reshape(-1, 1, 1, 1, channels)
         cells = haar_idwt(tokens * 2 ** (1.5 * len(details)), details)

@@ -1,4 +1,5 @@
-"""Reconstruction error of each cell, which tells hard cells (AnatoMask: Li et al., ECCV 2024), on normalised targets."""
+"""Reconstruction error of each cell, which tells hard cells (AnatoMask: Li et al., ECCV 2024), on
+normalised targets."""
 
 import torch
 from torch import Tensor
@@ -8,10 +9,11 @@ from wavespark.objectives.reconstruction import CellTargets, single_at_least
 
 @torch.no_grad()
 def cell_errors(prediction_McccC: Tensor, targets: CellTargets, predicted_BDHW: Tensor) -> Tensor:
-    """[B, D, H, W] on the cell grid: mean squared error of each predicted cell; NaN where nothing was scored.
+    """[B, D, H, W] on the cell grid: mean squared error of each predicted cell; NaN where nothing
+    was scored.
 
-    In the units of the normalised targets, so that neither brightness nor contrast of a cell makes it hard (law I23; the published code ranks raw
-    intensities).
+    In the units of the normalised targets, so that neither brightness nor contrast of a cell makes
+    it hard (law I23; the published code ranks raw intensities).
 
     Args:
         prediction_McccC: in the order of `predicted_BDHW.nonzero()`.

@@ -1,7 +1,10 @@
-"""Find the place again: InfoNCE between the features of two levels or two views (van den Oord et al., 2018), with negatives that are truly elsewhere.
+"""Find the place again: InfoNCE between the features of two levels or two views (van den Oord et
+al., 2018), with negatives that are truly elsewhere.
 
-Solved at random initialisation in the seed, because query and key shared a projector and a residual stream with absolute positions. Here each side has
-a projector of its own, keys come from a slow copy of the encoder under another mask, and law I14 holds the loss of a fresh model to at least 0.7 ln N.
+Solved at random initialisation in the seed, because query and key shared a projector and a residual
+stream with absolute positions. Here each side has a projector of its own, keys come from a slow
+copy of the encoder under another mask, and law I14 holds the loss of a fresh model to at least 0.7
+ln N.
 Legend: Q queries, K keys, P places, N visible cells, C channels.
 """
 
@@ -31,12 +34,14 @@ class Places:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Contrast:
-    """Sums over the queries that have both a positive and a negative: those of several batches add up."""
+    """Sums over the queries that have both a positive and a negative: those of several batches add
+    up."""
 
     total: Tensor
     """Sum of the losses."""
     chance: Tensor
-    """Sum of ln N: what the loss is where the features say nothing; N counts the positive and its negatives."""
+    """Sum of ln N: what the loss is where the features say nothing; N counts the positive and its
+    negatives."""
     count: Tensor
     """Queries."""
 
@@ -73,8 +78,8 @@ def places_of(level: VisibleCells, tile: Triple = (1, 1, 1)) -> Places:
 def pairs(queries: Places, keys: Places, patients: Sequence[str]) -> tuple[Tensor, Tensor]:
     """bool [Q, K] twice: the key of the same place, and the keys that are elsewhere.
 
-    Elsewhere is a whole tile or more away in the same crop, or in a crop of another patient. What is nearer, and other crops of the same patient
-    (which may show the same place), are neither.
+    Elsewhere is a whole tile or more away in the same crop, or in a crop of another patient. What
+    is nearer, and other crops of the same patient (which may show the same place), are neither.
 
     Args:
         queries: what is to be found.
@@ -92,11 +97,13 @@ def pairs(queries: Places, keys: Places, patients: Sequence[str]) -> tuple[Tenso
 def info_nce(
     queries_QC: Tensor, keys_KC: Tensor, positive_QK: Tensor, negative_QK: Tensor, temperature: float
 ) -> Contrast:
-    """The cross-entropy of finding each query's positive among it and its negatives, by cosine over temperature; in fp32 at least.
+    """The cross-entropy of finding each query's positive among it and its negatives, by cosine over
+    temperature; in fp32 at least.
 
     Args:
         queries_QC, keys_KC: projected features; they need not be of unit length.
-        positive_QK: bool, at most one a row; a query without one is left out, and so is one without a negative.
+        positive_QK: bool, at most one a row; a query without one is left out, and so is one without
+            a negative.
         negative_QK: bool.
         temperature: what cosines are divided by.
     """
@@ -104,7 +111,8 @@ def info_nce(
         cosine = F.normalize(single_at_least(queries_QC), dim=1) @ F.normalize(single_at_least(keys_KC), dim=1).T
         usable = positive_QK.any(1) & negative_QK.any(1)
         among = (positive_QK | negative_QK) & usable[:, None]
-        # Rows without a pair are scored on all keys and then left out: a row of nothing but -inf has no gradient.
+        # Rows without a pair are scored on all keys and then left out: a row of nothing but -inf
+        # has no gradient.
         logits = (cosine / temperature).masked_fill(~(among | ~usable[:, None]), -torch.inf)
         target = positive_QK.to(torch.int8).argmax(1)
         losses = F.cross_entropy(logits, target, reduction="none") if len(logits) else logits.sum(1)

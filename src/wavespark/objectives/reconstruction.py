@@ -1,7 +1,8 @@
 """Reconstruction of hidden cells, and the normalised loss that says what it is worth.
 
-Targets are voxels of the input, normalised per cell and channel over its foreground, as He et al., "Masked autoencoders are scalable vision learners" (2022)
-and SparK do; cells that vary less than a floor (air, a clipped window) are left out, because their normalised noise cannot be predicted.
+Targets are voxels of the input, normalised per cell and channel over its foreground, as He et al.,
+"Masked autoencoders are scalable vision learners" (2022) and SparK do; cells that vary less than a
+floor (air, a clipped window) are left out, because their normalised noise cannot be predicted.
 Axes: B batch, C channels, D H W voxels, M scored cells, c voxels along an edge of a cell.
 """
 
@@ -47,7 +48,10 @@ class Score:
 
     @property
     def normalised_loss(self) -> Tensor:
-        """sum (p - t)^2 / sum (t - mean t)^2: 1 = predicting the mean. Not a number where nothing was scored."""
+        """sum (p - t)^2 / sum (t - mean t)^2: 1 = predicting the mean.
+
+        Not a number where nothing was scored.
+        """
         return self.error / (self.square - self.total**2 / self.voxels.clamp(min=1))
 
     def __add__(self, other: "Score") -> "Score":
@@ -70,7 +74,8 @@ def cell_targets(
         foreground_BDHW: bool a voxel; only foreground counts in the statistics and the score.
         chosen_BDHW: bool a cell.
         cell: voxels of a cell.
-        variance_floor: a cell's channel with less variance is not scored; in squared units of the crop.
+        variance_floor: a cell's channel with less variance is not scored; in squared units of the
+            crop.
     """
     voxels = single_at_least(cut_cells(crop_BCDHW, chosen_BDHW, cell))
     weight = cut_cells(foreground_BDHW[:, None].to(voxels.dtype), chosen_BDHW, cell)

@@ -1,1 +1,2 @@
-"""Self-contained HTML pages: markup, numbers in words, line charts, anatomical planes and PNG pictures."""
+"""Self-contained HTML pages: markup, numbers in words, line charts, anatomical planes and PNG
+pictures."""

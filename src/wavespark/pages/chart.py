@@ -1,4 +1,5 @@
-"""Line charts as inline SVG: the drawing stretches with the page, its labels keep the size of the page's text."""
+"""Line charts as inline SVG: the drawing stretches with the page, its labels keep the size of the
+page's text."""
 
 import math
 from collections.abc import Sequence
@@ -12,12 +13,14 @@ from wavespark.pages.numbers import count, number
 
 Series = npt.NDArray[np.float64]
 _BINS = 400
-"""Points of a long series that are drawn; each stands for the lowest and highest value of its bin."""
+"""Points of a long series that are drawn; each stands for the lowest and highest value of its
+bin."""
 _HUGE = 1e100
 _SIDE = 1000
 """Side of the drawing in its own units; the page stretches it."""
 _NUDGE = 10
-"""Drawing units between the intervals of two curves at one place, so that neither hides the other."""
+"""Drawing units between the intervals of two curves at one place, so that neither hides the
+other."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -70,7 +73,8 @@ def chart(
         note: sentence below the chart.
         tall: use the height of a main figure.
         x_title: what the horizontal axis counts, in the singular.
-        logarithmic: draw the horizontal axis logarithmically, with a tick at every place of a curve.
+        logarithmic: draw the horizontal axis logarithmically, with a tick at every place of a
+            curve.
 
     Returns:
         The figure, or `None` if no curve has a finite value.
@@ -139,7 +143,8 @@ def _across(curves: Sequence[Curve], places: Sequence[float]) -> tuple[float, fl
 
 
 def smoothed(y: Series) -> tuple[Series, int]:
-    """Return the moving mean over the `n` nearest steps, and that `n`: a twentieth of the series, odd."""
+    """Return the moving mean over the `n` nearest steps, and that `n`: a twentieth of the series,
+    odd."""
     n = max(1, len(y) // 20) | 1
     if not len(y):
         return y, n
@@ -176,13 +181,15 @@ class _Frame:
 
 
 def _drawable(y: Series) -> Series:
-    """The values, with a gap where arithmetic on one would overflow, and 0 where it would underflow."""
+    """The values, with a gap where arithmetic on one would overflow, and 0 where it would
+    underflow."""
     size = np.abs(y)
     return np.where(size > _HUGE, np.nan, np.where(size < 1 / _HUGE, 0.0, y))
 
 
 def _bulk(curve: Curve) -> Series:
-    """The values that set the vertical range: all of them, but of a long series not its highest two per cent."""
+    """The values that set the vertical range: all of them, but of a long series not its highest two
+    per cent."""
     ends = [end for end in (curve.low, curve.high) if end is not None]
     values = np.concatenate([curve.y, *ends])
     values = values[np.isfinite(values)]
@@ -190,7 +197,8 @@ def _bulk(curve: Curve) -> Series:
 
 
 def _ranged(curves: Sequence[Curve], levels: Sequence[float]) -> Series:
-    """The values that the vertical range holds; a baseline far above all else would press the curves flat."""
+    """The values that the vertical range holds; a baseline far above all else would press the
+    curves flat."""
     own = np.concatenate([_bulk(c) for c in curves if not c.guide] + [np.array(levels)])
     guides = np.concatenate([_bulk(c) for c in curves if c.guide] or [np.array([])])
     return np.concatenate([own, guides[guides <= 2 * own.max()]]) if own.size else guides

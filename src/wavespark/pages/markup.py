@@ -1,6 +1,7 @@
 """HTML elements with escaping by default.
 
-Only `tag` and `join` create markup; every other text is escaped, so a hostile name or sentence stays text.
+Only `tag` and `join` create markup; every other text is escaped, so a hostile name or sentence
+stays text.
 """
 
 import html
@@ -22,7 +23,8 @@ def _escaped(text: object) -> str:
 
 
 def escape(text: object) -> Html:
-    r"""Escape text for HTML; control characters, direction overrides and surrogates become visible escapes.
+    r"""Escape text for HTML; control characters, direction overrides and surrogates become visible
+    escapes.
 
     >>> escape("<b>\x1b")
     '&lt;b&gt;\\x1b'
@@ -38,7 +40,9 @@ def join(*children: object) -> Html:
 
 
 def tag(name: str, /, *children: object, **attributes: object) -> Html:
-    """Build an element. `class_` becomes `class`, `aria_label` becomes `aria-label`; `None` and `False` omit it.
+    """Build an element.
+
+    `class_` becomes `class`, `aria_label` becomes `aria-label`; `None` and `False` omit it.
 
     >>> tag("p", "a < b", class_="note")
     '<p class="note">a &lt; b</p>'

@@ -1,4 +1,5 @@
-"""Complete HTML documents: one style sheet, nothing loaded from elsewhere, written to disk in one piece."""
+"""Complete HTML documents: one style sheet, nothing loaded from elsewhere, written to disk in one
+piece."""
 
 from importlib.resources import files
 from pathlib import Path

@@ -1,8 +1,8 @@
 """Anatomical planes by radiological convention.
 
-Voxel axes D, H, W run towards the patient's right, anterior and superior (RAS). On axial and coronal planes the
-patient's right is on the left of the picture; on sagittal planes anterior is on the left; anterior (axial) or superior
-is up.
+Voxel axes D, H, W run towards the patient's right, anterior and superior (RAS). On axial and
+coronal planes the patient's right is on the left of the picture; on sagittal planes anterior is on
+the left; anterior (axial) or superior is up.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,8 @@ class Plane:
     bottom: str
 
     def cut(self, volume_DHW: npt.NDArray, position: int) -> npt.NDArray:
-        """Return the slice at `position` as [rows, columns] of a picture: rows from the top, columns from the left."""
+        """Return the slice at `position` as [rows, columns] of a picture: rows from the top,
+        columns from the left."""
         return np.take(volume_DHW, position, axis=self.axis).T[::-1, ::-1]
 
     def aspect(self, shape: tuple[int, ...], spacing: tuple[float, float, float]) -> float:

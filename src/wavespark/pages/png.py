@@ -15,7 +15,8 @@ _RAMP = ((0, 0, 0), (74, 26, 44), (213, 94, 0), (230, 159, 0), (240, 228, 66), (
 
 
 def png(pixels: Bytes, palette: Bytes | None = None) -> bytes:
-    """Encode a picture as a PNG file (PNG specification, third edition; colour types 0 and 3, no optional parts).
+    """Encode a picture as a PNG file (PNG specification, third edition; colour types 0 and 3, no
+    optional parts).
 
     Args:
         pixels: uint8 [rows, columns]; grey values, or indices into the palette.
@@ -48,7 +49,8 @@ def thinned(pixels: Bytes, longest: int = 256) -> Bytes:
 
 
 def grey(values: npt.NDArray, limits: tuple[float, float], hidden: npt.NDArray[np.bool_] | None = None) -> Bytes:
-    """Map values to palette indices of `grey_palette`: 0-254 from black to white, 255 where `hidden`.
+    """Map values to palette indices of `grey_palette`: 0-254 from black to white, 255 where
+    `hidden`.
 
     Args:
         values: of any shape; NaN is black.

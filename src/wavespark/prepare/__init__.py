@@ -1,4 +1,5 @@
-"""Volumes to a store: RAS, one voxel size, values, foreground box; chunked, checksummed; and the store opened."""
+"""Volumes to a store: RAS, one voxel size, values, foreground box; chunked, checksummed; and the
+store opened."""
 
 from typing import TYPE_CHECKING
 

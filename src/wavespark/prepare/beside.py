@@ -1,4 +1,4 @@
-"""What lies beside a volume, brought onto its grid: label maps, defaced voxels, marks."""
+"""Attachments of a volume, brought onto its grid: label maps, defaced voxels, marks."""
 
 from dataclasses import dataclass, field, replace
 
@@ -26,7 +26,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What belongs to a source, read."""
+    """Attachments of a source, as read."""
 
     maps: Maps = field(default_factory=dict)
     hidden: tuple[np.ndarray, np.ndarray] | None = None
@@ -66,7 +66,8 @@ def _places(marks: tuple[Mark, ...]) -> tuple[tuple[str, tuple[float, float, flo
 
 
 def without_hidden(volume: Volume, attached: Attached) -> Volume:
-    """The volume with its defaced voxels marked as not measured, so that they are neither foreground nor scored."""
+    """The volume with its defaced voxels marked as not measured, so that they are neither
+    foreground nor scored."""
     if attached.hidden is None:
         return volume
     hidden, affine = attached.hidden

@@ -1,7 +1,9 @@
-"""Work on the workers of a dask cluster: the same outcomes as on local processes, for as many machines as share the store's disk.
+"""Work on the workers of a dask cluster: the same outcomes as on local processes, for as many
+machines as share the store's disk.
 
-A worker that dies is replaced by its nanny, and only its task is tried again. Dask itself cannot end a task that hangs: a timer in
-the worker leaves a mark in the store and ends the process, so that the next try knows why.
+A worker that dies is replaced by its nanny, and only its task is tried again. Dask itself cannot
+end a task that hangs: a timer in the worker leaves a mark in the store and ends the process, so
+that the next try knows why.
 """
 
 import logging
@@ -65,9 +67,11 @@ def work_on_cluster(
     Args:
         tasks: picklable values.
         work: picklable; the workers must be able to import it.
-        scheduler: address (`tcp://host:8786`) or path of a scheduler file; None starts a cluster of processes on this machine.
+        scheduler: address (`tcp://host:8786`) or path of a scheduler file; None starts a cluster of
+            processes on this machine.
         workers: how many processes such a local cluster has.
-        limits: time, memory and tries of one task (of an own scheduler: its `allowed-failures` count).
+        limits: time, memory and tries of one task (of an own scheduler: its `allowed-failures`
+            count).
         marks: folder that all workers can write to.
 
     Raises:

@@ -1,8 +1,10 @@
-"""Which volumes are fit for pre-training: images of heads, no label maps, computed maps or other parts of the body.
+"""Which volumes are fit for pre-training: images of heads, no label maps, computed maps or other
+parts of the body.
 
-Decisions rest on values, size and shape, because names of files say little. Thresholds were measured on heads of 100
-people (T1, T2, FLAIR, CT; whole, brain only, slabs of 18 mm, slices of 5 to 7 mm), 56 label maps, tissue probability
-maps, a map of t-values and a chest CT; docs/how-to/prepare.md lists them with what they cannot tell.
+Decisions rest on values, size and shape, because names of files say little. Thresholds were
+measured on heads of 100 people (T1, T2, FLAIR, CT; whole, brain only, slabs of 18 mm, slices of 5
+to 7 mm), 56 label maps, tissue probability maps, a map of t-values and a chest CT;
+docs/how-to/prepare.md lists them with what they cannot tell.
 """
 
 from typing import Any
@@ -20,27 +22,45 @@ _SAMPLE = 1 << 18
 LABEL_VALUES = 2048
 """Most distinct values of a label map (atlases have up to about 1,000 regions)."""
 EQUAL_NEIGHBOURS = 0.35
-"""Share of neighbouring voxels with one value, the three commonest values aside, from which on a volume is a label map.
-Measured: label maps 0.72 to 0.90 (0.4 where regions are five voxels across), images at most 0.11."""
+"""Share of neighbouring voxels with one value, the three commonest values aside, from which on a
+volume is a label map.
+Measured: label maps 0.72 to 0.90 (0.4 where regions are five voxels across), images at most
+0.11."""
 _COPIED = 0.98
-"""Share of equal voxels between two planes from which on one is a copy of the other: such pairs say nothing."""
+"""Share of equal voxels between two planes from which on one is a copy of the other: such pairs say
+nothing."""
 NEAR_ONE, NEAR_ZERO, BETWEEN = 0.08, 0.05, 0.45
-"""Shares of the values that are not 0: least above 0.9 and below 0.1, and most between 0.25 and 0.75, of the maximum of
-a probability map. Measured: maps of grey and white matter 0.12 and 0.19 above, 0.37 and 0.26 between; T1 0.00 to 0.03 above."""
+"""Shares of the values that are not 0: least above 0.9 and below 0.1, and most between 0.25 and
+0.75, of the maximum of
+a probability map. Measured: maps of grey and white matter 0.12 and 0.19 above, 0.37 and 0.26
+between; T1 0.00 to 0.03 above."""
 _FULL_SCALES = (1.0, 100.0, 255.0)
 """Maxima of probability maps."""
 MIXED_SIGNS = 0.1
 """Least share of either sign among the values of a statistics map that are not 0."""
 RIM = 0.5
-"""Standard deviations between rim and mean of a statistics map, at most. A brain with mean 0 is darker at its rim."""
+"""Standard deviations between rim and mean of a statistics map, at most.
+
+A brain with mean 0 is darker at its rim.
+"""
 WIDEST_MM = 260.0
-"""Median width, right to left, of a head's axial slices, at most. Measured: heads 110 to 175 mm, a chest 292 mm."""
+"""Median width, right to left, of a head's axial slices, at most.
+
+Measured: heads 110 to 175 mm, a chest 292 mm.
+"""
 SMALLEST_MM, FINE_MM = 60.0, 0.6
-"""Largest extent of an animal's body and voxel size with which such are scanned. A newborn's brain is 75 mm or longer."""
+"""Largest extent of an animal's body and voxel size with which such are scanned.
+
+A newborn's brain is 75 mm or longer.
+"""
 ELONGATED = 3.0
-"""Ratio of the first two principal spreads from which on something is a limb, spine or tail. Heads with neck: at most 2.3."""
+"""Ratio of the first two principal spreads from which on something is a limb, spine or tail.
+
+Heads with neck: at most 2.3.
+"""
 AIR_HU, AIR_ML, AIR_ML_WITH_SKULL = -600.0, 250.0, 800.0
-"""Air inside the body in a CT, at most: sinuses and airways of a head hold less than 150 ml, lungs litres."""
+"""Air inside the body in a CT, at most: sinuses and airways of a head hold less than 150 ml, lungs
+litres."""
 _FULL_SHARE = 0.9
 """Foreground that fills more of the volume than this has no shape to judge."""
 
@@ -135,7 +155,8 @@ def check_head(
 
 
 def equal_neighbours(voxels: np.ndarray) -> float:
-    """Share of neighbouring voxels with one value, pairs of the three commonest values aside; the mean of the axes.
+    """Share of neighbouring voxels with one value, pairs of the three commonest values aside; the
+    mean of the axes.
 
     Args:
         voxels: any numbers [D, H, W].

@@ -1,7 +1,7 @@
 """Where the head is: air, table and head holder left out; the same answer every time.
 
-Worked out on a grid of about 3 mm, because the head is large, and brought back to the volume's grid. Distances are in
-mm, so that thick slices and thin ones are treated alike.
+Worked out on a grid of about 3 mm, because the head is large, and brought back to the volume's
+grid. Distances are in mm, so that thick slices and thin ones are treated alike.
 """
 
 import math
@@ -18,10 +18,12 @@ SOFT_TISSUE_HU = -300.0
 """Between air or foam (-1000..-900) and fat (-100)."""
 
 TISSUE_SHARE = 0.3
-"""Of the median intensity of MR tissue: dark tissue (bone, far from the coil) lies above, noise and ghosts below."""
+"""Threshold, as a share of the median intensity of MR tissue: dark tissue (bone, far from the coil)
+lies above it, noise and ghosts below."""
 
 OPENING_MM = {"CT": 4.0, "MR": 3.0}
-"""Sheets and bridges up to twice this thick (a table, a head holder, a noise bridge) are cut off the head."""
+"""Sheets and bridges up to twice this thick (a table, a head holder, a noise bridge) are cut off
+the head."""
 
 CLOSING_MM = 6.0
 
@@ -57,7 +59,8 @@ def _threshold(coarse: np.ndarray, modality: str) -> float:
 
 
 def _clip_level(values: np.ndarray) -> float:
-    """`TISSUE_SHARE` of the median of tissue: of what lies above half its own median (repeated, as AFNI's 3dClipLevel).
+    """`TISSUE_SHARE` of the median of tissue: of what lies above half its own median (repeated, as
+    AFNI's 3dClipLevel).
 
     Values count from the lowest.
     """
@@ -76,7 +79,8 @@ def _clip_level(values: np.ndarray) -> float:
 
 
 def _largest(tissue: np.ndarray, steps: tuple[float, float, float], radius: float) -> np.ndarray:
-    """The largest piece thicker than twice `radius`, grown back to its border; all tissue if nothing is that thick."""
+    """The largest piece thicker than twice `radius`, grown back to its border; all tissue if
+    nothing is that thick."""
     core = _erode(tissue, steps, radius)
     if not core.any():
         core = tissue
@@ -88,7 +92,8 @@ def _largest(tissue: np.ndarray, steps: tuple[float, float, float], radius: floa
 
 
 def _erode(mask: np.ndarray, steps: tuple[float, float, float], radius: float) -> np.ndarray:
-    """Without what lies within `radius` mm of the outside; the border of the grid is not outside."""
+    """Without what lies within `radius` mm of the outside; the border of the grid is not
+    outside."""
     return mask if mask.all() else ndimage.distance_transform_edt(mask, sampling=steps) > radius
 
 
@@ -97,7 +102,8 @@ def _dilate(mask: np.ndarray, steps: tuple[float, float, float], radius: float) 
 
 
 def _fill(mask: np.ndarray) -> np.ndarray:
-    """With its holes: background that touches no face of the grid, in 3-D and then in each axial slice."""
+    """With its holes: background that touches no face of the grid, in 3-D and then in each axial
+    slice."""
     mask = _fill_holes(mask)
     return np.stack([_fill_holes(mask[:, :, k]) for k in range(mask.shape[2])], axis=2)
 
@@ -122,7 +128,8 @@ def _back(coarse: np.ndarray, size: Triple, grid: np.ndarray, fine: np.ndarray) 
 
 
 def box_around(mask: np.ndarray, spacing: tuple[float, float, float], margin_mm: float) -> tuple[slice, slice, slice]:
-    """The smallest box with every True voxel, `margin_mm` wider on each side where the volume goes on."""
+    """The smallest box with every True voxel, `margin_mm` wider on each side where the volume goes
+    on."""
     box = []
     for axis in range(3):
         hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))

@@ -21,7 +21,8 @@ def find_inputs(
     dataset: DatasetName,
     mine: Callable[[str], bool],
 ) -> tuple[list[Source], list[Refusal], dict[str, Record]]:
-    """Sources and refusals of this shard, each id once, and the private identity of the refused ones."""
+    """Sources and refusals of this shard, each id once, and the private identity of the refused
+    ones."""
     found: dict[str, Source] = {}
     refused: dict[str, Refusal] = {}
     paths: dict[str, Record] = {}
@@ -43,7 +44,7 @@ def find_inputs(
 
 
 def identity_of(source: Source, override: Override | None = None) -> Record:
-    """What tells later runs, and `inspect --reveal`, which files an id means. Private."""
+    """Record that tells later runs, and `inspect --reveal`, which files an id means. Private."""
     path = source.paths[0] if len(source.paths) == 1 else os.path.dirname(source.paths[0])
     changed = size = 0
     for p in source.paths + source.beside.paths:
@@ -75,8 +76,8 @@ def split_done(
         keep_duplicates: take inputs up that an earlier run left out as duplicates.
 
     Returns:
-        The sources to work on, the largest first; those whose volumes are all there and whose files have not changed;
-        and duplicates, id -> id of the source that is in the store.
+        The sources to work on, the largest first; those whose volumes are all there and whose files
+        have not changed; and duplicates, id -> id of the source that is in the store.
     """
     volumes: Counter[str] = Counter()
     wanted: dict[str, int] = {}
@@ -101,7 +102,8 @@ def split_done(
 
 
 def _same_files(before: Record | None, source: Source, override: Override | None) -> bool:
-    """True if nothing tells that the files have changed; a folder that was moved as a whole has not."""
+    """True if nothing tells that the files have changed; a folder that was moved as a whole has
+    not."""
     if before is None:
         return override is None
     now = identity_of(source, override)

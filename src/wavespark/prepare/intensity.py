@@ -1,7 +1,8 @@
-"""Values: HU windows with fixed bounds for CT, percentiles and z-score for MR, or as read; and how they are kept.
+"""Values: HU windows with fixed bounds for CT, percentiles and z-score for MR, or as read; and how
+they are kept.
 
-CT keeps one array of HU however many windows look at it: the windows are applied when a crop is read, so that the same
-HU has the same value in every volume, to the bit.
+CT keeps one array of HU however many windows look at it: the windows are applied when a crop is
+read, so that the same HU has the same value in every volume, to the bit.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,8 @@ class Encoding:
     scale: float = 1.0
     offset: float = 0.0
     windows: tuple[tuple[float, float], ...] = ()
-    """(lowest, highest) of each channel, mapped to -1..1 and clipped; none: the values as they are."""
+    """(lowest, highest) of each channel, mapped to -1..1 and clipped; none: the values as they
+    are."""
 
     @property
     def channels(self) -> int:
@@ -82,7 +84,8 @@ def encode_ct(voxels: np.ndarray, settings: CTValues) -> tuple[np.ndarray, Encod
 
 
 def encode_mr(voxels: np.ndarray, foreground: np.ndarray, settings: MRValues) -> tuple[np.ndarray, Encoding]:
-    """Values clipped to percentiles of the foreground, then shifted and scaled to its mean 0 and deviation 1.
+    """Values clipped to percentiles of the foreground, then shifted and scaled to its mean 0 and
+    deviation 1.
 
     Args:
         voxels: float32 [D, H, W].
@@ -133,7 +136,8 @@ def _to_int16(voxels: np.ndarray, low: float, high: float, step: float, offset: 
 
 
 def _slabs(voxels: np.ndarray) -> Iterator[tuple[slice, ...]]:
-    """Parts that lie together in memory: a large volume is neither copied whole nor read across its grain."""
+    """Parts that lie together in memory: a large volume is neither copied whole nor read across its
+    grain."""
     axis = int(np.argmax(np.abs(voxels.strides)))
     for start in range(0, voxels.shape[axis], _SLAB):
         yield (slice(None),) * axis + (slice(start, start + _SLAB),)

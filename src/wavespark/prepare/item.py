@@ -17,7 +17,7 @@ from wavespark.volumes import Volume, spacing_of, to_ras
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Item:
-    """What a store keeps of a volume."""
+    """A prepared volume, ready to be stored."""
 
     numbers: np.ndarray
     """int16 or float32 [D, H, W]; `encoding` says what they mean."""
@@ -35,7 +35,8 @@ class Item:
 
 
 def target_spacing(own: Spacing, recipe: Recipe) -> Spacing:
-    """The voxel size that the recipe asks of a volume with that own voxel size, both along R, A, S."""
+    """The voxel size that the recipe asks of a volume with that own voxel size, both along R, A,
+    S."""
     if recipe.spacing_mm == "own":
         return own
     target = [recipe.spacing_mm] * 3
@@ -55,7 +56,8 @@ def make_item(volume: Volume, recipe: Recipe, *, only_heads: bool = False) -> It
         only_heads: refuse what cannot be a head by size and shape, MR too.
 
     Raises:
-        VolumeError: `not_a_head` if only heads are wanted and it is none, `constant_volume` if nothing stands out from
+        VolumeError: `not_a_head` if only heads are wanted and it is none, `constant_volume` if
+            nothing stands out from
             the background, `not_3d` if it has several channels.
     """
     if volume.voxels.shape[0] != 1:

@@ -1,4 +1,4 @@
-"""What an item is on disk: compressed arrays and a record with their sums."""
+"""Items on disk: compressed arrays and a record with their sums."""
 
 import hashlib
 import re
@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 VOXELS, FOREGROUND = "voxels.b2nd", "foreground.b2nd"
 CHUNK, BLOCK = 128, 32
 WORTH = 1.25
-"""So much more disk than zstd takes is a fair price for crops that unpack faster; it stays below gzip (docs/LEDGER.md)."""
+"""So much more disk than zstd takes is a fair price for crops that unpack faster; it stays below
+gzip (docs/LEDGER.md)."""
 ARRAY_FILE = re.compile(rf"voxels\.b2nd|foreground\.b2nd|label_{LABEL_NAME.pattern}\.b2nd")
 ITEM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a volume beside its voxels."""
+    """Facts about a volume beside its voxels."""
 
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Whole numbers [D, H, W] by name."""
     targets: Mapping[str, float] = field(default_factory=dict)
-    """What holds for the whole volume, by name."""
+    """Labels of the whole volume, by name."""
     marks: Sequence[tuple[str, tuple[float, float, float]]] = ()
     """Name and RAS mm."""
 
@@ -83,9 +84,11 @@ def item_files(
 
 
 def _compress(array: np.ndarray) -> bytes:
-    """A blosc2 frame, chunks of 128^3, blocks of 32^3, one thread: the same array gives the same bytes.
+    """A blosc2 frame, chunks of 128^3, blocks of 32^3, one thread: the same array gives the same
+    bytes.
 
-    LZ4HC unpacks two to three times as fast as zstd, and where noise fills the low bytes, as in most acquired images, it is little larger.
+    LZ4HC unpacks two to three times as fast as zstd, and where noise fills the low bytes, as in
+    most acquired images, it is little larger.
     """
     import blosc2  # not at the top: a store is looked at without it
 
@@ -102,7 +105,8 @@ def _frame(array: np.ndarray, codec: "blosc2.Codec") -> bytes:
     cparams = {
         "codec": codec,
         "clevel": 5,
-        # With one byte a number there is nothing to shuffle, but it would take four fifths of the time of unpacking.
+        # With one byte a number there is nothing to shuffle, but it would take four fifths of the
+        # time of unpacking.
         "filters": [blosc2.Filter.SHUFFLE if array.itemsize > 1 else blosc2.Filter.NOFILTER],
         "filters_meta": [0],
         "nthreads": 1,

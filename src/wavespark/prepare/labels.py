@@ -1,4 +1,5 @@
-"""Segmentations and masks on the grid of a stored volume, and back: they follow it and never mix their numbers."""
+"""Segmentations and masks on the grid of a stored volume, and back: they follow it and never mix
+their numbers."""
 
 import numpy as np
 from scipy import ndimage
@@ -12,8 +13,8 @@ from wavespark.volumes import is_usable
 def resample_labels(labels: np.ndarray, affine: np.ndarray, size: Triple, grid: np.ndarray) -> np.ndarray:
     """Labels on another grid: each new voxel takes the label with the largest share of it.
 
-    Shares are the interpolated (and, where voxels grow, blurred) indicator of each label, so that a border lies where
-    it would lie in a picture of it, and no label can appear that was not there.
+    Shares are the interpolated (and, where voxels grow, blurred) indicator of each label, so that a
+    border lies where it would lie in a picture of it, and no label can appear that was not there.
 
     Args:
         labels: whole numbers [i, j, k]; 0 is background, and lies outside too.
@@ -25,11 +26,13 @@ def resample_labels(labels: np.ndarray, affine: np.ndarray, size: Triple, grid: 
         [D, H, W], the kind of `labels`.
 
     Raises:
-        VolumeError: if the labels are not whole numbers in three dimensions, or have no usable affine.
+        VolumeError: if the labels are not whole numbers in three dimensions, or have no usable
+            affine.
 
     Example:
         segmentation to the store: resample_labels(labels, affine, volume.size, volume.affine)
-        a prediction back: resample_labels(found, volume.affine, volume.source_shape, volume.source_affine)
+        a prediction back: resample_labels(found, volume.affine, volume.source_shape,
+            volume.source_affine)
     """
     labels = np.asarray(labels)
     if labels.ndim != 3 or (labels.dtype.kind == "f" and not np.array_equal(labels, np.rint(labels))):

@@ -1,7 +1,9 @@
-"""The lists of a store: manifest (a line a volume), quarantine (a line a refused input), sources (id to path, private).
+"""The lists of a store: manifest (a line a volume), quarantine (a line a refused input), sources
+(id to path, private).
 
-The folders in `items/` are the truth and each holds its own record. The lists are appended while a preparation runs and
-written anew, sorted, when it ends, so that the same inputs give the same bytes in whatever order they came.
+The folders in `items/` are the truth and each holds its own record. The lists are appended while a
+preparation runs and written anew, sorted, when it ends, so that the same inputs give the same bytes
+in whatever order they came.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,7 +30,8 @@ def add_lines(store: Path, name: str, records: Iterable[Mapping[str, Any]]) -> N
 
 
 def rewrite(store: Path, name: str, change: Mapping[str, Mapping[str, Any] | None]) -> None:
-    """Writes a list anew, sorted by key, with these changes: key -> its record, or None to take it out."""
+    """Writes a list anew, sorted by key, with these changes: key -> its record, or None to take it
+    out."""
     with wait_for(store / LISTS_LOCK):
         records = {r[_KEY[name]]: r for r in _forgiving(store / name)} | dict(change)
         _write_sorted(store, name, {key: encode_line(record) for key, record in records.items() if record is not None})
@@ -74,7 +77,8 @@ def _tail(path: Path) -> bytes:
 
 
 def read_items(store: Path) -> Iterator[Record]:
-    """Every published item's record; an item whose record is damaged is left out, so that it is made again."""
+    """Every published item's record; an item whose record is damaged is left out, so that it is
+    made again."""
     for folder in sorted((store / "items").iterdir()):
         try:
             record = parse_record((folder / RECORD).read_bytes())

@@ -1,4 +1,5 @@
-"""Which DICOM files a volume of a store was read from; private, for what must be written beside them again."""
+"""Which DICOM files a volume of a store was read from; private, for what must be written beside
+them again."""
 
 import os
 from collections.abc import Iterable

@@ -1,4 +1,5 @@
-"""A store at a glance: one slice of each volume in a picture or on a page, and how its values are spread."""
+"""A store at a glance: one slice of each volume in a picture or on a page, and how its values are
+spread."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,13 +16,15 @@ _SHADES = (0.0, 0.995)
 
 
 def axial_slice(volume: StoredVolume) -> np.ndarray:
-    """The axial slice through the middle, first channel: float32 [D, H]; only the chunks that it touches are read."""
+    """The axial slice through the middle, first channel: float32 [D, H]; only the chunks that it
+    touches are read."""
     depth, height, width = volume.size
     return volume.read((0, 0, width // 2), (depth, height, 1))[0, :, :, 0]
 
 
 def mosaic(volumes: Sequence[StoredVolume], *, at_most: int = 48, tile: int = 128) -> np.ndarray:
-    """One slice a volume, side by side, as on a light box: the patient's right is at the left, the front is up.
+    """One slice a volume, side by side, as on a light box: the patient's right is at the left, the
+    front is up.
 
     Args:
         volumes: what to show; evenly picked where there are more than `at_most`.
@@ -41,7 +44,8 @@ def mosaic(volumes: Sequence[StoredVolume], *, at_most: int = 48, tile: int = 12
 
 
 def mosaic_page(volumes: Sequence[StoredVolume], *, at_most: int = 200, tile: int = 192) -> Html:
-    """The slices of `mosaic` on a page of its own, each with its id, kind, size and spacing: HTML without scripts or links.
+    """The slices of `mosaic` on a page of its own, each with its id, kind, size and spacing: HTML
+    without scripts or links.
 
     Args:
         volumes: what to show; evenly picked where there are more than `at_most`.
@@ -84,7 +88,8 @@ def _tile(volume: StoredVolume, tile: int) -> np.ndarray:
 
 
 def histogram(volumes: Iterable[StoredVolume], edges: np.ndarray) -> np.ndarray:
-    """Share of the foreground's values between edges, over one slice of each volume: [channels, len(edges) - 1]."""
+    """Share of the foreground's values between edges, over one slice of each volume: [channels,
+    len(edges) - 1]."""
     counts: np.ndarray | float = 0.0
     for volume in volumes:
         depth, height, width = volume.size

@@ -1,4 +1,7 @@
-"""A recipe: how a volume becomes a stored volume. Its fingerprint travels with everything that is made from it."""
+"""A recipe: how a volume becomes a stored volume.
+
+Its fingerprint travels with everything that is made from it.
+"""
 
 import hashlib
 import json
@@ -25,7 +28,8 @@ DatasetName = Literal["auto", "plain", "rsna-2025", "openmind", "deeplesion", "b
 
 
 class Window(Settings):
-    """A range of HU that one channel shows, mapped linearly to -1..1 and clipped: the same bounds for every volume."""
+    """A range of HU that one channel shows, mapped linearly to -1..1 and clipped: the same bounds
+    for every volume."""
 
     width: Positive
     """HU from the lower to the upper bound."""
@@ -34,7 +38,7 @@ class Window(Settings):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Lowest and highest HU that are told apart."""
+        """Lowest and highest HU of the window."""
         return self.level - self.width / 2, self.level + self.width / 2
 
 
@@ -42,7 +46,7 @@ BRAIN, BLOOD, BONE = Window(width=80, level=40), Window(width=200, level=80), Wi
 
 
 class CTValues(Settings):
-    """What is stored for CT."""
+    """Stored values of CT."""
 
     values: Literal["windows", "raw"] = "windows"
     """`windows`: one channel a window. `raw`: HU, one channel."""
@@ -60,12 +64,15 @@ class CTValues(Settings):
 
 
 class MRValues(Settings):
-    """What is stored for MR."""
+    """Stored values of MR."""
 
     values: Literal["z-score", "raw"] = "z-score"
-    """`z-score`: clipped to percentiles of the foreground, then its mean 0 and deviation 1. `raw`: as read."""
+    """`z-score`: clipped to percentiles of the foreground, then its mean 0 and deviation 1.
+
+    `raw`: as read.
+    """
     percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = (0.5, 99.5)
-    """Of the foreground; what lies beyond them is clipped."""
+    """Percentiles of the foreground to which values are clipped."""
     levels: Annotated[int, Field(ge=256, le=65536)] = 4096
     """Steps between the two percentiles."""
 
@@ -78,7 +85,7 @@ class MRValues(Settings):
 
 
 class ForegroundBox(Settings):
-    """What is cut away around the head."""
+    """Box around the head to which volumes are cut."""
 
     crop: bool = True
     """Keep only the box around the foreground."""
@@ -98,23 +105,27 @@ class Recipe(Settings):
     spacing_mm: Positive | Literal["own"] = 1.0
     """Voxel size; `own` keeps the volume's own grid."""
     slice_spacing_mm: Positive | Literal["same"] = "same"
-    """Voxel size along the axis with the thickest slices (S where all are alike); `same` means `spacing_mm`."""
+    """Voxel size along the axis with the thickest slices (S where all are alike); `same` means
+    `spacing_mm`."""
     interpolation: Literal["cubic", "linear"] = "cubic"
     """How values between voxels are found: cubic B-spline, or linear."""
     ct: CTValues = CTValues()
-    """What is stored for CT."""
+    """Stored values of CT."""
     mr: MRValues = MRValues()
-    """What is stored for MR."""
+    """Stored values of MR."""
     foreground: ForegroundBox = ForegroundBox()
-    """What is cut away around the head."""
+    """Box around the head to which volumes are cut."""
     dataset: DatasetName = "auto"
-    """Whose folders the sources are, which tells what belongs together; `auto` recognises them, `plain` takes every file by itself."""
+    """Whose folders the sources are, which tells what belongs together; `auto` recognises them,
+    `plain` takes every file by itself."""
     only_heads: bool = False
     """Leave out CT without a skull: for data sets of the whole body."""
     leave_out: tuple[str, ...] = ()
-    """Notes that keep a volume out of the store, for example `few_distinct_values` (label maps, masks)."""
+    """Notes that keep a volume out of the store, for example `few_distinct_values` (label maps,
+    masks)."""
     reading: dict[str, Any] = Field(default_factory=dict)
-    """Opt-in repairs of `wavespark.volumes.ReadingSettings`, for example `reading.allow_gaps=true`."""
+    """Opt-in repairs of `wavespark.volumes.ReadingSettings`, for example
+    `reading.allow_gaps=true`."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -139,7 +150,7 @@ class Recipe(Settings):
         return build(cls, document, origin)
 
     def differences(self, other: "Recipe") -> list[str]:
-        """What to tell when a store was made with `other`: one entry a setting that is not the same."""
+        """Settings that differ from those of another recipe, one sentence each."""
         mine, theirs = _flat(self.settings), _flat(other.settings)
         return [
             f"{key} is {theirs.get(key)!r} there, {mine.get(key)!r} now"

@@ -1,4 +1,4 @@
-"""What a preparation did, in numbers."""
+"""Numbers of a preparation."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -25,12 +25,13 @@ OTHER_FILES = frozenset(
 """Reason codes of files that are not damaged and no volumes for this package."""
 
 FRACTION_FROM = 20
-"""The largest share of refused inputs counts from here on: among a few, one bad file is no sign that all is wrong."""
+"""The largest share of refused inputs counts from here on: among a few, one bad file is no sign
+that all is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrepareReport:
-    """What a preparation did."""
+    """Result of a preparation."""
 
     prepared: int
     """Inputs that this run made into volumes."""
@@ -56,12 +57,14 @@ class PrepareReport:
 
     @property
     def left_out(self) -> tuple[Refusal, ...]:
-        """Inputs that can be read and are not fit for pre-training: label maps, other parts of the body, duplicates."""
+        """Inputs that can be read and are not fit for pre-training: label maps, other parts of the
+        body, duplicates."""
         return tuple(r for r in self.refused if r.reason in NAMES)
 
     @property
     def other_files(self) -> tuple[Refusal, ...]:
-        """Files that are no volumes for this package: links, archives, pictures, other formats and kinds."""
+        """Files that are no volumes for this package: links, archives, pictures, other formats and
+        kinds."""
         return tuple(r for r in self.refused if r.reason in OTHER_FILES)
 
     @property
@@ -72,9 +75,10 @@ class PrepareReport:
     def verdict(self, *, strict: bool = False, max_bad_fraction: float = 0.05, part: bool = False) -> str | None:
         """Why this run counts as failed, or None.
 
-        It failed if nothing could be used; with `strict`, if anything was refused that is not left out on purpose; else,
-        from 20 volumes on, if more than `max_bad_fraction` of them are damaged. What is left out and what is no volume
-        does not count. A `part` of the inputs (a shard) may be empty.
+        It failed if nothing could be used; with `strict`, if anything was refused that is not left
+        out on purpose; else, from 20 volumes on, if more than `max_bad_fraction` of them are
+        damaged. What is left out and what is no volume does not count. A `part` of the inputs (a
+        shard) may be empty.
         """
         refused, damaged = len(self.refused), len(self.damaged)
         if not self.prepared and not self.already_there and (refused or not part):

@@ -1,6 +1,8 @@
-"""Another voxel size in one linear step an axis: Gaussian (when voxels grow) and interpolation are one sparse matrix.
+"""Another voxel size in one linear step an axis: Gaussian (when voxels grow) and interpolation are
+one sparse matrix.
 
-Nothing is interpolated twice, an axis whose spacing already fits is left alone to the bit, and the new affine is exact.
+Nothing is interpolated twice, an axis whose spacing already fits is left alone to the bit, and the
+new affine is exact.
 Axes: D, H, W follow R, A, S.
 """
 
@@ -28,14 +30,15 @@ SQUARE = 1e-3
 def gaussian_sigma(factor: float) -> float:
     """Deviation, in old voxels, of the blur that belongs to voxels `factor` times as large.
 
-    Point-spread functions that are Gaussians as wide as a voxel at half height: their variances subtract (Cardoso et
-    al., "Scale factor point spread function matching", MICCAI 2015).
+    Point-spread functions that are Gaussians as wide as a voxel at half height: their variances
+    subtract (Cardoso et al., "Scale factor point spread function matching", MICCAI 2015).
     """
     return math.sqrt(max(factor**2 - 1, 0)) / (2 * math.sqrt(2 * math.log(2)))
 
 
 def axis_matrix(size: int, positions: np.ndarray, *, sigma: float = 0.0, kernel: Kernel = "cubic") -> sparse.csr_array:
-    """The matrix that blurs a line of voxels and reads it at `positions` (in voxels); its ends go on for ever.
+    """The matrix that blurs a line of voxels and reads it at `positions` (in voxels); its end
+    values are repeated without limit.
 
     Args:
         size: voxels along the line.
@@ -74,7 +77,8 @@ def _banded(taps: np.ndarray, weights: np.ndarray, size: int) -> sparse.csr_arra
 
 
 def apply_along(array: np.ndarray, matrix: sparse.csr_array, axis: int) -> np.ndarray:
-    """The array with `matrix` applied along one of its axes, a few planes at a time: no copy of the whole is made.
+    """The array with `matrix` applied along one of its axes, a few planes at a time: no copy of the
+    whole is made.
 
     Args:
         array: [D, H, W], any strides.
@@ -109,7 +113,8 @@ def _same(old: float, new: float) -> bool:
 def resample(
     array: np.ndarray, affine: np.ndarray, spacing: Spacing, kernel: Kernel = "cubic"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The array on a grid of that spacing around the same centre, blurred first along axes whose voxels grow.
+    """The array on a grid of that spacing around the same centre, blurred first along axes whose
+    voxels grow.
 
     A sheared grid (tilted gantry) is made square in the same single interpolation.
 
@@ -154,7 +159,8 @@ def is_sheared(affine: np.ndarray) -> bool:
 def _straighten(
     array: np.ndarray, affine: np.ndarray, spacing: Spacing, kernel: Kernel
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A sheared grid resampled onto the nearest square one that holds all of it; outside lies the smallest value."""
+    """A sheared grid resampled onto the nearest square one that holds all of it; outside lies the
+    smallest value."""
     old = np.array(spacing_of(affine))
     left, _, right = np.linalg.svd(affine[:3, :3] / old)
     directions = left @ right  # the rotation nearest to the sheared axes

@@ -1,4 +1,7 @@
-"""A preparation: find -> leave out what is done -> read, make, publish -> lists. Can be killed and run again."""
+"""A preparation: find -> leave out what is done -> read, make, publish -> lists.
+
+Can be killed and run again.
+"""
 
 import os
 import time
@@ -71,28 +74,36 @@ def prepare(
 ) -> PrepareReport:
     """Makes a store from files and folders, or completes one.
 
-    Inputs that are in the store and have not changed are left alone, so that running it again after a stop finishes it.
-    A bad input is named in the quarantine list and left out.
+    Inputs that are in the store and have not changed are left alone, so that running it again after
+    a stop finishes it. A bad input is named in the quarantine list and left out.
 
     Args:
         sources: files or folders with DICOM, NIfTI or other volumes.
         output: the store's folder, new or of the same recipe.
         recipe: how; a `Recipe`, the name of one, or a TOML file.
-        workers: processes. 0 works in this process, without limits; from 1 on, a script must keep its start under
+        workers: processes. 0 works in this process, without limits; from 1 on, a script must keep
+            its start under
             `if __name__ == "__main__":`, because workers import it again.
-        engine: `local` processes, or `dask`: the workers of a cluster, which share this machine's disk.
-        scheduler: of dask: its address or scheduler file; None starts a cluster of `workers` processes here.
-        shard: (i, n) works on the i-th of n parts of the inputs, i from 1; n jobs may share one store.
+        engine: `local` processes, or `dask`: the workers of a cluster, which share this machine's
+            disk.
+        scheduler: of dask: its address or scheduler file; None starts a cluster of `workers`
+            processes here.
+        shard: (i, n) works on the i-th of n parts of the inputs, i from 1; n jobs may share one
+            store.
         limits: what one input may cost; only with workers.
-        table: CSV with a column `path` and any of `modality`, `contrast`, `patient`, `session`: it decides for these inputs.
-        for_pretraining: leave out, by name, what is no image of a head (`prepare.fit.NAMES`) and duplicates. The command
+        table: CSV with a column `path` and any of `modality`, `contrast`, `patient`, `session`: it
+            decides for these inputs.
+        for_pretraining: leave out, by name, what is no image of a head (`prepare.fit.NAMES`) and
+            duplicates. The command
             line does so unless `--keep-everything` is given.
         on_progress: called with (done, total, message).
 
     Raises:
-        InputError: if a source itself cannot be used, or holds nothing at all; then no store is made.
+        InputError: if a source itself cannot be used, or holds nothing at all; then no store is
+            made.
         StoreError: if the store is locked, of another recipe, or its disk is full.
-        SettingsError: if the recipe, the table, the shard, the number of workers or a scheduler without dask is not possible.
+        SettingsError: if the recipe, the table, the shard, the number of workers or a scheduler
+            without dask is not possible.
         DependencyError: if dask is asked for and not installed.
     """
     began = time.monotonic()
@@ -166,7 +177,8 @@ def prepare(
 
 
 def _make_store(store: Path, recipe: Recipe) -> bytes:
-    """The folders, `store.json` and the secret; of a store that is there, the recipe must be the same."""
+    """The folders, `store.json` and the secret; of a store that is there, the recipe must be the
+    same."""
     there = read_recipe(store)
     if there is None:
         with writing(store / STORE_FILE):
@@ -227,7 +239,7 @@ def _cost(source: Source) -> float:
 
 @dataclass
 class _Journal:
-    """What has happened so far, on its way to the lists."""
+    """Results so far, on their way to the lists of the store."""
 
     store: Path
     secret: bytes
@@ -286,7 +298,8 @@ class _Journal:
         self._flushed = time.monotonic()
 
     def finish(self, found: Sequence[Source]) -> None:
-        """Writes the lists anew: sorted, each key once, without refusals of inputs that are good now."""
+        """Writes the lists anew: sorted, each key once, without refusals of inputs that are good
+        now."""
         rewrite_manifest(self.store)
         rewrite(
             self.store,

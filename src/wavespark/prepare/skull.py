@@ -1,4 +1,5 @@
-"""Whether a CT shows a head: only there does bone close a ring around a hand's breadth of soft tissue."""
+"""Detection of heads in CT: only there does bone close a ring around a hand's breadth of soft
+tissue."""
 
 import numpy as np
 from scipy import ndimage
@@ -7,10 +8,11 @@ from wavespark.volumes import spacing_of
 
 BONE_HU = 250.0
 ENCLOSED_MM2 = 4000.0
-"""An axial slice through the skull encloses 80 to 180 cm^2; what a chest CT was seen to enclose stays below 10."""
+"""An axial slice through the skull encloses 80 to 180 cm^2; what a chest CT was seen to enclose
+stays below 10."""
 
 SHARE = 0.15
-"""Of the slices, at least this many must be closed: a skull after surgery or with a fracture is open in most."""
+"""Smallest share of slices with a closed ring; after surgery or a fracture most slices are open."""
 
 _GAP_MM = 4.0
 

@@ -1,4 +1,5 @@
-"""Which patients are held out: by a hash of what they are, so that added data never moves anyone to the other side."""
+"""Which patients are held out: by a hash of what they are, so that added data never moves anyone to
+the other side."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,17 +21,20 @@ V = TypeVar("V", bound=HasPatient)
 def held_out(
     volumes: Iterable[V], fraction: float, seed: int = 0, known: Mapping[str, bool] | None = None
 ) -> tuple[list[V], list[V]]:
-    """Training and held-out volumes; no patient is on both sides, nor two copies of the same volume.
+    """Training and held-out volumes; no patient is on both sides, nor two copies of the same
+    volume.
 
-    Patients whose volumes have equal content are one patient here. Whether one is held out depends on its smallest
-    content hash and the seed alone: not on the store's secret, on the order, nor on other patients. A patient who gains
-    a volume can move, unless `known` says where the others were.
+    Patients whose volumes have equal content are one patient here. Whether one is held out depends
+    on its smallest content hash and the seed alone: not on the store's secret, on the order, nor on
+    other patients. A patient who gains a volume can move, unless `known` says where the others
+    were.
 
     Args:
         volumes: what to split.
         fraction: expected share of patients to hold out, from 0 to 1.
         seed: another seed, another split.
-        known: content hash -> was it held out, from an earlier split. Patients stay where they were; one who was on
+        known: content hash -> was it held out, from an earlier split. Patients stay where they
+            were; one who was on
             both sides is training data.
 
     Returns:
@@ -55,7 +59,8 @@ def held_out(
 
 
 def _group_keys(volumes: Sequence[HasPatient]) -> list[str]:
-    """For each volume the smallest content hash among all volumes that are linked to it by patient or by content."""
+    """For each volume the smallest content hash among all volumes that are linked to it by patient
+    or by content."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:

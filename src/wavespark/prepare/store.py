@@ -3,8 +3,9 @@
 STORE/store.json            format and recipe
 STORE/manifest.jsonl        one line a volume: the records of all items
 STORE/quarantine.jsonl      one line a refused input
-STORE/items/ID/             voxels.b2nd, foreground.b2nd, label_NAME.b2nd, record.json (with the SHA-256 of the others)
-STORE/private/              the secret of the ids, and id -> path; stays on the machine, mode 600
+STORE/items/ID/             voxels.b2nd, foreground.b2nd, label_NAME.b2nd, record.json (with the
+SHA-256 of the others) STORE/private/              the secret of the ids, and id -> path; stays on
+the machine, mode 600
 """
 
 import hashlib
@@ -124,7 +125,8 @@ class Store(Sequence[StoredVolume]):
         return sum(int(f["bytes"]) for line in self._lines for f in json.loads(line)["files"].values())
 
     def verify(self, on_progress: OnProgress = ignore_progress) -> tuple[Damage, ...]:
-        """Everything that is not as it was written: each item's files by their SHA-256, its record by the manifest."""
+        """Everything that is not as it was written: each item's files by their SHA-256, its record
+        by the manifest."""
         found: list[Damage] = []
         for number, line in enumerate(self._lines, 1):
             record = json.loads(line)

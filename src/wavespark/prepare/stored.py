@@ -1,6 +1,7 @@
 """A prepared volume: what it is, and its voxels on demand.
 
-A handle of blosc2 can neither be pickled nor survive a fork: files are opened when first read, once a process.
+A handle of blosc2 can neither be pickled nor survive a fork: files are opened when first read, once
+a process.
 """
 
 import os
@@ -101,7 +102,7 @@ class StoredVolume:
     """float64 [4, 4]: index of the volume as it was read to RAS mm."""
     items: Items
     targets: Mapping[str, float] = field(default_factory=dict)
-    """What is known of the whole volume, by name: the labels of probes."""
+    """Labels of the whole volume, by name, as probes use them."""
     marks: tuple[tuple[str, tuple[float, float, float]], ...] = ()
     """Points that somebody set: name and RAS mm."""
     label_values: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -150,7 +151,9 @@ class StoredVolume:
     def read_label(
         self, name: str, start: Sequence[int] | None = None, size: Sequence[int] | None = None
     ) -> np.ndarray:
-        """A label map of a box: whole numbers [D, H, W], 0 for background. Other arguments and errors as `read`.
+        """A label map of a box: whole numbers [D, H, W], 0 for background.
+
+        Other arguments and errors as `read`.
 
         Raises:
             KeyError: if the volume has no such map, see `labels`.

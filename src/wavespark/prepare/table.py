@@ -1,4 +1,7 @@
-"""`--table FILE.csv`: what the user states about single inputs. It wins over files, names and values."""
+"""`--table FILE.csv`: what the user states about single inputs.
+
+It wins over files, names and values.
+"""
 
 import csv
 import io
@@ -21,7 +24,7 @@ class Row:
 
     line: int
     path: str
-    """As written. Private."""
+    """Path as written in the table. Private."""
     override: Override
 
 
@@ -35,7 +38,8 @@ class InputTable:
     rows: tuple[Row, ...]
 
     def overrides(self, sources: Iterable[Source], *, all_of_them: bool = True) -> dict[str, Override]:
-        """Match rows with inputs: by path below SOURCE, absolute path, path beside the table, or SeriesInstanceUID.
+        """Match rows with inputs: by path below SOURCE, absolute path, path beside the table, or
+        SeriesInstanceUID.
 
         A path of a folder holds for every input in it; a row of a file wins.
 
@@ -74,7 +78,8 @@ def read_table(path: str | Path) -> InputTable:
     """Read a table of inputs: CSV in UTF-8, separated by commas, semicolons or tabs, with a header.
 
     Args:
-        path: the file. Column `path` is needed; `modality`, `contrast`, `patient` and `session` may be there. An empty
+        path: the file. Column `path` is needed; `modality`, `contrast`, `patient` and `session` may
+            be there. An empty
             cell states nothing.
 
     Raises:

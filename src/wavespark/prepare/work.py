@@ -19,7 +19,7 @@ from wavespark.volumes import STRUCTURAL, Override, ReadingSettings, Source, Vol
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an input."""
+    """Outcome of preparing one input."""
 
     records: tuple[Record, ...] = ()
     """One a published volume."""
@@ -45,7 +45,8 @@ class Work:
     for_pretraining: bool = False
     """Leave out what is not fit for pre-training: see `prepare.fit`."""
     faults: str = ""
-    """The test hook `WAVESPARK_FAULTS`; read by the parent, because a fork server keeps an older environment."""
+    """The test hook `WAVESPARK_FAULTS`; read by the parent, because a fork server keeps an older
+    environment."""
 
     def __call__(self, source: Source) -> Outcome:
         """Never raises: what goes wrong is part of the outcome."""

@@ -1,7 +1,8 @@
-"""Work in other processes that may crash, hang or be killed: what one held is known, and only that is tried again.
+"""Worker processes that may crash, hang or be killed: the task of a lost worker is known, and only
+it is tried again.
 
-`multiprocessing.Pool` waits for ever when a worker is killed, and `concurrent.futures` forgets which task it had. Here
-every worker has its own pipe and holds one task at a time.
+`multiprocessing.Pool` never returns when a worker is killed, and `concurrent.futures` forgets which
+task it had. Here every worker has its own pipe and holds one task at a time.
 """
 
 import multiprocessing
@@ -23,7 +24,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What one task may cost."""
+    """Limits of one task."""
 
     seconds: float = 600.0
     megabytes: int = 4096
@@ -142,7 +143,8 @@ def _stop(worker: _Worker[Any], *, kill: bool) -> None:
 
 
 def limit_memory(megabytes: int) -> tuple[int, int]:
-    """Limits what this process may allocate; returns the limits before, for `resource.setrlimit`."""
+    """Limits what this process may allocate; returns the limits before, for
+    `resource.setrlimit`."""
     limit = megabytes << 20
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))

@@ -56,12 +56,14 @@ class Case:
         return np.asarray(~self.visible & self.foreground)
 
     def error(self, prediction: Voxels) -> float | None:
-        """Mean absolute error on hidden foreground, in the units of the volume; `None` if nothing there is finite."""
+        """Mean absolute error on hidden foreground, in the units of the volume; `None` if nothing
+        there is finite."""
         difference = np.abs(prediction - self.original)[:, self.scored]
         return float(difference.mean(dtype=np.float64)) if difference.size and np.isfinite(difference).all() else None
 
     def same_as(self, other: "Case") -> bool:
-        """Return True if the other is the same crop behind the same mask, so that the two may be compared."""
+        """Return True if the other is the same crop behind the same mask, so that the two may be
+        compared."""
         return (
             (self.index, self.volume, self.start, self.original.shape)
             == (other.index, other.volume, other.start, other.original.shape)
@@ -86,7 +88,10 @@ class Examples:
 
 
 def load_examples(folder: Path, missing: list[str]) -> Examples | None:
-    """Load the pictures to show; `None` if there are none. A damaged file is named in `missing` and the next one is used."""
+    """Load the pictures to show; `None` if there are none.
+
+    A damaged file is named in `missing` and the next one is used.
+    """
     files = sorted((int(m[1]), p) for p in folder.glob("step_*.safetensors") if (m := _FILE.fullmatch(p.name)))
     if not files:
         missing.append("examples/: no reconstruction has been written yet.")

@@ -36,7 +36,8 @@ class Panel:
 def panels(
     case: Case, step: int | None = None, before: Case | None = None, before_step: int | None = None, channel: int = 0
 ) -> tuple[list[Panel], float]:
-    """The columns of a case, one channel of it, and the error that the brightest error colour stands for."""
+    """The columns of a case, one channel of it, and the error that the brightest error colour
+    stands for."""
     limits, greys, heats = window(case, channel), grey_palette(), heat_palette()
     predictions = [p for p in (case.reconstruction, case.inpainting) if p is not None]
     # One scale of errors for all channels: they share the units of the prepared volume.
@@ -172,7 +173,8 @@ def _described(case: Case, before: Case | None) -> str:
 
 
 def reconstruction_figure(example_path: Path, output_png: Path, case: int = 0) -> Path:
-    """Writes one case of an example file as a picture: three planes, from the original to the error.
+    """Writes one case of an example file as a picture: three planes, from the original to the
+    error.
 
     Raises:
         DependencyError: if matplotlib is not installed.

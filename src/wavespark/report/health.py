@@ -1,4 +1,5 @@
-"""The health of a run as tables: every level's features, and what frozen features know of a label."""
+"""The health of a run as tables: every level's features, and what frozen features know of a
+label."""
 
 from collections.abc import Mapping
 from typing import Any

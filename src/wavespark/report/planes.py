@@ -7,7 +7,8 @@ from wavespark.report.examples import Case
 
 
 def position(case: Case, plane: Plane) -> int:
-    """Choose the slice to show: hidden and visible foreground both plentiful; nearest the middle if several are.
+    """Choose the slice to show: hidden and visible foreground both plentiful; nearest the middle if
+    several are.
 
     The prediction plays no part.
     """

@@ -1,6 +1,8 @@
-"""Record of a RUN folder, read defensively: the run may be going on, may have been killed, or may come from elsewhere.
+"""Record of a RUN folder, read defensively: the run may be going on, may have been killed, or may
+come from elsewhere.
 
-Nothing here raises for what is inside a file: what is missing or damaged becomes a sentence in `RunRecord.missing`.
+Nothing here raises for what is inside a file: what is missing or damaged becomes a sentence in
+`RunRecord.missing`.
 """
 
 import json
@@ -44,7 +46,8 @@ _LONGEST_LINE = 2**20
 
 @dataclass(frozen=True, eq=False)
 class Metrics:
-    """Training, one entry a step, in the order of the steps; NaN where a step did not record a column."""
+    """Training, one entry a step, in the order of the steps; NaN where a step did not record a
+    column."""
 
     steps: npt.NDArray[np.int64]
     columns: dict[str, npt.NDArray[np.float64]]
@@ -112,7 +115,8 @@ def read_run(run: Path) -> RunRecord:
     """Reads a RUN folder.
 
     Raises:
-        InputError: `not_found` if there is no such folder, `not_a_run` if it holds none of a run's files.
+        InputError: `not_found` if there is no such folder, `not_a_run` if it holds none of a run's
+            files.
     """
     run = Path(run)
     if not run.is_dir():

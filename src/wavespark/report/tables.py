@@ -31,7 +31,8 @@ def flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def shown(value: Any) -> str:
-    """A setting as text; a path on this machine is not repeated, because reports are passed on and paths name people.
+    """A setting as text; a path on this machine is not repeated, because reports are passed on and
+    paths name people.
 
     >>> shown([0.9, 0.95]), shown(True), shown("/home/jane/store")
     ('0.9, 0.95', 'yes', '(a path on the machine of the run)')

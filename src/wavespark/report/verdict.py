@@ -26,7 +26,8 @@ class Verdict:
 
 
 def judge(record: RunRecord) -> Verdict:
-    """The verdict on a run: against predicting the mean, and against inpainting from the same visible voxels."""
+    """The verdict on a run: against predicting the mean, and against inpainting from the same
+    visible voxels."""
     before, after = finite(record.first, "normalised_loss"), finite(record.last, "normalised_loss")
     warnings = _warnings(record)
     if after is None:

@@ -1,6 +1,8 @@
-"""Cases to turn and cut in three dimensions: original, visible part and reconstruction side by side, drawn by NiiVue in the browser.
+"""Cases to turn and cut in three dimensions: original, visible part and reconstruction side by
+side, drawn by NiiVue in the browser.
 
-Everything is in the page: NiiVue (BSD-2, `niivue/LICENSE`) compressed, the volumes as 8-bit NIfTI. The page's policy lets exactly two scripts run, by their
+Everything is in the page: NiiVue (BSD-2, `niivue/LICENSE`) compressed, the volumes as 8-bit NIfTI.
+The page's policy lets exactly two scripts run, by their
 hashes: ours and NiiVue's. Nothing is loaded, and nothing starts before it is asked for.
 """
 
@@ -24,7 +26,8 @@ _LONGEST_SIDE = 80
 
 
 def viewer(case: Case, number: int) -> Html:
-    """Build the view of a case in three dimensions; it appears where scripts run, below `library()`."""
+    """Build the view of a case in three dimensions; it appears where scripts run, below
+    `library()`."""
     canvases = [
         tag(
             "div",
@@ -58,7 +61,8 @@ def start_script() -> Html:
 
 
 def script_sources() -> str:
-    """The two scripts that the page may run, as sources of its policy (CSP level 3, hash source)."""
+    """The two scripts that the page may run, as sources of its policy (CSP level 3, hash
+    source)."""
     texts = (_own().encode("utf-8"), gzip.decompress(_library()))
     return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(t).digest()).decode('ascii')}'" for t in texts)
 

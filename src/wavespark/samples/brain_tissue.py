@@ -1,4 +1,7 @@
-"""The brain and its fluid, painted into the cavity of the skull. Coordinates are MNI152-like, mm."""
+"""The brain and its fluid, painted into the cavity of the skull.
+
+Coordinates are MNI152-like, mm.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +19,8 @@ _FOLD_STEP, _FOLD_COUNT = 2.5, 72
 
 @dataclass(frozen=True, slots=True)
 class Folds:
-    """Distance to the nearest sulcus on a sphere of 72 mm radius: the zero level of band-limited noise."""
+    """Distance to the nearest sulcus on a sphere of 72 mm radius: the zero level of band-limited
+    noise."""
 
     distance: Array
     """`[K, K, K]`, mm, signed."""
@@ -29,7 +33,8 @@ class Folds:
         return cls((noise / np.maximum(steep, 0.7 * steep.mean())).astype(np.float32))
 
     def at(self, x: Array, y: Array, z: Array) -> Array:
-        """The folds run inwards along the radii, wandering a little; distances shrink towards the centre."""
+        """The folds run inwards along the radii, wandering a little; distances shrink towards the
+        centre."""
         u, v, w = x / 69, (y + 17) / 88, (z - 10) / 66
         level = np.sqrt(u * u + v * v + w * w) + np.float32(1e-3)
         scale = (44 / level + 28) / np.float32(_FOLD_STEP)

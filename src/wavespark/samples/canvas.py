@@ -1,4 +1,5 @@
-"""A grid to paint a head on: solids have soft edges, so that every voxel holds its partial volume."""
+"""A grid to paint a head on: solids have soft edges, so that every voxel holds its partial
+volume."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,7 +96,8 @@ class Canvas:
     def blob(
         self, value: float, centre: ArrayLike, radii: ArrayLike, *, both: bool = False, clip: Array | None = None
     ) -> None:
-        """Paints an ellipsoid, or one on each side; only where `clip`, a share on the whole grid, allows."""
+        """Paints an ellipsoid, or one on each side; only where `clip`, a share on the whole grid,
+        allows."""
         for mirror in (1, _MIRROR) if both else (1,):
             middle = np.asarray(centre) * mirror
             box = self.box(middle, float(np.max(radii)))

@@ -1,4 +1,5 @@
-"""A small folder of synthetic heads as a hospital would hand it over: NIfTI and DICOM mixed, and two files damaged on purpose."""
+"""A small folder of synthetic heads as a hospital would hand it over: NIfTI and DICOM mixed, and
+two files damaged on purpose."""
 
 from pathlib import Path
 
@@ -17,10 +18,12 @@ DAMAGED = (
 
 
 def write_collection(folder: Path, patients: int = 6, on_progress: OnProgress = ignore_progress) -> Path:
-    """Writes a CTA and a TOF-MRA of each patient, and two damaged inputs; does nothing where it has been done.
+    """Writes a CTA and a TOF-MRA of each patient, and two damaged inputs; does nothing where it has
+    been done.
 
-    Every second CTA is a classic DICOM series, every third TOF-MRA an enhanced one; the others are NIfTI. Anatomy seeds are
-    the patients: `sub-000` and so on, or the DICOM PatientID. Their vessel maps and labels lie beside the folder, in `labels_of(folder)`.
+    Every second CTA is a classic DICOM series, every third TOF-MRA an enhanced one; the others are
+    NIfTI. Anatomy seeds are the patients: `sub-000` and so on, or the DICOM PatientID. Their vessel
+    maps and labels lie beside the folder, in `labels_of(folder)`.
 
     Args:
         folder: made if it is not there.
@@ -63,7 +66,8 @@ def write_collection(folder: Path, patients: int = 6, on_progress: OnProgress = 
 
 
 def labels_of(folder: Path) -> Path:
-    """Where `write_collection(folder)` puts what is true of its heads: see `wavespark.samples.truth`."""
+    """Where `write_collection(folder)` puts what is true of its heads: see
+    `wavespark.samples.truth`."""
     return folder.with_name(f"{folder.name}-labels")
 
 

@@ -1,4 +1,5 @@
-"""Smooth random fields that belong to space, not to a grid: the same head comes out at every shape and spacing."""
+"""Smooth random fields that belong to space, not to a grid: the same head comes out at every shape
+and spacing."""
 
 from dataclasses import dataclass
 
@@ -19,7 +20,8 @@ class SmoothField:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, step: float, extent: float = 150.0) -> "SmoothField":
-        """Gaussian noise of mean 0 and standard deviation about 1, with details about `2 * step` mm wide."""
+        """Gaussian noise of mean 0 and standard deviation about 1, with details about `2 * step` mm
+        wide."""
         count = 2 * int(np.ceil(extent / step)) + 1
         white = rng.standard_normal((count, count, count), dtype=np.float32)
         return cls(white / np.float32(0.479**1.5), step)  # 0.479: mean of the sum of the squared cubic weights

@@ -26,7 +26,8 @@ _CT_INTERCEPT = -1024
 
 
 def write_nifti(head: SyntheticHead, path: str | Path) -> Path:
-    """Writes the voxels as int16 with sform and qform in mm; returns the path (`.nii` or `.nii.gz`)."""
+    """Writes the voxels as int16 with sform and qform in mm; returns the path (`.nii` or
+    `.nii.gz`)."""
     image = nibabel.Nifti1Image(np.rint(head.voxels).astype(np.int16), head.affine)
     image.set_sform(head.affine, code=1)
     image.set_qform(head.affine, code=1)
@@ -43,13 +44,15 @@ def write_dicom(
     *,
     identifiers: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes a series of axial slices, a file each (`classic`) or in one file (`enhanced`); returns the folder.
+    """Writes a series of axial slices, a file each (`classic`) or in one file (`enhanced`); returns
+    the folder.
 
-    Rows run to the patient's left and columns to the back. Files are named by their SOPInstanceUID, whose order says
-    nothing; in the enhanced file the frames are stored out of order.
+    Rows run to the patient's left and columns to the back. Files are named by their SOPInstanceUID,
+    whose order says nothing; in the enhanced file the frames are stored out of order.
 
     Args:
-        identifiers: DICOM keyword -> value, for example `{"PatientName": "DOE^JANE"}`; for tests of privacy.
+        identifiers: DICOM keyword -> value, for example `{"PatientName": "DOE^JANE"}`; for tests of
+            privacy.
 
     Raises:
         SettingsError: if `kind` is another word.
@@ -160,7 +163,8 @@ def _common(
 
 
 def _position(head: SyntheticHead, k: int) -> NDArray[np.float64]:
-    """LPS mm of the first pixel of slice k, which is the most right and most anterior voxel of the head."""
+    """LPS mm of the first pixel of slice k, which is the most right and most anterior voxel of the
+    head."""
     d, h, _ = head.voxels.shape
     return np.asarray((head.affine @ (d - 1, h - 1, k, 1))[:3] * (-1, -1, 1))
 

@@ -1,8 +1,11 @@
-"""Synthetic head angiography: an invented head, its vessels, and an aneurysm if asked for, as a scanner shows them.
+"""Synthetic head angiography: an invented head, its vessels, and an aneurysm if asked for, as a
+scanner shows them.
 
-For tests, the quickstart and a benchmark of transfer. It is a *synthetic vessel task*: results on it say nothing about
-finding aneurysms in patients. Overall statistics of a head (moments, percentiles, histogram) do not tell whether it has an
-aneurysm: a logistic regression on them, 600 heads a contrast, reaches an area under the curve of 0.44 to 0.53.
+For tests, the quickstart and a benchmark of transfer. It is a *synthetic vessel task*: results on
+it say nothing about finding aneurysms in patients. Overall statistics of a head (moments,
+percentiles, histogram) do not tell whether it has an
+aneurysm: a logistic regression on them, 600 heads a contrast, reaches an area under the curve of
+0.44 to 0.53.
 """
 
 from dataclasses import dataclass
@@ -100,8 +103,8 @@ def synthetic_head(
 ) -> SyntheticHead:
     """A head from its seed; the same anatomy in every contrast, shape and spacing.
 
-    The sac has its own stream of chance, so that a head with it and the head without it differ only around it. The
-    labels say what the head has, also where a small field of view leaves it out.
+    The sac has its own stream of chance, so that a head with it and the head without it differ only
+    around it. The labels say what the head has, also where a small field of view leaves it out.
 
     >>> head = synthetic_head(7, "TOF-MRA", shape=(48, 48, 32), spacing=(2.0, 2.0, 2.5))
     >>> head.voxels.shape, head.modality, head.labels["Aneurysm Present"]
@@ -110,12 +113,15 @@ def synthetic_head(
     Args:
         seed: decides everything; the scan's noise as well.
         contrast: `"CTA"`, `"TOF-MRA"`, `"T1"` (after gadolinium) or `"T2"`.
-        shape: voxels along R, A, S, centred on the brain; a whole head takes about 180 x 230 x 210 mm.
-        spacing: mm per voxel along R, A, S. From 2.5 mm a voxel is averaged over its thickness, as a thick slice is.
+        shape: voxels along R, A, S, centred on the brain; a whole head takes about 180 x 230 x 210
+            mm.
+        spacing: mm per voxel along R, A, S. From 2.5 mm a voxel is averaged over its thickness, as
+            a thick slice is.
         aneurysm: None, one that the seed chooses, or a given one.
 
     Raises:
-        SettingsError: if the contrast or the aneurysm is unknown, or shape or spacing are not positive.
+        SettingsError: if the contrast or the aneurysm is unknown, or shape or spacing are not
+            positive.
     """
     if contrast not in CONTRASTS:
         raise SettingsError(f"no contrast is called {contrast!r}. Use one of: {', '.join(CONTRASTS)}")

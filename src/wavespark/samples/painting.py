@@ -1,4 +1,5 @@
-"""Painted heads: a map of anatomical labels becomes an image of a random contrast, and its labels become classes.
+"""Painted heads: a map of anatomical labels becomes an image of a random contrast, and its labels
+become classes.
 
 Painting follows Billot et al., "SynthSeg" (Medical Image Analysis 2023): a mean and a standard
 deviation for every label, blur, a smooth gain, a contrast curve and noise, all drawn at random.
@@ -56,7 +57,8 @@ _T1: tuple[tuple[float, float], ...] = (
     (0.55, 0.82),
 )
 _T1 += ((0.7, 0.97), (0.5, 0.78), (0.5, 0.75), (0.78, 0.98), (0.72, 0.95))
-"""Ranges of the mean of classes 1 to 11 in a T1-like image, relative to the brightest white matter."""
+"""Ranges of the mean of classes 1 to 11 in a T1-like image, relative to the brightest white
+matter."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,7 +25,8 @@ def average(values: Array, fine: tuple[int, ...]) -> Array:
 def scan(
     signal: Array, seed: int, contrast: Contrast, spacing: tuple[float, float, float], *, noise: float, bias: float
 ) -> Array:
-    """Whole numbers with the scanner's noise: Gaussian and grainy in CT; Rician, under a coil's shading, in MR.
+    """Whole numbers with the scanner's noise: Gaussian and grainy in CT; Rician, under a coil's
+    shading, in MR.
 
     Args:
         signal: what is there, `[D, H, W]`.

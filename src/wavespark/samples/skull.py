@@ -1,4 +1,7 @@
-"""Everything around the brain: scalp, skull vault and base, face, eyes, air spaces. Coordinates are MNI152-like, mm."""
+"""Everything around the brain: scalp, skull vault and base, face, eyes, air spaces.
+
+Coordinates are MNI152-like, mm.
+"""
 
 from collections.abc import Mapping
 
@@ -30,7 +33,8 @@ _MUSCLES = (
 
 
 def cavity(canvas: Canvas) -> Array:
-    """Distance to the inside of the skull: vault, three fossae and the spinal canal, less the ridges."""
+    """Distance to the inside of the skull: vault, three fossae and the spinal canal, less the
+    ridges."""
     x, y, z = np.abs(canvas.x), canvas.y, canvas.z
     floor = (
         -24 + 9 * np.exp(-(((x - 30) / 13) ** 2)) + 0.15 * np.minimum(y, 0)

@@ -1,4 +1,5 @@
-"""Solids as signed distances in mm, negative inside, exact or to first order; x, y, z are arrays of one shape."""
+"""Solids as signed distances in mm, negative inside, exact or to first order; x, y, z are arrays of
+one shape."""
 
 from typing import Any
 

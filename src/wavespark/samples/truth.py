@@ -1,8 +1,8 @@
 """Truth of the synthetic heads of a collection, as tables for `probe`, `finetune` and `evaluate`.
 
-FOLDER/labels.csv   source, contrast, label (path of the vessel map: 1 artery, 2 vein), one column for each of `LABELS`
-FOLDER/points.csv   source, x, y, z (RAS mm), diameter (mm); empty coordinates where there is no aneurysm
-FOLDER/vessels/     the maps, on the grid of their head
+FOLDER/labels.csv   source, contrast, label (path of the vessel map: 1 artery, 2 vein), one column
+for each of `LABELS` FOLDER/points.csv   source, x, y, z (RAS mm), diameter (mm); empty coordinates
+where there is no aneurysm FOLDER/vessels/     the maps, on the grid of their head
 """
 
 import csv

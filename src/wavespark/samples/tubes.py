@@ -1,4 +1,5 @@
-"""Vessels on a grid: thousands of short capsules at once, each seen only by the voxels around it."""
+"""Vessels on a grid: thousands of short capsules at once, each seen only by the voxels around
+it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,8 @@ class Tubes:
 def draw_tubes(canvas: Canvas, start_N3: Array, end_N3: Array, radius_N: Array) -> Tubes:
     """Capsules between world points, mm.
 
-    A vessel thinner than a voxel keeps its cross-section: its share is scaled down to the area that it really has.
+    A vessel thinner than a voxel keeps its cross-section: its share is scaled down to the area that
+    it really has.
     """
     share, core = np.zeros(canvas.shape, np.float32), np.zeros(canvas.shape, np.float32)
     h = canvas.h
@@ -52,7 +54,8 @@ def draw_tubes(canvas: Canvas, start_N3: Array, end_N3: Array, radius_N: Array) 
 
 
 def draw_balls(canvas: Canvas, centres_N3: NDArray[Any], radii_N3: NDArray[Any]) -> tuple[Box | None, Array]:
-    """The box around a few ellipsoids at world points, mm, and the share of each of its voxels inside any of them."""
+    """The box around a few ellipsoids at world points, mm, and the share of each of its voxels
+    inside any of them."""
     margin = 2 * canvas.spacing
     box = canvas.between((centres_N3 - radii_N3).min(axis=0) - margin, (centres_N3 + radii_N3).max(axis=0) + margin)
     if box is None:

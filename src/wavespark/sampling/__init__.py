@@ -1,4 +1,5 @@
-"""Training crops from a store: each a function of (seed, draw), whichever process makes it; and what changes them."""
+"""Training crops from a store: each a function of (seed, draw), whichever process makes it; and
+what changes them."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,7 @@
-"""Augmentation of windows. Every change alters the image; where things move, label maps and points move along."""
+"""Augmentation of windows.
+
+Every change alters the image; where things move, label maps and points move along.
+"""
 
 import math
 from collections.abc import Callable
@@ -33,7 +36,8 @@ def augment_crop(
         augmentation: strength of each change.
         crop: what to change.
         rng: source of all draws.
-        widen: (margin before, margin after) -> the crop with that much more around it, for turned windows; None = empty surroundings.
+        widen: (margin before, margin after) -> the crop with that much more around it, for turned
+            windows; None = empty surroundings.
     """
     wider = None if widen is None else lambda before, after: _scene(widen(before, after))
     changed = augment_scene(
@@ -52,7 +56,10 @@ def augment_scene(
     sides: Sides = NO_SIDES,
     widen: Widen | None = None,
 ) -> Scene:
-    """Augment a scene. The same numbers are drawn whatever the settings: switching one change off leaves the others alone.
+    """Augment a scene.
+
+    The same numbers are drawn whatever the settings: switching one change off leaves the others
+    alone.
 
     Args:
         augmentation: strength of each change.

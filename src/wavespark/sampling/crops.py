@@ -41,7 +41,8 @@ class Crop:
 def read_crop(
     volume: StoredVolume, region: Region, start: Triple, size: Triple, foreground: np.ndarray | None = None
 ) -> Crop:
-    """The box from `start`; where it reaches out of the region it holds the box's smallest value and is no foreground.
+    """The box from `start`; where it reaches out of the region it holds the box's smallest value
+    and is no foreground.
 
     Args:
         volume: from which.
@@ -71,14 +72,16 @@ def read_crop(
 
 
 def widened(volume: StoredVolume, region: Region, crop: Crop, before: Triple, after: Triple) -> Crop:
-    """A crop of the volume with that many more voxels before and after it along each axis; the region still bounds what it shows."""
+    """A crop of the volume with that many more voxels before and after it along each axis; the
+    region still bounds what it shows."""
     a, b, c = (s - m for s, m in zip(crop.start, before, strict=True))
     d, h, w = (n + m + k for n, m, k in zip(crop.foreground.shape, before, after, strict=True))
     return read_crop(volume, region, (a, b, c), (d, h, w))
 
 
 def random_crop(volume: StoredVolume, region: Region, size: Triple, rng: np.random.Generator, tries: int = 4) -> Crop:
-    """A crop at a random place of the region, the first of a few with at least a quarter foreground, else the fullest."""
+    """A crop at a random place of the region, the first of a few with at least a quarter
+    foreground, else the fullest."""
     best: tuple[int, Triple, np.ndarray] | None = None
     for _ in range(tries):
         start = _place(region, size, rng)

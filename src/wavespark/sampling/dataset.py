@@ -1,7 +1,8 @@
 """The endless sequence of training crops, numbered by draw, and its batches of one modality.
 
-A draw is a function of (seed, draw): `Philox(key=[seed, draw])` decides volume, place and augmentation. The loader has no state, the position of a run is one
-integer, and the samples do not depend on workers, on restarts, or on the order in which they are made.
+A draw is a function of (seed, draw): `Philox(key=[seed, draw])` decides volume, place and
+augmentation. The loader has no state, the position of a run is one integer, and the samples do not
+depend on workers, on restarts, or on the order in which they are made.
 """
 
 import signal
@@ -52,7 +53,8 @@ class Batch:
         return replace(self, voxels=self.voxels.clone(), foreground=self.foreground.clone())
 
     def pin_memory(self) -> "Batch":
-        """The same batch in page-locked memory, from which a copy to an accelerator waits for nothing; `DataLoader` asks for it."""
+        """The same batch in page-locked memory, from which a copy to an accelerator waits for
+        nothing; `DataLoader` asks for it."""
         return replace(self, voxels=self.voxels.pin_memory(), foreground=self.foreground.pin_memory())
 
 
@@ -113,7 +115,8 @@ class CropDataset(Dataset):
 
 
 def collate(samples: Sequence[tuple[int, Crop]], into: tuple[Tensor, Tensor] | None = None) -> Batch:
-    """Samples of one modality side by side; `into` is memory for voxels and foreground that fits."""
+    """Samples of one modality side by side; `into` is memory for voxels and foreground that
+    fits."""
     draws, crops = zip(*samples, strict=True)
     voxels, foreground = into or (None, None)
     return Batch(
@@ -142,7 +145,8 @@ class _Window:
 
 
 class _Reported(Dataset):
-    """The samples of a dataset, or the error as a value: what a loader process raises would arrive as the text of a traceback."""
+    """The samples of a dataset, or the error as a value: what a loader process raises would arrive
+    as the text of a traceback."""
 
     def __init__(self, dataset: CropDataset) -> None:
         self.dataset = dataset
@@ -155,10 +159,11 @@ class _Reported(Dataset):
 
 
 class _Collate:
-    """Samples to batches; in a loader process into shared memory that is used in turn, because fresh pages cost as much as the crops themselves.
+    """Samples to batches; in a loader process into shared memory that is used in turn, because
+    fresh pages cost as much as the crops themselves.
 
-    A process is asked for its batch number k + `_AHEAD` while the run copies number k at the latest: with one more place than that none is overwritten
-    before it was copied.
+    A process is asked for its batch number k + `_AHEAD` while the run copies number k at the
+    latest: with one more place than that none is overwritten before it was copied.
     """
 
     def __init__(self) -> None:
@@ -184,9 +189,11 @@ class _Collate:
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Processes that are started within never see a signal that asks the run to stop; the run gets it afterwards.
+    """Processes that are started within never see a signal that asks the run to stop; the run gets
+    it afterwards.
 
-    Without this, a signal to the whole group (Ctrl-C, a scheduler) would end the loader before the run has saved.
+    Without this, a signal to the whole group (Ctrl-C, a scheduler) would end the loader before the
+    run has saved.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     try:
@@ -198,7 +205,8 @@ def _signals_held_back() -> Iterator[None]:
 
 
 def _outlive_signals(worker: int) -> None:
-    """A loader process goes on for some seconds after a signal: enough for its run to save, and its end if the run does not tell it to."""
+    """A loader process goes on for some seconds after a signal: enough for its run to save, and its
+    end if the run does not tell it to."""
     for number in _STOPPING:
         signal.signal(number, lambda number, frame: signal.alarm(_GRACE_SECONDS))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
@@ -207,7 +215,9 @@ def _outlive_signals(worker: int) -> None:
 def batches(
     dataset: CropDataset, *, start: int, stop: int, workers: int, rank: int = 0, world: int = 1, pin: bool = False
 ) -> Generator[Batch, None, None]:
-    """Batches number `start` to `stop` - 1, in order. Close it where it is not used up: that ends the loader's processes in order.
+    """Batches number `start` to `stop` - 1, in order.
+
+    Close it where it is not used up: that ends the loader's processes in order.
 
     Raises:
         StoreError: if a volume cannot be read.

@@ -1,4 +1,6 @@
-"""Turned, zoomed and bent windows, in millimetres: a turn of thick slices stays a turn. One interpolation, whatever is combined.
+"""Turned, zoomed and bent windows, in millimetres: a turn of thick slices stays a turn.
+
+One interpolation, whatever is combined.
 
 Axes: D, H, W voxels; a position is an index along them.
 """
@@ -25,7 +27,8 @@ class Deformation:
     matrix: np.ndarray
     """float64 [3, 3]: from mm of the window to mm of its source, both from the centre."""
     bend: np.ndarray | None = None
-    """float64 [3, a, b, c]: what a cubic B-spline over control points adds, in mm; None for nothing."""
+    """float64 [3, a, b, c]: what a cubic B-spline over control points adds, in mm; None for
+    nothing."""
 
     def sources(self) -> np.ndarray:
         """Position in the undeformed window of each voxel: float32 [3, D, H, W]."""
@@ -45,7 +48,8 @@ class Deformation:
         return out
 
     def points(self, points: np.ndarray, rounds: int = 30) -> np.ndarray:
-        """Move points of the undeformed window, float64 [N, 3]: the inverse of `sources`, solved by fixed point."""
+        """Move points of the undeformed window, float64 [N, 3]: the inverse of `sources`, solved by
+        fixed point."""
         step, middle = np.array(self.spacing), (np.array(self.size) - 1) / 2
         target = (np.asarray(points, np.float64) - middle) * step
         back = np.linalg.inv(self.matrix)
@@ -66,7 +70,8 @@ class Deformation:
 
 
 def turn(degrees: np.ndarray) -> np.ndarray:
-    """The rotation by three angles, about the first, then the second, then the third axis: float64 [3, 3]."""
+    """The rotation by three angles, about the first, then the second, then the third axis: float64
+    [3, 3]."""
     matrix = np.eye(3)
     for axis, angle in enumerate(np.radians(degrees)):
         a, b = [(1, 2), (2, 0), (0, 1)][axis]
@@ -78,7 +83,8 @@ def turn(degrees: np.ndarray) -> np.ndarray:
 
 
 def control_points(size: Triple, spacing: tuple[float, float, float]) -> Triple:
-    """Control points of a bend along each axis: one every `CONTROL_MM`, and those that a cubic spline needs beyond the ends."""
+    """Control points of a bend along each axis: one every `CONTROL_MM`, and those that a cubic
+    spline needs beyond the ends."""
     d, h, w = (math.ceil((n - 1) * s / CONTROL_MM) + 4 for n, s in zip(size, spacing, strict=True))
     return d, h, w
 
@@ -92,12 +98,14 @@ def smooth_field(coefficients: np.ndarray, weights: list[np.ndarray]) -> np.ndar
 
 
 def spline_weights(size: int, control: int) -> np.ndarray:
-    """Return the weights of `control` evenly spread cubic B-splines at each of `size` voxels: float32 [size, control]."""
+    """Return the weights of `control` evenly spread cubic B-splines at each of `size` voxels:
+    float32 [size, control]."""
     return _design(np.arange(size, dtype=np.float64), size, control).astype(np.float32)
 
 
 def _design(positions: np.ndarray, size: int, control: int) -> np.ndarray:
-    """Weights of `control` B-splines, evenly spread over `size` voxels, at positions: float64 [n, control]."""
+    """Weights of `control` B-splines, evenly spread over `size` voxels, at positions: float64 [n,
+    control]."""
     pieces = control - 3
     places = positions * (pieces / max(size - 1, 1))
     first = np.clip(np.floor(places).astype(np.int64), 0, pieces - 1)
@@ -109,7 +117,8 @@ def _design(positions: np.ndarray, size: int, control: int) -> np.ndarray:
 
 
 def margins(sources: np.ndarray) -> tuple[Triple, Triple]:
-    """Return how far sources [3, D, H, W] reach out of the window, in whole voxels, before and after it."""
+    """Return how far sources [3, D, H, W] reach out of the window, in whole voxels, before and
+    after it."""
     size = sources.shape[1:]
     before = [max(0, math.ceil(-float(s.min()))) for s in sources]
     after = [max(0, math.ceil(float(s.max()) - (n - 1))) for s, n in zip(sources, size, strict=True)]

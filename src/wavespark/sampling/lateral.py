@@ -1,4 +1,5 @@
-"""Left and right of labels: a mirrored head has its left artery on the right (the 2025-10 system forgot this)."""
+"""Left and right of labels: a mirrored head has its left artery on the right (the 2025-10 system
+forgot this)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,8 @@ class Sides:
         """The pairs that names tell: `{3: "left thalamus", 7: "right thalamus"}` gives (3, 7).
 
         Raises:
-            SettingsError: if a name has a side and its counterpart is missing: a mirrored label would then be wrong.
+            SettingsError: if a name has a side and its counterpart is missing: a mirrored label
+                would then be wrong.
         """
         value_of = {name: value for value, name in names.items()}
         pairs = set()
@@ -72,7 +74,8 @@ class Sides:
 
     @staticmethod
     def columns(names: Sequence[str]) -> np.ndarray:
-        """Where each class of a mirrored head is found: `targets[..., Sides.columns(names)]` are its labels.
+        """Where each class of a mirrored head is found: `targets[..., Sides.columns(names)]` are
+        its labels.
 
         A side without counterpart stays where it is.
 

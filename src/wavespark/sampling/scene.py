@@ -1,4 +1,7 @@
-"""A window with everything that must move with it: label maps and points. Axes: C channels, D H W voxels (R, A, S)."""
+"""A window with everything that must move with it: label maps and points.
+
+Axes: C channels, D H W voxels (R, A, S).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +35,8 @@ class Scene:
     points: np.ndarray = field(default_factory=_no_points)
     """float [N, 3], voxel index along D, H, W."""
     mirrored: bool = False
-    """True if left and right have changed places: labels of the whole volume must follow, see `Sides.columns`."""
+    """True if left and right have changed places: labels of the whole volume must follow, see
+    `Sides.columns`."""
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 4 or any(m.shape != self.size for m in self.maps.values()):
@@ -50,7 +54,8 @@ class Scene:
 
 
 def flipped(scene: Scene, axes: tuple[int, ...], sides: Sides = NO_SIDES) -> Scene:
-    """The scene mirrored along some of its axes (0, 1, 2); across left and right, the values of paired labels change places."""
+    """The scene mirrored along some of its axes (0, 1, 2); across left and right, the values of
+    paired labels change places."""
     if not axes:
         return scene
     lateral = LEFT_RIGHT in axes
@@ -83,7 +88,8 @@ def surrounded(voxels: np.ndarray, margin: Sequence[tuple[int, int]]) -> np.ndar
 
 
 def padded(scene: Scene, before: Triple, after: Triple) -> Scene:
-    """The scene in a larger window: around it lie each channel's lowest value, and 0 in the maps."""
+    """The scene in a larger window: around it lie each channel's lowest value, and 0 in the
+    maps."""
     margin = list(zip(before, after, strict=True))
     return replace(
         scene,

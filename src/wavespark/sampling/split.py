@@ -1,4 +1,5 @@
-"""Split into training and held-out voxels: by patients if a kind of scan has enough of them, else a slab of every volume."""
+"""Split into training and held-out voxels: by patients if a kind of scan has enough of them, else a
+slab of every volume."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ class Split:
         return len({r.volume for r in self.training} & {r.volume for r in self.held_out})
 
     def sides(self, volumes: Iterable[StoredVolume]) -> dict[str, bool]:
-        """Content of each volume that lies on one side as a whole -> is it held out. For a later split, of more volumes."""
+        """Content of each volume that lies on one side as a whole -> is it held out.
+
+        For a later split, of more volumes.
+        """
         train, out = {r.volume for r in self.training}, {r.volume for r in self.held_out}
         return {v.content: v.id in out for v in volumes if (v.id in out) != (v.id in train)}
 
@@ -49,9 +53,10 @@ def split_store(
 ) -> Split:
     """The split; no patient of whom a whole volume is held out is trained on (law I27).
 
-    For each modality and contrast: with at least `PATIENTS_FOR_A_SPLIT` patients, the held-out ones among them; else, or if
-    chance held out none of them, the most anterior slab, one crop thick, of every volume that is long enough. Where that leaves nothing and a kind has so
-    many patients, the smallest larger share of patients that holds out one.
+    For each modality and contrast: with at least `PATIENTS_FOR_A_SPLIT` patients, the held-out ones
+        among them; else, or if chance held out none of them, the most anterior slab, one crop
+        thick, of every volume that is long enough. Where that leaves nothing and a kind has so many
+        patients, the smallest larger share of patients that holds out one.
 
     Args:
         volumes: what to split.

@@ -1,7 +1,9 @@
-"""Two views of one box: a coarse one of all of it, and a fine one of a small part of it, both in the box's own millimetres (MiM: Zhuang et al., 2024).
+"""Two views of one box: a coarse one of all of it, and a fine one of a small part of it, both in
+the box's own millimetres (MiM: Zhuang et al., 2024).
 
-A voxel of the coarse view is the mean of `factor` voxels of the store; the fine view keeps the store's voxels. The fine view covers whole cells of the
-coarse one, its *footprint*, so that it can be asked for exactly where the coarse view hides.
+A voxel of the coarse view is the mean of `factor` voxels of the store; the fine view keeps the
+store's voxels. The fine view covers whole cells of the coarse one, its *footprint*, so that it can
+be asked for exactly where the coarse view hides.
 Axes: B batch, C channels, D H W voxels or cells.
 """
 
@@ -33,7 +35,8 @@ class Views:
 
 
 def two_views(box: Batch, *, cell: Triple, factor: Triple, tile: Triple, seed: int, step: int) -> Views:
-    """Both views of each sample; where the fine one lies is drawn from (seed, step, the sample's key) alone, among tiles that are at least a quarter head.
+    """Both views of each sample; where the fine one lies is drawn from (seed, step, the sample's
+    key) alone, among tiles that are at least a quarter head.
 
     Args:
         box: voxels of the store, `crop * factor` along each axis.
@@ -76,7 +79,8 @@ def two_views(box: Batch, *, cell: Triple, factor: Triple, tile: Triple, seed: i
 
 
 def footprints_in_head(grid: Triple, tile: Triple, keys: Sequence[str], seed: int, step: int) -> Tensor:
-    """Draw the cells, bool [B, D, H, W], that second views of `two_views` cover in crops that are all head."""
+    """Draw the cells, bool [B, D, H, W], that second views of `two_views` cover in crops that are
+    all head."""
     shape = tuple(g // t for g, t in zip(grid, tile, strict=True))
     return _footprints(grid, tile, [_place(torch.ones(shape), seed, step, key) for key in keys])
 

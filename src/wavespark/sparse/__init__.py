@@ -1,7 +1,8 @@
 """Operations on visible cells and sparse voxels.
 
-`cells` is the product: features of visible cells, and nothing else. `voxels` is the general coordinate form, the oracle of `cells` and the form that
-talks to other libraries. `layers` are modules that take either kind.
+`cells` is the product: features of visible cells, and nothing else. `voxels` is the general
+coordinate form, the oracle of `cells` and the form that talks to other libraries. `layers` are
+modules that take either kind.
 """
 
 from wavespark.sparse.cells.conv import ConvolutionPlan, convolution_plan

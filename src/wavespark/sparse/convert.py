@@ -1,4 +1,5 @@
-"""Functions on both kinds of sparse value: conversion, which moves rows and computes nothing, and concatenation.
+"""Functions on both kinds of sparse value: conversion, which moves rows and computes nothing, and
+concatenation.
 
 Axes: B batch, C channels, D H W grid, N visible cells.
 """
@@ -18,7 +19,8 @@ from wavespark.sparse.voxels.value import SparseVoxels, cat_voxels
 
 
 def to_sparse(x: VisibleCells) -> SparseVoxels:
-    """Return the same values as general sparse voxels; sites are in voxels of the crop, multiples of the stride."""
+    """Return the same values as general sparse voxels; sites are in voxels of the crop, multiples
+    of the stride."""
     block, stride = x.block, x.stride
     axes = [
         (x.cells[:, a + 1, None] * block[a] + torch.arange(block[a], device=x.cells.device)) * stride[a]
@@ -35,7 +37,8 @@ def to_sparse(x: VisibleCells) -> SparseVoxels:
 
 
 def to_cells(x: SparseVoxels, cell: Triple, size: Triple | None = None) -> VisibleCells:
-    """Return the cells that hold the sites of x; each must be full, since a visible cell has no absent tokens.
+    """Return the cells that hold the sites of x; each must be full, since a visible cell has no
+    absent tokens.
 
     Args:
         x: sites of stride s; a cell has `cell / s` tokens along each axis.
@@ -43,7 +46,8 @@ def to_cells(x: SparseVoxels, cell: Triple, size: Triple | None = None) -> Visib
         size: voxels of the crop; by default up to the last site.
 
     Raises:
-        SitesError: if the stride does not divide the cell, a site lies outside the crop, or a cell is only partly active.
+        SitesError: if the stride does not divide the cell, a site lies outside the crop, or a cell
+            is only partly active.
         ShapeError: if a sample has no site.
     """
     sites = x.coordinates
@@ -82,11 +86,13 @@ def cat(values: Sequence[SparseVoxels]) -> SparseVoxels: ...
 @overload
 def cat(values: Sequence[VisibleCells]) -> VisibleCells: ...
 def cat(values: Sequence[SparseValue]) -> SparseValue:
-    """Return the channels of several values on the same sites or tokens, one after the other; rows follow the first.
+    """Return the channels of several values on the same sites or tokens, one after the other; rows
+    follow the first.
 
     Raises:
         SitesError: if sparse voxels do not have the same sites.
-        ShapeError: if visible cells do not have the same tokens, or there is no value, or some are of another kind.
+        ShapeError: if visible cells do not have the same tokens, or there is no value, or some are
+            of another kind.
     """
     if not isinstance(values, Sequence):
         raise ShapeError(f"cat takes a list of SparseVoxels or VisibleCells, got {type(values).__name__}")

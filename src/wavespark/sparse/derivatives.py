@@ -1,7 +1,8 @@
 """Derivatives of higher order for operations whose first derivative is written by hand.
 
-A hand-written backward pass is not part of any graph: differentiated again it would give nothing, silently. Where a second derivative is asked for
-(`create_graph=True`), the operation is computed once more in plain torch operations, which torch differentiates to any order.
+A hand-written backward pass is not part of any graph: differentiated again it would give nothing,
+silently. Where a second derivative is asked for (`create_graph=True`), the operation is computed
+once more in plain torch operations, which torch differentiates to any order.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,8 @@ from wavespark.errors import SettingsError
 if TYPE_CHECKING:
 
     class Context(FunctionCtx):
-        """Storage of a `torch.autograd.Function` between its passes; each function adds attributes of its own."""
+        """Storage of a `torch.autograd.Function` between its passes; each function adds attributes
+        of its own."""
 
         saved_tensors: tuple[Tensor, ...]
         needs_input_grad: tuple[bool, ...]
@@ -47,7 +49,8 @@ def gradients(
         grad: gradient of its result.
         needed: True for each input whose gradient is wanted; may be longer than `inputs`.
     """
-    # Views, so that an input that was computed from another one does not pass its gradient on twice.
+    # Views, so that an input that was computed from another one does not pass its gradient on
+    # twice.
     views = [None if x is None else x.view_as(x) for x in inputs]
     wanted = [x for x, need in zip(views, needed, strict=False) if need and x is not None]
     with torch.autocast(grad.device.type, enabled=False):

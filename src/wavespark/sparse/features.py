@@ -1,4 +1,7 @@
-"""Operations that both kinds of sparse value share: types, devices, arithmetic on the features. Sites stay as they are."""
+"""Operations that both kinds of sparse value share: types, devices, arithmetic on the features.
+
+Sites stay as they are.
+"""
 
 import operator
 from collections.abc import Callable
@@ -105,7 +108,8 @@ class Features:
         )
 
     def detach(self) -> Self:
-        """Return the same value outside the graph; it shares the memory of the features, as `Tensor.detach` does."""
+        """Return the same value outside the graph; it shares the memory of the features, as
+        `Tensor.detach` does."""
         return self.with_features(self.features.detach())
 
     def clone(self) -> Self:
@@ -118,7 +122,8 @@ class Features:
         return self
 
     def pin_memory(self) -> Self:
-        """Return the same value in pinned memory; a `DataLoader` with `pin_memory=True` calls this."""
+        """Return the same value in pinned memory; a `DataLoader` with `pin_memory=True` calls
+        this."""
         return self.with_features(self.features.pin_memory())
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
@@ -153,7 +158,8 @@ class Features:
         return self._combine(other, lambda a, b: b / a)
 
     def _combine(self, other: Self | Tensor | Number, operation: Callable[..., Tensor]) -> Self:
-        """Apply an operation to the features and a number, a tensor that broadcasts to them, or a value on the same sites."""
+        """Apply an operation to the features and a number, a tensor that broadcasts to them, or a
+        value on the same sites."""
         if isinstance(other, type(self)):
             self.check_same_sites(other)
             if other.features.shape[-1] != self.features.shape[-1]:

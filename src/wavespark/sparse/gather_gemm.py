@@ -1,9 +1,11 @@
-"""The arithmetic of sparse convolution: gather rows into columns, multiply, chunk by chunk; the gradient gathers too.
+"""The arithmetic of sparse convolution: gather rows into columns, multiply, chunk by chunk; the
+gradient gathers too.
 
-Axes: N rows, C channels, K kernel offsets, T offsets of a group. The gradient of the features reads the output's
-gradient through the map's other direction; the same columns, multiplied by the features, give the gradient of the
-weight. Within a group every output row occurs once, so nothing is added by two threads at once: results do not depend
-on their number. Columns never exceed a chunk that stays in the processor's cache.
+Axes: N rows, C channels, K kernel offsets, T offsets of a group. The gradient of the features reads
+the output's gradient through the map's other direction; the same columns, multiplied by the
+features, give the gradient of the weight. Within a group every output row occurs once, so nothing
+is added by two threads at once: results do not depend on their number. Columns never exceed a chunk
+that stays in the processor's cache.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,13 +29,15 @@ class Group:
     offsets: tuple[int, ...]
     """The T kernel offsets used, as positions in the flattened kernel."""
     index: Tensor
-    """int32 [n, T]: the input row read at each offset; the number of input rows where that site is not active."""
+    """int32 [n, T]: the input row read at each offset; the number of input rows where that site is
+    not active."""
 
 
 def gather_gemm(
     features_NC: Tensor, weight_KIO: Tensor, read: tuple[Group, ...], back: tuple[Group, ...], rows: int
 ) -> Tensor:
-    """[rows, O]: for every output row the sum over offsets of the features it reads times the offset's weight.
+    """[rows, O]: for every output row the sum over offsets of the features it reads times the
+    offset's weight.
 
     Args:
         features_NC: [N, I].
@@ -101,7 +105,8 @@ def _both_gradients(
 
 
 def _weight_gradient(features: Tensor, weight: Tensor, grad: Tensor, read: tuple[Group, ...]) -> Tensor:
-    """The gradient of the weight alone, from columns of the features: cheaper where they have few channels."""
+    """The gradient of the weight alone, from columns of the features: cheaper where they have few
+    channels."""
     table, g = _table(features), _computable(grad)
     sums = _sums(_computable(weight))
     for group in read:
@@ -116,7 +121,8 @@ def _weight_gradient(features: Tensor, weight: Tensor, grad: Tensor, read: tuple
 def gather_scale(
     features_NC: Tensor, weight_KC: Tensor, read: tuple[Group, ...], back: tuple[Group, ...], rows: int
 ) -> Tensor:
-    """[rows, C]: as `gather_gemm`, every channel with a weight of its own for each offset (a depthwise convolution)."""
+    """[rows, C]: as `gather_gemm`, every channel with a weight of its own for each offset (a
+    depthwise convolution)."""
     result: Tensor = _GatherScale.apply(features_NC, weight_KC, read, back, rows)
     return result
 
@@ -163,7 +169,8 @@ class _GatherScale(torch.autograd.Function):
 def _plain(
     features: Tensor, read: tuple[Group, ...], like: Tensor, product: Callable[[Tensor, list[int]], Tensor]
 ) -> Tensor:
-    """The sum over groups of `product` of the columns [n, T, C] and the offsets of each, in operations that torch differentiates."""
+    """The sum over groups of `product` of the columns [n, T, C] and the offsets of each, in
+    operations that torch differentiates."""
     table = torch.cat((features, features.new_zeros(1, features.shape[1])))
     out = torch.zeros_like(like)
     for group in read:
@@ -174,7 +181,10 @@ def _plain(
 
 
 def _scale(columns: Tensor, kernel_TC: Tensor, out: Tensor, part: slice | Tensor) -> None:
-    """A slice belongs to one chunk and is set; listed rows, distinct within a group, are added to. Overwrites the columns."""
+    """A slice belongs to one chunk and is set; listed rows, distinct within a group, are added to.
+
+    Overwrites the columns.
+    """
     found = columns.view(-1, *kernel_TC.shape).mul_(kernel_TC).sum(1)
     if isinstance(part, slice):
         out[part] = found
@@ -199,7 +209,8 @@ def _sums(weight: Tensor) -> Tensor:
 
 
 def _columns(table: Tensor, group: Group) -> Iterator[tuple[slice | Tensor, Tensor]]:
-    """Output rows and columns [n, T * C] of each chunk; a chunk's columns are overwritten by the next."""
+    """Output rows and columns [n, T * C] of each chunk; a chunk's columns are overwritten by the
+    next."""
     count, taps = group.index.shape
     width = taps * table.shape[1]
     on_cpu = table.device.type == "cpu"
@@ -223,7 +234,8 @@ def _take(x: Tensor, part: slice | Tensor) -> Tensor:
 
 
 def _multiply(columns: Tensor, kernel: Tensor, out: Tensor, part: slice | Tensor) -> None:
-    """A slice belongs to one chunk and is set; listed rows, distinct within a group, are added to."""
+    """A slice belongs to one chunk and is set; listed rows, distinct within a group, are added
+    to."""
     if isinstance(part, slice):
         torch.mm(columns, kernel, out=out[part])
     else:

@@ -12,12 +12,14 @@ Reduction = Literal["max", "avg", "sum"]
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """Return the type in which values of `dtype` are summed: fp32 at least, so that half precision neither overflows nor stops growing."""
+    """Return the type in which values of `dtype` are summed: fp32 at least, so that half precision
+    neither overflows nor stops growing."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def compute_dtype(features: Tensor) -> torch.dtype:
-    """Return the type that a convolution of `features` computes in: autocast's where that is on, else their own."""
+    """Return the type that a convolution of `features` computes in: autocast's where that is on,
+    else their own."""
     device = features.device.type
     if torch.is_autocast_enabled(device) and features.dtype != torch.float64:
         return torch.get_autocast_dtype(device)

@@ -1,6 +1,8 @@
-"""Both kinds of sparse value as nodes of torch's pytrees: the features are the leaf, the sites are structure.
+"""Both kinds of sparse value as nodes of torch's pytrees: the features are the leaf, the sites are
+structure.
 
-So `tree_map` maps features, `torch.func.grad` returns the gradient as a value on the same sites, and leaves on another device take the sites along.
+So `tree_map` maps features, `torch.func.grad` returns the gradient as a value on the same sites,
+and leaves on another device take the sites along.
 """
 
 from collections.abc import Iterable
@@ -22,7 +24,8 @@ def _cells_flat(x: VisibleCells) -> tuple[list[Tensor], CellLayout]:
 
 
 def _cells_of(leaves: Iterable[Tensor], layout: CellLayout) -> VisibleCells:
-    """A leaf may be anything that a caller mapped the features to, so nothing is checked but the device."""
+    """A leaf may be anything that a caller mapped the features to, so nothing is checked but the
+    device."""
     (features,) = leaves
     value = object.__new__(VisibleCells)
     object.__setattr__(value, "features", features)

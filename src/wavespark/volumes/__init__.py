@@ -1,4 +1,5 @@
-"""File or folder to volumes: NIfTI, DICOM and others, read safely, checked, and named only by keyed hashes."""
+"""File or folder to volumes: NIfTI, DICOM and others, read safely, checked, and named only by keyed
+hashes."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,8 @@
-"""Analyze 7.5: a `.hdr` and an `.img` of the same name. nibabel reads the header, with SPM's scale and origin.
+"""Analyze 7.5: a `.hdr` and an `.img` of the same name. nibabel reads the header, with SPM's scale
+and origin.
 
-The format does not say which side is left: columns run to the left, as in SPM and FSL, hence the note `no_orientation`.
+The format does not say which side is left: columns run to the left, as in SPM and FSL, hence the
+note `no_orientation`.
 Source: https://eeg.sourceforge.net/ANALYZE75.pdf.
 """
 

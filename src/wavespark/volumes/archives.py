@@ -1,8 +1,10 @@
-"""Zip and tar archives read like folders: a path may go on below an archive, `study.zip/IM/0001.dcm`.
+"""Zip and tar archives read like folders: a path may go on below an archive,
+`study.zip/IM/0001.dcm`.
 
-Nothing is written where it could be found: members of a zip are unpacked in memory, a compressed tar in an anonymous temporary
-file that vanishes when it is closed. An archive is refused as a whole if any member has a name that leaves it, is a link or
-device, is encrypted, or if there is more in it than its size can honestly hold. Archives in archives are not opened.
+Nothing is written where it could be found: members of a zip are unpacked in memory, a compressed
+tar in an anonymous temporary file that vanishes when it is closed. An archive is refused as a whole
+if any member has a name that leaves it, is a link or device, is encrypted, or if there is more in
+it than its size can honestly hold. Archives in archives are not opened.
 """
 
 import os
@@ -58,7 +60,8 @@ def open_archive(path: bytes) -> Archive:
 
 
 def open_member(path: bytes) -> MemoryFile | None:
-    """Read the member that a path below an archive names; None if no part of the path is a regular file.
+    """Read the member that a path below an archive names; None if no part of the path is a regular
+    file.
 
     Raises:
         VolumeError: `not_found`, `unsafe_archive`, `corrupt` or `truncated`.
@@ -86,7 +89,10 @@ def _opened(path: bytes, state: tuple[int, ...]) -> Archive:
 
 
 class _Zip:
-    """A zip: where each member lies. The file is opened for each member, so that no process shares a position in it."""
+    """A zip: where each member lies.
+
+    The file is opened for each member, so that no process shares a position in it.
+    """
 
     def __init__(self, path: bytes, file: OpenFile) -> None:
         self._path = path
@@ -149,7 +155,8 @@ class _Tar:
 
 
 class _PackedTar:
-    """A compressed tar, unpacked as a whole into a temporary file that has no name and vanishes with this object."""
+    """A compressed tar, unpacked as a whole into a temporary file that has no name and vanishes
+    with this object."""
 
     def __init__(self, file: OpenFile) -> None:
         limit = min(max(_GROWTH * file.size, _LEAST_BYTES), _MOST_BYTES)

@@ -1,7 +1,8 @@
 """Compressed frames judged by their own bytes: which codec, which size, where they end.
 
-A compressed frame says its own size, and decoders allocate what it says: it must agree with the header before any decoder
-sees it. Sources: DICOM PS3.5 8.2, A.4 and G, ITU-T T.81 B.2.2 (JPEG), T.87 C.2 (JPEG-LS), T.800 A.5.1 (JPEG 2000).
+A compressed frame says its own size, and decoders allocate what it says: it must agree with the
+header before any decoder sees it. Sources: DICOM PS3.5 8.2, A.4 and G, ITU-T T.81 B.2.2 (JPEG),
+T.87 C.2 (JPEG-LS), T.800 A.5.1 (JPEG 2000).
 """
 
 RLE = "1.2.840.10008.1.2.5"
@@ -17,10 +18,12 @@ _HIGH_THROUGHPUT = 1 << 14  # of Rsiz (T.814 A.3)
 
 
 def syntax_of(data: bytes, declared: str) -> str:
-    """The transfer syntax that the first bytes of a frame show; the declared one where they agree or tell nothing.
+    """The transfer syntax that the first bytes of a frame show; the declared one where they agree
+    or tell nothing.
 
     Args:
-        data: the first bytes of the frame, 4096 are enough for any header without large application segments.
+        data: the first bytes of the frame, 4096 are enough for any header without large application
+            segments.
         declared: transfer syntax UID of the file.
     """
     at = data.find(_START_2000, 0, 256)
@@ -40,12 +43,16 @@ def syntax_of(data: bytes, declared: str) -> str:
 
 
 def starts_frame(data: bytes) -> bool:
-    """True if a fragment begins with the start mark of JPEG, JPEG-LS or JPEG 2000 (bare or in its file format)."""
+    """True if a fragment begins with the start mark of JPEG, JPEG-LS or JPEG 2000 (bare or in its
+    file format)."""
     return data[:2] == b"\xff\xd8" or data[:4] == _START_2000 or data[4:8] == b"jP  "
 
 
 def trimmed(data: bytes, syntax: str) -> bytes | None:
-    """The frame up to its end mark, without what was padded behind it; None if it has none. RLE has no mark."""
+    """The frame up to its end mark, without what was padded behind it; None if it has none.
+
+    RLE has no mark.
+    """
     if syntax == RLE:
         return data
     end = data.rfind(_END)
@@ -73,7 +80,8 @@ def _jpeg_2000_size(data: bytes, start: int) -> tuple[int, int] | None:
 
 
 def _frame_header(data: bytes) -> tuple[int | None, int]:
-    """The mark of the frame header (SOF0 to SOF15, or SOF55 of JPEG-LS) and where it lies; None if there is none."""
+    """The mark of the frame header (SOF0 to SOF15, or SOF55 of JPEG-LS) and where it lies; None if
+    there is none."""
     at = 2
     while at + 10 <= len(data) and data[at] == 0xFF:
         mark = data[at + 1]

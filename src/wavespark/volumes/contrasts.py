@@ -1,6 +1,8 @@
-"""The closed vocabulary of contrasts, the kinds that pre-training leaves out, and the words that name them.
+"""The closed vocabulary of contrasts, the kinds that pre-training leaves out, and the words that
+name them.
 
-Nothing written in a file is quoted: descriptions and names are only matched against this vocabulary.
+Nothing written in a file is quoted: descriptions and names are only matched against this
+vocabulary.
 """
 
 import re
@@ -39,10 +41,14 @@ CONTRASTS = (*STRUCTURAL, *_NOTE_OF)
 """Closed vocabulary of contrasts, so that nothing written in a file can leak through this field."""
 
 NOT_FOR_PRETRAINING = frozenset(_NOTE_OF)
-"""Contrasts of maps, phase images, functional series and localizers. A volume of one also carries its note."""
+"""Contrasts of maps, phase images, functional series and localizers.
+
+A volume of one also carries its note.
+"""
 
 NOTES_NOT_FOR_PRETRAINING = frozenset({*_NOTE_OF.values(), "time_series"})
-"""Note codes of volumes that pre-training leaves out by default, whether or not their contrast is known."""
+"""Note codes of volumes that pre-training leaves out by default, whether or not their contrast is
+known."""
 
 
 class Label(NamedTuple):
@@ -157,7 +163,8 @@ def contrast_of(words: str) -> str | None:
     return label_of_words(words).contrast
 
 
-# Values of ImageType (PS3.3 C.8.3.1.1.1, C.8.16.1) and of their vendors, upper case, without separators.
+# Values of ImageType (PS3.3 C.8.3.1.1.1, C.8.16.1) and of their vendors, upper case, without
+# separators.
 _IMAGE_TYPES: tuple[tuple[str | None, str, frozenset[str]], ...] = tuple(
     (contrast, note, frozenset(words.split()))
     for contrast, note, words in (

@@ -1,7 +1,8 @@
 """A DICOM series to its volumes: headers, then geometry, then values slice by slice.
 
-Value = stored number x slope + intercept of its own slice. What the scanner padded (PixelPaddingValue) is found on
-stored numbers, gets the lowest measured value, and is marked as not valid.
+Value = stored number x slope + intercept of its own slice. What the scanner padded
+(PixelPaddingValue) is found on stored numbers, gets the lowest measured value, and is marked as not
+valid.
 """
 
 import hashlib
@@ -37,7 +38,9 @@ _TILED = (
 
 
 def read_dicom(source: Source, secret: bytes, settings: ReadingSettings) -> tuple[Volume, ...]:
-    """The volumes of one series: one, or one for each echo, reconstruction or time point. The first keeps the series' id.
+    """The volumes of one series: one, or one for each echo, reconstruction or time point.
+
+    The first keeps the series' id.
 
     Raises:
         VolumeError: see the reason codes in the user guide.
@@ -100,7 +103,8 @@ def _read_volumes(files: _Files, secret: bytes, settings: ReadingSettings) -> tu
 
 
 def mark_in_mm(mark: Mark) -> tuple[float, float, float] | None:
-    """Position of a mark in RAS mm; None if its slice has no position or cannot be read (PS3.3 C.7.6.2.1.1)."""
+    """Position of a mark in RAS mm; None if its slice has no position or cannot be read (PS3.3
+    C.7.6.2.1.1)."""
     try:
         file = open_dicom(mark.file, _TAGS)
         slices = read_slices(file, read_header(file), 0)
@@ -119,7 +123,8 @@ def _read_headers(source: Source, settings: ReadingSettings, damaged: dict[int, 
     """Headers and slices of all files that are not damaged.
 
     Raises:
-        VolumeError: the reason of the first damaged file, with the numbers, unless gaps are allowed and few are damaged.
+        VolumeError: the reason of the first damaged file, with the numbers, unless gaps are allowed
+            and few are damaged.
     """
     headers: dict[int, Header] = {}
     slices: list[Slice] = []
@@ -158,7 +163,10 @@ def _check_damaged(damaged: dict[int, VolumeError], files: int, settings: Readin
 
 
 def _without_copies(files: _Files) -> tuple[list[Slice], bool]:
-    """The slices without copied files: equal in SOP instance, place and pixels. Whether there were any."""
+    """The slices without copied files: equal in SOP instance, place and pixels.
+
+    Whether there were any.
+    """
     groups: dict[tuple, list[Slice]] = defaultdict(list)
     for s in files.slices:
         instance = files.headers[s.file].instance
@@ -178,7 +186,7 @@ def _digest(files: _Files, s: Slice) -> bytes:
 
 
 def _frames(files: _Files, index: int, frames: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """The frames of one file; damage is told with the file's index."""
+    """The frames of one file; damage is reported with the file's index."""
     try:
         yield from read_frames(files.source.paths[index], files.headers[index], frames)
     except VolumeError as error:
@@ -198,7 +206,8 @@ def _modality(headers: Iterable[Header], settings: ReadingSettings) -> str:
 def _read_values(
     files: _Files, stack: Stack, settings: ReadingSettings
 ) -> tuple[np.ndarray, np.ndarray | None, set[str]]:
-    """float32 [column, row, slice] with the slices contiguous; bool of the same grid or None; notes."""
+    """float32 [column, row, slice] with the slices contiguous; bool of the same grid or None;
+    notes."""
     headers = files.headers
     columns, rows, depth = stack.shape
     check_size(stack.grid_shape, settings)
@@ -238,7 +247,8 @@ def _padding_mask(stored: np.ndarray, header: Header) -> np.ndarray | None:
 
 
 def _is_hu(files: _Files, stack: Stack) -> bool:
-    """True for CT whose stored numbers reach air before the rescale takes them there; all slices decide together."""
+    """True for CT whose stored numbers reach air before the rescale takes them there; all slices
+    decide together."""
     headers = files.headers
     if any(headers[s.file].modality != "CT" or s.intercept > _AIR_AT_MOST for s in stack.slices):
         return False

@@ -1,8 +1,9 @@
 """One DICOM file opened safely: its transfer syntax, the allowed tags, and where its pixels lie.
 
-pydicom parses the data set, after this module has found the encoding and bounded what may be inflated (pydicom 3 took 2.1 GB
-for a deflated file of 1 MB). The declared transfer syntax is checked against the bytes: old exports and anonymisers write a
-wrong one. Source: DICOM PS3.5 (encoding) and PS3.10 (file format).
+pydicom parses the data set, after this module has found the encoding and bounded what may be
+inflated (pydicom 3 took 2.1 GB for a deflated file of 1 MB). The declared transfer syntax is
+checked against the bytes: old exports and anonymisers write a wrong one. Source: DICOM PS3.5
+(encoding) and PS3.10 (file format).
 """
 
 from collections.abc import Iterator, Sequence
@@ -115,7 +116,8 @@ def open_pixels(path: bytes, meta: Meta) -> Iterator[BinaryIO]:
 
 
 def plain_stream(file: OpenFile, meta: Meta) -> BinaryIO:
-    """The data set's bytes: the file itself at its start, or what a deflated file holds, within bounds."""
+    """The data set's bytes: the file itself at its start, or what a deflated file holds, within
+    bounds."""
     file.seek(meta.start)
     return cast(BinaryIO, unpack(Inflated(file, wbits=-15), file.size) if meta.deflated else file)
 
@@ -132,12 +134,14 @@ def _opened(path: bytes) -> OpenFile:
 
 
 def _is_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
-    """True where parsing must stop; group lengths and offset tables come before the pixels and are passed over."""
+    """True where parsing must stop; group lengths and offset tables come before the pixels and are
+    passed over."""
     return int(tag) >= _PIXELS[0]  # comparing whole numbers: a tag compares slowly
 
 
 def _read_meta(file: OpenFile) -> Meta:
-    """Group 2, always explicit and little-endian; a bare data set is judged by its first element."""
+    """Group 2, always explicit and little-endian; a bare data set is judged by its first
+    element."""
     head = file.read(_MAX_META)
     preamble = head[128:132] == b"DICM"
     at = 132 if preamble else 0

@@ -1,7 +1,8 @@
 """DICOM headers, from an allow-list of tags: pixel format, and the position of each slice or frame.
 
-Enhanced multi-frame objects say it per frame, else shared, else at the top (PS3.3 C.7.6.16). Decimal strings are parsed
-here from their bytes: pydicom would quote a value that it cannot parse, and be slower.
+Enhanced multi-frame objects say it per frame, else shared, else at the top (PS3.3 C.7.6.16).
+Decimal strings are parsed here from their bytes: pydicom would quote a value that it cannot parse,
+and be slower.
 """
 
 import math
@@ -46,7 +47,10 @@ HEADER_TAGS = _tags(
 """The allow-list of geometry and values."""
 
 ALLOWED_TAGS = (*HEADER_TAGS.values(), *TRAIT_TAGS)
-"""The allow-list of reading. Descriptions are only matched against the closed vocabulary of contrasts."""
+"""The allow-list of reading.
+
+Descriptions are only matched against the closed vocabulary of contrasts.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +71,8 @@ class Header:
     monochrome1: bool
     modality: str | None
     tiles: int | None
-    """Slices beside each other in one picture; 0 if their number is not stated, None for ordinary pictures."""
+    """Slices beside each other in one picture; 0 if their number is not stated, None for ordinary
+    pictures."""
     instance: str
     """SOPInstanceUID. Private."""
 
@@ -76,7 +81,8 @@ def read_header(file: DicomFile) -> Header:
     """The header of one file of a series.
 
     Raises:
-        VolumeError: `no_pixel_data`, `unsupported_dtype`, `not_an_image_volume`, `bad_rescale` or `corrupt`.
+        VolumeError: `no_pixel_data`, `unsupported_dtype`, `not_an_image_volume`, `bad_rescale` or
+            `corrupt`.
     """
     if file.pixels is None:
         raise VolumeError("no_pixel_data", "it says that it is an image and holds no pixels: export it again")
@@ -228,7 +234,8 @@ def _whole(dataset: Dataset, keyword: str) -> int | None:
 def _padding(dataset: Dataset, bits: int, signed: bool) -> tuple[int, int] | None:
     """PixelPaddingValue to PixelPaddingRangeLimit as stored numbers.
 
-    Writers get the sign of the value's representation wrong (63536 for -2000), so it is wrapped into the pixels' range.
+    Writers get the sign of the value's representation wrong (63536 for -2000), so it is wrapped
+    into the pixels' range.
     """
     value = _whole(dataset, "PixelPaddingValue")
     if value is None:

@@ -1,4 +1,5 @@
-"""Stored numbers of DICOM frames: native bytes read here, compressed ones by pydicom's decoders (DICOM PS3.5 8 and A.4)."""
+"""Stored numbers of DICOM frames: native bytes read here, compressed ones by pydicom's decoders
+(DICOM PS3.5 8 and A.4)."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -23,7 +24,8 @@ def check_pixels(header: Header, settings: ReadingSettings) -> None:
     """Refuse a file whose pixels cannot be read, before reading them.
 
     Raises:
-        VolumeError: `too_large`, `unsupported_transfer_syntax`, `truncated_pixel_data` or `corrupt`.
+        VolumeError: `too_large`, `unsupported_transfer_syntax`, `truncated_pixel_data` or
+            `corrupt`.
     """
     count = header.frames * header.shape[0] * header.shape[1]
     if count > settings.max_voxels:
@@ -68,7 +70,8 @@ def _native(stream: BinaryIO, header: Header, wanted: list[int]) -> Iterator[tup
     dtype = np.dtype(f"{'>' if big else '<'}{'i' if header.signed else 'u'}{header.bits // 8}")
     for frame in sorted(wanted):
         stream.seek(header.pixels.offset + frame * size)
-        # Eight-bit pixels in big-endian words lie swapped in pairs, so the last one may need a byte more.
+        # Eight-bit pixels in big-endian words lie swapped in pairs, so the last one may need a byte
+        # more.
         swapped = big and header.bits == 8 and header.pixels.vr == b"OW"
         data = stream.read(size + size % 2 if swapped else size)
         if len(data) < size:
@@ -107,7 +110,8 @@ def _compressed(stream: BinaryIO, header: Header, wanted: set[int]) -> Iterator[
 
 
 def _significant(stored: np.ndarray, header: Header) -> np.ndarray:
-    """Only the stored bits, with their sign: old writers keep overlays, or nothing sensible, in the others."""
+    """Only the stored bits, with their sign: old writers keep overlays, or nothing sensible, in the
+    others."""
     unused = header.bits - header.stored_bits
     if not unused:
         return stored
@@ -123,7 +127,8 @@ def _has_decoder(syntax: str) -> bool:
 
 
 def _checked(data: bytes, header: Header) -> bytes:
-    """A compressed frame without what follows its end mark, refused if its own size is not the header's."""
+    """A compressed frame without what follows its end mark, refused if its own size is not the
+    header's."""
     syntax = header.meta.syntax
     if syntax != RLE and size_of(data, syntax) != header.shape:
         sentence = "its compressed pixels have another size than its header says: export it again"

@@ -1,4 +1,5 @@
-"""Bytes from files that cannot be trusted: regular files only, no link followed, streams bounded and drained."""
+"""Bytes from files that cannot be trusted: regular files only, no link followed, streams bounded
+and drained."""
 
 import errno
 import io
@@ -40,7 +41,8 @@ def refusal_of(error: OSError) -> VolumeError:
 
 
 class RegularFile(io.BufferedReader):
-    """A file that never prepares memory for more bytes than it has, whatever length a header asks for."""
+    """A file that never prepares memory for more bytes than it has, whatever length a header asks
+    for."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(io.FileIO(descriptor, "rb"))
@@ -66,13 +68,15 @@ OpenFile = RegularFile | MemoryFile
 
 
 def open_regular(path: bytes) -> OpenFile:
-    """The file, opened for reading without following a link and without waiting on a pipe; or a member of an archive.
+    """The file, opened for reading without following a link and without waiting on a pipe; or a
+    member of an archive.
 
     Args:
         path: of a file, or one that goes on below an archive (see `archives`).
 
     Raises:
-        VolumeError: `not_found`, `permission_denied`, `not_a_regular_file` or `corrupt`; those of an archive.
+        VolumeError: `not_found`, `permission_denied`, `not_a_regular_file` or `corrupt`; those of
+            an archive.
     """
     try:
         # O_NONBLOCK because opening a named pipe without a writer waits for ever.
@@ -108,7 +112,8 @@ def sibling(path: bytes, name: str) -> bytes:
 
 
 class Inflated:
-    """The plain bytes of a gzip, zlib or raw deflate stream, read in order; never more at a time than asked for.
+    """The plain bytes of a gzip, zlib or raw deflate stream, read in order; never more at a time
+    than asked for.
 
     Reading on to the end checks the sum and the length of each member, which nibabel does not.
 
@@ -161,7 +166,8 @@ class Inflated:
 
 
 _GROWTH, _GROWTH_LEAST, _GROWTH_MOST = 256, 1 << 26, 1 << 30
-"""Bounds on decompressed size: 256 times the compressed size, at least to 64 MiB, at most to 1 GiB. Images grow less, bombs grow more."""
+"""Bounds on decompressed size: 256 times the compressed size, at least to 64 MiB, at most to 1 GiB.
+Images grow less, bombs grow more."""
 
 
 def growth_limit(size: int) -> int:
@@ -207,7 +213,8 @@ def drain(reader: Reader) -> None:
     """Reads to the end, so that a stream's checksum is verified.
 
     Raises:
-        VolumeError: `too_large` if much more follows than the header declares (a bomb), `corrupt`, `truncated`.
+        VolumeError: `too_large` if much more follows than the header declares (a bomb), `corrupt`,
+            `truncated`.
     """
     extra = 0
     while part := reader.read(_CHUNK):
@@ -219,7 +226,8 @@ def drain(reader: Reader) -> None:
 def read_voxels(reader: Reader, dtype: np.dtype, count: int, slope: float = 1.0, intercept: float = 0.0) -> np.ndarray:
     """`count` stored numbers x slope + intercept, as float32 [count].
 
-    Memory grows with what is really there, not with what a header declares, and no second copy of the whole is made.
+    Memory grows with what is really there, not with what a header declares, and no second copy of
+    the whole is made.
 
     Raises:
         VolumeError: `truncated`, `corrupt`.

@@ -25,16 +25,19 @@ def find_sources(
 def find_with_places(
     path: str | bytes | os.PathLike, secret: bytes, settings: ReadingSettings | None = None
 ) -> tuple[tuple[Source, ...], tuple[Refusal, ...], dict[str, bytes]]:
-    """Find every source at or below a path, every input refused without reading it whole, and the (private) paths of those.
+    """Find every source at or below a path, every input refused without reading it whole, and the
+    (private) paths of those.
 
     Args:
-        path: a file, a folder, a zip or tar archive, or a manifest (.json, .jsonl or .csv, see `walk_manifest`). Links are followed
+        path: a file, a folder, a zip or tar archive, or a manifest (.json, .jsonl or .csv, see
+            `walk_manifest`). Links are followed
             if what they lead to lies below the path; the path itself may be a link to anywhere.
         secret: the key of the ids.
         settings: limits and repairs.
 
     Raises:
-        InputError: `no_input`, `bad_manifest`, `unsafe_archive` or `unsafe_file`, when the path itself cannot be used.
+        InputError: `no_input`, `bad_manifest`, `unsafe_archive` or `unsafe_file`, when the path
+            itself cannot be used.
     """
     settings = settings or ReadingSettings()
     root = os.path.realpath(os.fsencode(path))

@@ -1,4 +1,5 @@
-"""The last checks, the same for every format: finite, not constant, the modality, and what is odd but usable."""
+"""The last checks, the same for every format: finite, not constant, the modality, and what is odd
+but usable."""
 
 import numpy as np
 
@@ -18,7 +19,8 @@ def check_size(shape: tuple[int, ...], settings: ReadingSettings) -> int:
     """Number of voxels of a declared shape.
 
     Raises:
-        VolumeError: `corrupt` if a dimension is not positive, `several_volumes`, `single_slice`, `too_large`.
+        VolumeError: `corrupt` if a dimension is not positive, `several_volumes`, `single_slice`,
+            `too_large`.
     """
     if any(s < 1 for s in shape):
         raise VolumeError("corrupt", "a declared dimension is not positive")
@@ -69,7 +71,8 @@ def finish(
     Args:
         voxels: float32 [i, j, k].
         affine: [4, 4], index to RAS mm.
-        kind: modality, contrast and note as far as known; an unknown modality is taken from the values, with the note
+        kind: modality, contrast and note as far as known; an unknown modality is taken from the
+            values, with the note
             `modality_guessed` where they do not decide it.
         id: keyed hash of the source.
         patient: keyed hash of the patient.
@@ -120,7 +123,8 @@ def finish(
 
 
 def _guess(voxels: np.ndarray, kind: Kind) -> tuple[str, bool]:
-    """The modality by values, and whether that is a guess; a name such as `case3_t1` counts where values leave it open."""
+    """The modality by values, and whether that is a guess; a name such as `case3_t1` counts where
+    values leave it open."""
     by_values = modality_by_values(voxels)
     if kind.contrast is None or kind.contrast == "CTA":
         return by_values.modality, not by_values.certain
@@ -134,6 +138,7 @@ def _is_few(flat: np.ndarray) -> bool:
 
 
 def _is_suspicious(flat: np.ndarray, low: float) -> bool:
-    """True unless there is air near -1000 HU, or at least fat, and next to nothing far below air."""
+    """True unless there is air near -1000 HU, or at least fat, and next to nothing far below
+    air."""
     far_below = float((sample(flat) < -1500).mean())
     return low > -50 or far_below > 0.02

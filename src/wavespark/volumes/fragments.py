@@ -1,7 +1,7 @@
 """Encapsulated pixel data: fragments to frames (DICOM PS3.5 A.4).
 
-The offset table is often empty or wrong, a frame may have several fragments, and writers append empty ones: frames are found
-by what the fragments hold.
+The offset table is often empty or wrong, a frame may have several fragments, and writers append
+empty ones: frames are found by what the fragments hold.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,8 @@ def find_frames(stream: BinaryIO, offset: int, end: int, frames: int) -> list[li
         frames: how many frames the header declares.
 
     Raises:
-        VolumeError: `truncated_pixel_data`, or `decode_failed` if the fragments do not make so many frames.
+        VolumeError: `truncated_pixel_data`, or `decode_failed` if the fragments do not make so many
+            frames.
     """
     items = _items(stream, offset, end, frames)
     if not items:
@@ -58,7 +59,8 @@ def read_frame(stream: BinaryIO, fragments: Sequence[Fragment]) -> bytes:
 
 
 def _items(stream: BinaryIO, offset: int, end: int, frames: int) -> list[Fragment]:
-    """The offset table and the fragments, up to the delimiter, or to what is no item any more once all frames are there."""
+    """The offset table and the fragments, up to the delimiter, or to what is no item any more once
+    all frames are there."""
     items: list[Fragment] = []
     at = offset
     while at + 8 <= end:

@@ -1,7 +1,8 @@
 """DICOM files to series; what is no CT or MR image of one value a pixel stays out.
 
-A SeriesInstanceUID alone does not name a series: anonymisers write one constant for many patients. Files are of one series only
-if everything that the standard keeps constant in a series agrees: patient, study, equipment (PS3.3 A.1.2, C.7).
+A SeriesInstanceUID alone does not name a series: anonymisers write one constant for many patients.
+Files are of one series only if everything that the standard keeps constant in a series agrees:
+patient, study, equipment (PS3.3 A.1.2, C.7).
 """
 
 import hashlib
@@ -178,7 +179,8 @@ def _is_image(file: DicomFile, sop_class: str, settings: ReadingSettings) -> boo
     known_other = sop_class.startswith(_STORAGE) and sop_class not in _CAPTURES
     if settings.modality is None and (known_other or str(dataset.get("Modality", "")).strip() not in ("CT", "MR")):
         return False
-    # A capture of one frame that lies nowhere is a picture of a screen; a private object without pixels is a protocol.
+    # A capture of one frame that lies nowhere is a picture of a screen; a private object without
+    # pixels is a protocol.
     single = int(dataset.get("NumberOfFrames", 1) or 1) == 1
     screen = sop_class in _CAPTURES and single and "ImagePositionPatient" not in dataset
     return bool(dataset.get("Rows")) and file.pixels is not None and not screen
@@ -210,8 +212,9 @@ def _short(key: str) -> str:
 def _telling(files: list[_File], keyword: str, least: int) -> list[str]:
     """The value of each file where it tells series apart, else nothing.
 
-    A file that states none is taken to agree with the others of its folder, if those agree. Values that are different in
-    each of many files were written by an anonymiser that gives every file a new one: they tell nothing.
+    A file that states none is taken to agree with the others of its folder, if those agree. Values
+    that are different in each of many files were written by an anonymiser that gives every file a
+    new one: they tell nothing.
     """
     values = [file.values[keyword] for file in files]
     known = set(values) - {""}
@@ -229,7 +232,8 @@ def _telling(files: list[_File], keyword: str, least: int) -> list[str]:
 
 
 def _by_folder(files: list[_File]) -> dict[str, list[_File]]:
-    """By folder, if the folders hold series of their own: the same instance numbers, and not the same files again."""
+    """By folder, if the folders hold series of their own: the same instance numbers, and not the
+    same files again."""
     folders: dict[bytes, list[_File]] = defaultdict(list)
     for file in files:
         folders[file.entry.folder].append(file)

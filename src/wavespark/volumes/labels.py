@@ -24,14 +24,16 @@ _KINDS = (np.uint8, np.int16, np.int32)
 
 
 def read_label_map(path: bytes, settings: ReadingSettings | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """A label map and its affine: uint8, int16 or int32 [i, j, k], whichever is enough; float64 [4, 4], index to RAS mm.
+    """A label map and its affine: uint8, int16 or int32 [i, j, k], whichever is enough; float64 [4,
+    4], index to RAS mm.
 
     Args:
         path: a NIfTI, Analyze, NRRD, MetaImage or MGH file.
         settings: limits.
 
     Raises:
-        VolumeError: `unsupported_dtype` if it holds more than whole numbers, `unsupported_format`, and those of the format.
+        VolumeError: `unsupported_dtype` if it holds more than whole numbers, `unsupported_format`,
+            and those of the format.
     """
     try:
         with unquoted("corrupt", "a label map cannot be read: its content contradicts its format"):

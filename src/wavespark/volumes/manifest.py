@@ -35,15 +35,18 @@ class _Named:
 
 
 def walk_manifest(path: bytes, walk: Walk) -> dict[bytes, Beside]:
-    """Judges every file and folder that a manifest names, and tells what belongs to each (by relative path).
+    """Judges every file and folder that a manifest names, and tells what belongs to each (by
+    relative path).
 
-    A `.json` is a list (at any depth) of paths or of objects with one of the keys `source`, `image_path`, `image`, `path`
-    or `file`; a `.jsonl` has one of these a line; a `.csv` has one of these as a column. Beside it may stand `label` (a
-    path; in JSON also `labels`, an object name -> path; in CSV also columns `label:NAME`), `anonymisation_mask`, `modality` and `contrast`.
-    Paths are relative to the folder of the manifest.
+    A `.json` is a list (at any depth) of paths or of objects with one of the keys `source`,
+    `image_path`, `image`, `path` or `file`; a `.jsonl` has one of these a line; a `.csv` has one of
+    these as a column. Beside it may stand `label` (a path; in JSON also `labels`, an object name ->
+    path; in CSV also columns `label:NAME`), `anonymisation_mask`, `modality` and `contrast`. Paths
+    are relative to the folder of the manifest.
 
     Raises:
-        InputError: `bad_manifest` if it cannot be parsed, names nothing, or names an absolute path, a URL or `..`.
+        InputError: `bad_manifest` if it cannot be parsed, names nothing, or names an absolute path,
+            a URL or `..`.
     """
     root = os.path.dirname(path)
     named: dict[bytes, list[_Named]] = defaultdict(list)
@@ -165,5 +168,6 @@ def _named(path: str, row: dict) -> _Named:
 
 
 def _plain(path: str) -> str:
-    """Without a leading `$name/`, which nnssl writes for a folder of the machine where the list was made."""
+    """Without a leading `$name/`, which nnssl writes for a folder of the machine where the list was
+    made."""
     return re.sub(r"^\$[A-Za-z_]\w*/+", "", path)

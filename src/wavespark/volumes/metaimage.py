@@ -1,6 +1,7 @@
 """MetaImage: `.mha`, or `.mhd` with its data in another file of the same folder. Raw or zlib.
 
-Source: https://itk.org/Wiki/ITK/MetaIO/Documentation. Millimetres are LPS, the rows of TransformMatrix are the directions of the axes.
+Source: https://itk.org/Wiki/ITK/MetaIO/Documentation. Millimetres are LPS, the rows of
+TransformMatrix are the directions of the axes.
 """
 
 import numpy as np
@@ -61,7 +62,8 @@ def load_metaimage(path: bytes, settings: ReadingSettings) -> tuple[np.ndarray, 
 
 
 def _read_fields(file: OpenFile) -> dict[str, str]:
-    """The header's fields by lower-case key, up to ElementDataFile, which is the last; the file is left behind it."""
+    """The header's fields by lower-case key, up to ElementDataFile, which is the last; the file is
+    left behind it."""
     fields: dict[str, str] = {}
     while "elementdatafile" not in fields:
         line = file.readline(_MAX_HEADER)
@@ -76,7 +78,8 @@ def _read_fields(file: OpenFile) -> dict[str, str]:
 
 
 def _affine(fields: dict[str, str], dimensions: int) -> tuple[np.ndarray, set[str]]:
-    """Directions x spacing and origin, turned from LPS to RAS; the note `no_orientation` where no direction is stated."""
+    """Directions x spacing and origin, turned from LPS to RAS; the note `no_orientation` where no
+    direction is stated."""
     with unquoted("bad_affine", "the matrix from voxels to millimetres cannot be made from the header"):
         matrix = next((fields[k] for k in ("transformmatrix", "orientation", "rotation") if k in fields), None)
         origin = next((fields[k] for k in ("offset", "position", "origin") if k in fields), None)

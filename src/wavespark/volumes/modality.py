@@ -1,7 +1,9 @@
-"""Modality from values, for files that do not state it: Hounsfield units of a head look like nothing else.
+"""Modality from values, for files that do not state it: Hounsfield units of a head look like
+nothing else.
 
-Thresholds are in HU. They were chosen on head CT with and without clipping, skull stripping and padding, and on T1, T2, EPI and
-phase images; a decision that other data could contradict is marked as a guess.
+Thresholds are in HU. They were chosen on head CT with and without clipping, skull stripping and
+padding, and on T1, T2, EPI and phase images; a decision that other data could contradict is marked
+as a guess.
 """
 
 from typing import NamedTuple
@@ -43,7 +45,8 @@ def modality_by_values(voxels: np.ndarray) -> Guess:
 
 
 def is_phase(low: float, high: float) -> bool:
-    """True for the ranges in which scanners write phase: radians, 12 bits with sign, or milliradians."""
+    """True for the ranges in which scanners write phase: radians, 12 bits with sign, or
+    milliradians."""
     return any(
         least <= high <= most and least <= -low <= most
         for least, most in ((3.1, np.pi + 1e-3), (3100.0, 3143.0), (4000.0, 4096.5))

@@ -1,4 +1,5 @@
-"""Modality and contrast from a file's name, its folders and its JSON sidecar: read into closed vocabularies, never quoted."""
+"""Modality and contrast from a file's name, its folders and its JSON sidecar: read into closed
+vocabularies, never quoted."""
 
 import json
 import re
@@ -34,7 +35,8 @@ _MAX_SIDECAR = 1 << 20
 
 
 class Kind(NamedTuple):
-    """Modality, contrast and note as far as a name or header states them, None where it does not."""
+    """Modality, contrast and note as far as a name or header states them, None where it does
+    not."""
 
     modality: str | None
     contrast: str | None
@@ -42,7 +44,8 @@ class Kind(NamedTuple):
 
 
 def kind_of(path: bytes, relative: str = "") -> Kind:
-    """Modality, contrast and note that the JSON sidecar, the file's name and its folders state, in this order.
+    """Modality, contrast and note that the JSON sidecar, the file's name and its folders state, in
+    this order.
 
     Args:
         path: absolute path of the file.
@@ -80,7 +83,8 @@ def label_on_ct(label: Label) -> Label:
 
 
 def _modality_of_names(tokens: list[str], folders: list[list[str]]) -> str | None:
-    """The file's own name first, then its folders from the nearest; a name with words of both says nothing."""
+    """The file's own name first, then its folders from the nearest; a name with words of both says
+    nothing."""
     known, last = set(tokens), set(tokens[-1:])
     ct, mr = bool(known & _CT_TOKENS), bool(known & _MR_TOKENS or last & _MR_IF_LAST)
     if ct != mr:
@@ -95,7 +99,8 @@ def _modality_of_names(tokens: list[str], folders: list[list[str]]) -> str | Non
 
 
 def _sidecar(path: bytes) -> Mapping[str, Any]:
-    """The JSON file of the same name, as dcm2niix writes it; empty if there is none or it cannot be read."""
+    """The JSON file of the same name, as dcm2niix writes it; empty if there is none or it cannot be
+    read."""
     beside = re.sub(rb"\.((nii|img|hdr|nrrd|mgh)\.(gz|bz2|xz|zst)|[A-Za-z0-9]+)$", b"", path) + b".json"
     try:
         with open_regular(beside) as file:
@@ -118,7 +123,8 @@ def _modality_of(stated: Mapping[str, Any]) -> str | None:
 
 
 def _label_of(stated: Mapping[str, Any]) -> Label:
-    """The kind by ImageType, else by the words of the protocol, else by the timing (seconds in a sidecar)."""
+    """The kind by ImageType, else by the words of the protocol, else by the timing (seconds in a
+    sidecar)."""
     kinds = stated.get("ImageType")
     label = label_of_image_type(v for v in kinds if isinstance(v, str)) if isinstance(kinds, list) else NO_LABEL
     words = " ".join(str(stated.get(key, "")) for key in ("SeriesDescription", "ProtocolName"))

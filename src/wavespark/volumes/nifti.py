@@ -1,7 +1,8 @@
-"""NIfTI-1 and NIfTI-2: one file or a pair of `.hdr` and `.img`; plain, gzip, bzip2, xz or zstandard.
+"""NIfTI-1 and NIfTI-2: one file or a pair of `.hdr` and `.img`; plain, gzip, bzip2, xz or
+zstandard.
 
-nibabel reads the header; the voxels are read here, because nibabel believes what a header declares, accepts a wrong
-checksum and inflates bombs.
+nibabel reads the header; the voxels are read here, because nibabel believes what a header declares,
+accepts a wrong checksum and inflates bombs.
 
 Source: https://nifti.nimh.nih.gov/nifti-1 (nifti1.h) and https://nifti.nimh.nih.gov/nifti-2.
 """
@@ -106,11 +107,13 @@ def _scaling(header: Nifti1Header) -> tuple[float, float]:
 
 
 def _affine(header: Nifti1Header) -> tuple[np.ndarray, set[str]]:
-    """The sform if it is usable, else the qform, else the bare spacing; notes where they are not or contradict each other.
+    """The sform if it is usable, else the qform, else the bare spacing; notes where they are not or
+    contradict each other.
 
-    A sform that cannot be used (all zeros, not finite) beside a usable qform is passed over with `sform_ignored`. Where both
-    are usable the sform wins, as in nibabel and the NIfTI standard's method 3; `orientation_conflict` says that they are of
-    different handedness or run along different axes, so that left and right may be exchanged.
+    A sform that cannot be used (all zeros, not finite) beside a usable qform is passed over with
+    `sform_ignored`. Where both are usable the sform wins, as in nibabel and the NIfTI standard's
+    method 3; `orientation_conflict` says that they are of different handedness or run along
+    different axes, so that left and right may be exchanged.
     """
     sform, qform = _sform(header), _qform(header)
     if sform is None and qform is None:
@@ -134,7 +137,8 @@ def _sform(header: Nifti1Header) -> np.ndarray | None:
 
 
 def _qform(header: Nifti1Header) -> np.ndarray | None:
-    """The matrix of method 2, None if its code says that there is none; not finite if the quaternion is impossible."""
+    """The matrix of method 2, None if its code says that there is none; not finite if the
+    quaternion is impossible."""
     if int(header["qform_code"]) <= 0:
         return None
     b, c, d = (float(header[name]) for name in ("quatern_b", "quatern_c", "quatern_d"))

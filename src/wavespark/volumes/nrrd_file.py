@@ -1,4 +1,5 @@
-"""NRRD with its data in the same file or in one beside it: raw, gzip or bzip2. pynrrd parses the header.
+"""NRRD with its data in the same file or in one beside it: raw, gzip or bzip2. pynrrd parses the
+header.
 
 Source: https://teem.sourceforge.net/nrrd/format.html.
 """

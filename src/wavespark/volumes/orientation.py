@@ -1,7 +1,9 @@
-"""Directions: what an affine says about axes and spacing, and how arrays are turned into RAS order without resampling.
+"""Directions: what an affine says about axes and spacing, and how arrays are turned into RAS order
+without resampling.
 
-An affine maps an index (i, j, k, 1) to millimetres; RAS means that x grows to the right, y to the front (anterior), z
-upwards (superior). DICOM writes LPS, where x and y have the other sign: that is turned at the border and nowhere else.
+An affine maps an index (i, j, k, 1) to millimetres; RAS means that x grows to the right, y to the
+front (anterior), z upwards (superior). DICOM writes LPS, where x and y have the other sign: that is
+turned at the border and nowhere else.
 """
 
 import numpy as np
@@ -19,7 +21,8 @@ def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
 
 
 def is_usable(affine: np.ndarray) -> bool:
-    """True if the affine is finite, its last row is (0, 0, 0, 1) and it can be inverted at any scale of its columns."""
+    """True if the affine is finite, its last row is (0, 0, 0, 1) and it can be inverted at any
+    scale of its columns."""
     affine = np.asarray(affine, np.float64)
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.array_equal(affine[3], [0, 0, 0, 1]):
         return False
@@ -28,10 +31,12 @@ def is_usable(affine: np.ndarray) -> bool:
 
 
 def axes_to_ras(affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """The array axis that runs closest along R, A and S, and whether it must be flipped (nibabel's rule).
+    """The array axis that runs closest along R, A and S, and whether it must be flipped (nibabel's
+    rule).
 
     Returns:
-        (order, flip): `voxels.transpose(order)` then flipping along the marked axes points to R, A, S.
+        (order, flip): `voxels.transpose(order)` then flipping along the marked axes points to R, A,
+        S.
     """
     from nibabel.orientations import io_orientation  # not at the top: settings are checked without nibabel
 
@@ -73,7 +78,8 @@ def to_ras(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def affine_from_axes(axes: str, spacing: tuple[float, float, float]) -> np.ndarray:
-    """The affine of an upright grid whose i, j, k grow towards the letters of `axes`, with its first voxel at 0.
+    """The affine of an upright grid whose i, j, k grow towards the letters of `axes`, with its
+    first voxel at 0.
 
     >>> affine_from_axes("LPS", (1.0, 2.0, 3.0))[:3, :3].tolist()
     [[-1.0, 0.0, 0.0], [0.0, -2.0, 0.0], [0.0, 0.0, 3.0]]

@@ -1,7 +1,9 @@
-"""Folders of 16-bit PNG slices as DeepLesion has them: `NNN.png`, HU = pixel - 32768, spacings in its DL_info.csv.
+"""Folders of 16-bit PNG slices as DeepLesion has them: `NNN.png`, HU = pixel - 32768, spacings in
+its DL_info.csv.
 
-Slices are numbered from the head down, rows run to the back and columns to the left; the files do not say so, hence the note
-`no_orientation`. Source: K. Yan et al., "DeepLesion", J. Med. Imaging 5(3), 2018, and the README of the data set.
+Slices are numbered from the head down, rows run to the back and columns to the left; the files do
+not say so, hence the note `no_orientation`. Source: K. Yan et al., "DeepLesion", J. Med. Imaging
+5(3), 2018, and the README of the data set.
 """
 
 import csv
@@ -67,7 +69,8 @@ def read_png(source: Source, settings: ReadingSettings) -> Volume:
     """The volume of a folder of slices.
 
     Raises:
-        VolumeError: `bad_spacing` if no table gives the spacings and none are assumed, and those of `arrange`.
+        VolumeError: `bad_spacing` if no table gives the spacings and none are assumed, and those of
+            `arrange`.
     """
     spacing = _spacing(source.paths[0])
     slices = []
@@ -148,7 +151,8 @@ def _header(path: bytes) -> tuple[tuple[int, int], bool]:
 
 
 def _spacing(path: bytes) -> tuple[float, ...] | None:
-    """`Spacing_mm_px_` (columns, rows, slices) of the folder in the nearest table, up to three folders above it."""
+    """`Spacing_mm_px_` (columns, rows, slices) of the folder in the nearest table, up to three
+    folders above it."""
     folder = os.path.dirname(path)
     name = os.path.basename(folder).decode("utf-8", "replace")
     above = folder

@@ -1,7 +1,7 @@
 """Names that may be shown, and other libraries kept from talking.
 
-Reading never prints or returns tag values, file names, UIDs or another library's exception text: those can identify a
-patient (pydicom, for one, quotes the value that it could not parse).
+Reading never prints or returns tag values, file names, UIDs or another library's exception text:
+those can identify a patient (pydicom, for one, quotes the value that it could not parse).
 """
 
 import hashlib
@@ -38,7 +38,8 @@ def new_secret() -> bytes:
 
 
 def source_id(secret: bytes, identity: bytes | str) -> str:
-    """The id of a source: HMAC-SHA256, keyed by the secret, of its relative path or SeriesInstanceUID; 24 hex digits.
+    """The id of a source: HMAC-SHA256, keyed by the secret, of its relative path or
+    SeriesInstanceUID; 24 hex digits.
 
     >>> source_id(b"key", "sub-01/anat/sub-01_T1w.nii.gz") == source_id(b"key", b"sub-01/anat/sub-01_T1w.nii.gz")
     True
@@ -70,9 +71,11 @@ def bids_subject(relative: bytes) -> bytes | None:
 
 @contextmanager
 def unquoted(reason: str, sentence: str) -> Iterator[None]:
-    """Silences other libraries inside, and turns whatever they raise into `VolumeError(reason, sentence)`.
+    """Silences other libraries inside, and turns whatever they raise into `VolumeError(reason,
+    sentence)`.
 
-    The original exception is dropped, not chained: its text may quote the file. Our own errors pass.
+    The original exception is dropped, not chained: its text may quote the file. Our own errors
+    pass.
     """
     before = [logger.disabled for logger in _LOGGERS]
     for logger in _LOGGERS:

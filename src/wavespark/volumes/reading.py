@@ -35,15 +35,18 @@ def read_volumes(
 ) -> Found:
     """Every volume at or below a path, and every input that was left out with its reason.
 
-    Everything is held in memory: for many volumes take `find_sources` and `read_source`, one at a time.
+    Everything is held in memory: for many volumes take `find_sources` and `read_source`, one at a
+        time.
 
     Args:
-        path: a file, a folder or an archive (zip, tar) of NIfTI, DICOM, Analyze, NRRD, MetaImage, MGH or MINC files or PNG slices.
+        path: a file, a folder or an archive (zip, tar) of NIfTI, DICOM, Analyze, NRRD, MetaImage,
+            MGH or MINC files or PNG slices.
         secret: key of the ids; a random one for this call if None, so that ids cannot be traced.
         settings: limits and opt-in repairs.
 
     Raises:
-        InputError: `no_input`, `bad_manifest`, `unsafe_archive` or `unsafe_file`, when the path itself cannot be used.
+        InputError: `no_input`, `bad_manifest`, `unsafe_archive` or `unsafe_file`, when the path
+            itself cannot be used.
             Bad content never raises.
     """
     secret = secret or new_secret()
@@ -62,13 +65,15 @@ def read_volumes(
 def read_source(
     source: Source, secret: bytes, settings: ReadingSettings | None = None, *, override: Override | None = None
 ) -> tuple[Volume, ...]:
-    """The volumes of one source: one, or one for each time point, echo or reconstruction of a DICOM series.
+    """The volumes of one source: one, or one for each time point, echo or reconstruction of a DICOM
+    series.
 
     Args:
         source: what to read.
         secret: key of the ids.
         settings: limits and opt-in repairs.
-        override: what the user states about this input. It wins over the settings, a manifest, the file and its name.
+        override: what the user states about this input. It wins over the settings, a manifest, the
+            file and its name.
 
     Raises:
         VolumeError: with a reason code; its sentence quotes nothing from the file.

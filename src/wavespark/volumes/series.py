@@ -1,7 +1,10 @@
-"""Slices to stacks: which slices belong together, in which order, and where they lie. Geometry only, no files.
+"""Slices to stacks: which slices belong together, in which order, and where they lie.
 
-Order comes from position along the normal (row direction x column direction), never from z, names or instance numbers.
-Millimetres are LPS here, as in DICOM; the affine that comes out is RAS. Source: DICOM PS3.3 C.7.6.2.
+Geometry only, no files.
+
+Order comes from position along the normal (row direction x column direction), never from z, names
+or instance numbers. Millimetres are LPS here, as in DICOM; the affine that comes out is RAS.
+Source: DICOM PS3.3 C.7.6.2.
 """
 
 from collections import Counter, defaultdict
@@ -54,9 +57,11 @@ class Slice:
     slope: float = 1.0
     intercept: float = 0.0
     traits: tuple[object, ...] = ()
-    """Values that identify its acquisition: echo, kernel, b-value and others (`traits.acquisition_traits`)."""
+    """Values that identify its acquisition: echo, kernel, b-value and others
+    (`traits.acquisition_traits`)."""
     times: tuple[object, ...] = ()
-    """Values that may distinguish repetitions at one place (`traits.repetition_traits`); None where a file does not say."""
+    """Values that may distinguish repetitions at one place (`traits.repetition_traits`); None where
+    a file does not say."""
     label: Label = NO_LABEL
     """Its contrast and kind."""
 
@@ -72,7 +77,8 @@ class Stack:
     """[4, 4]: (column, row, k, 1) to RAS mm; keeps the shear of a tilted gantry."""
     notes: frozenset[str]
     places: tuple[float, ...] | None = None
-    """Position of each slice of an uneven stack on the resampled grid, in steps of the affine; None for an even stack."""
+    """Position of each slice of an uneven stack on the resampled grid, in steps of the affine; None
+    for an even stack."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -96,9 +102,10 @@ def arrange(slices: Sequence[Slice], settings: ReadingSettings, digest: Digest |
         digest: tells whether two slices at one place are copies; without it they are not.
 
     Raises:
-        VolumeError: `too_few_slices`, `missing_position`, `missing_orientation`, `bad_orientation`, `bad_spacing`,
-            `mixed_geometry`, `mixed_acquisitions`, `degenerate_geometry`, `duplicate_positions`, `missing_slices` or
-            `nonuniform_spacing`.
+        VolumeError: `too_few_slices`, `missing_position`, `missing_orientation`, `bad_orientation`,
+            `bad_spacing`,
+            `mixed_geometry`, `mixed_acquisitions`, `degenerate_geometry`, `duplicate_positions`,
+            `missing_slices` or `nonuniform_spacing`.
     """
     acquisitions = separate(slices)
     stacks: list[Stack] = []
@@ -144,7 +151,8 @@ def _distinct(slices: Sequence[Slice]) -> bool:
 def separate(slices: Sequence[Slice]) -> list[list[Slice]]:
     """The slices of each acquisition: those that agree in everything that names one.
 
-    A trait with a value of its own for nearly each slice (a time, a counter that an anonymiser wrote anew) names none.
+    A trait with a value of its own for nearly each slice (a time, a counter that an anonymiser
+    wrote anew) names none.
     """
     width = max((len(s.traits) for s in slices), default=0)
     columns = [_filled([s.traits[c] if c < len(s.traits) else None for s in slices]) for c in range(width)]
@@ -175,9 +183,11 @@ def _steadied(values: list[object]) -> list[object]:
 
 
 def _sessions(slices: Sequence[Slice]) -> list[object]:
-    """A number for each slice that grows after every pause of half an hour in the times of acquisition.
+    """A number for each slice that grows after every pause of half an hour in the times of
+    acquisition.
 
-    Without dates the times lie on a circle, so that a scan may run past midnight; without times, dates must be two days apart.
+    Without dates the times lie on a circle, so that a scan may run past midnight; without times,
+    dates must be two days apart.
     """
     moments = [_moment(s.times) for s in slices]
     dated = all(date is not None for date, _ in moments)
@@ -194,7 +204,8 @@ def _sessions(slices: Sequence[Slice]) -> list[object]:
 
 
 def _moment(times: Sequence[object]) -> tuple[int | None, float | None]:
-    """The day (a whole number that grows by one a day) and the second of the day of an acquisition, None where not stated."""
+    """The day (a whole number that grows by one a day) and the second of the day of an acquisition,
+    None where not stated."""
     time, date = (times[n] if len(times) > n else None for n in (ACQUISITION_TIME, ACQUISITION_DATE))
     digits = f"{time:.2f}" if isinstance(time, float) else str(time or "")
     whole = digits.partition(".")[0]
@@ -301,7 +312,8 @@ def _close(a: tuple[float, ...] | None, b: tuple[float, ...] | None, tolerance: 
 
 
 def _plane(first: Slice) -> tuple[np.ndarray, tuple[float, float]]:
-    """Unit vectors along a row and along a column [2, 3], and mm between rows and columns; checked."""
+    """Unit vectors along a row and along a column [2, 3], and mm between rows and columns;
+    checked."""
     axes = np.array(first.orientation, np.float64).reshape(2, 3)
     length = np.sqrt((axes**2).sum(axis=1))
     if not np.isfinite(axes).all() or (np.abs(length - 1) > 0.01).any() or abs(axes[0] @ axes[1]) > 0.01:
@@ -316,7 +328,8 @@ def _plane(first: Slice) -> tuple[np.ndarray, tuple[float, float]]:
 def _time_points(slices: list[Slice], normal: np.ndarray, digest: Digest | None) -> tuple[list[list[Slice]], bool]:
     """The slices of each time point, in order of time, and whether copies were left out.
 
-    Where every place is taken equally often and something in the headers tells the repetitions apart, each is a volume.
+    Where every place is taken equally often and something in the headers tells the repetitions
+    apart, each is a volume.
     """
     place = _places(slices, normal)
     taken = np.bincount(place)
@@ -395,7 +408,8 @@ def _stack(
     """One volume: evenly spaced, or where that is allowed resampled to be so.
 
     Raises:
-        VolumeError: `too_few_slices`, `nonuniform_spacing`, `missing_slices` or `degenerate_geometry`.
+        VolumeError: `too_few_slices`, `nonuniform_spacing`, `missing_slices` or
+            `degenerate_geometry`.
     """
     _check_number(len(slices))
     positions = np.array([s.position for s in slices])
@@ -523,11 +537,13 @@ def fill_missing(out: np.ndarray, there: Sequence[int]) -> list[int]:
 def resample_evenly(
     values: np.ndarray, invalid: np.ndarray | None, places: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Slices at uneven places on an even grid, linearly between neighbours; a slice that lies on the grid stays as it is.
+    """Slices at uneven places on an even grid, linearly between neighbours; a slice that lies on
+    the grid stays as it is.
 
     Args:
         values: float32 [slice, row, column].
-        invalid: bool of the same shape, or None. What is interpolated from an invalid voxel is invalid.
+        invalid: bool of the same shape, or None. What is interpolated from an invalid voxel is
+            invalid.
         places: where each slice lies, in steps of the grid, ascending from 0 to a whole number.
 
     Returns:

@@ -1,4 +1,7 @@
-"""Reading settings: limits and opt-in repairs. Each repair is recorded in the notes of the volumes that needed it."""
+"""Reading settings: limits and opt-in repairs.
+
+Each repair is recorded in the notes of the volumes that needed it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +19,8 @@ class AssumedGeometry:
     spacing: Sequence[float]
     """Millimetres per voxel along columns, rows and slices (or frames) as stored."""
     axes: str = "LPS"
-    """Directions in which columns, rows and slices grow, for example `LPS` for an upright axial series stored from the feet up."""
+    """Directions in which columns, rows and slices grow, for example `LPS` for an upright axial
+    series stored from the feet up."""
 
     def __post_init__(self) -> None:
         try:
@@ -37,14 +41,17 @@ class ReadingSettings:
     max_voxels: int = 2**28
     """A volume that declares more voxels is refused before anything is allocated."""
     allow_gaps: bool = False
-    """Missing slices are filled by linear interpolation and marked as not valid, instead of refusing the series."""
+    """Missing slices are filled by linear interpolation and marked as not valid, instead of
+    refusing the series."""
     allow_uneven: bool = False
-    """DICOM slices at several distances (thin skull base, thick above) are resampled to an even grid of the finest distance, linearly
+    """DICOM slices at several distances (thin skull base, thick above) are resampled to an even
+    grid of the finest distance, linearly
     along the normal, instead of refusing the series."""
     assume_geometry: AssumedGeometry | None = None
     """Geometry to assume for a DICOM series that states none, instead of refusing it."""
     hu_already_applied: bool = False
-    """CT whose stored values reach below -500 while the rescale would subtract 500 or more is taken as HU already."""
+    """CT whose stored values reach below -500 while the rescale would subtract 500 or more is taken
+    as HU already."""
     modality: str | None = None
     """Overrides what the files say: `MR` or `CT`."""
     contrast: str | None = None
@@ -61,12 +68,16 @@ class ReadingSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Override:
-    """Values that the user states for one input; they win over the file, its name and `ReadingSettings`."""
+    """Values that the user states for one input; they win over the file, its name and
+    `ReadingSettings`."""
 
     modality: str | None = None
     """`MR` or `CT`."""
     contrast: str | None = None
-    """One of `CONTRASTS`. A structural contrast also takes back the notes that call the volume a map, phase or functional."""
+    """One of `CONTRASTS`.
+
+    A structural contrast also takes back the notes that call the volume a map, phase or functional.
+    """
     patient: str | None = None
     """Any text: inputs with the same text share a pseudonym. Private."""
     session: str | None = None

@@ -30,7 +30,8 @@ _NO_IMAGES = re.compile(rb"\.(jpe?g|gif|bmp|txt|json|xml|csv|tsv|html?|pdf)$")
 
 
 def claimed(name: bytes) -> str | None:
-    """The format that the extension claims: a kind, `unsupported`, or None if it claims no image."""
+    """The format that the extension claims: a kind, `unsupported`, or None if it claims no
+    image."""
     name = name.lower()
     for extension, kind in sorted(_EXTENSIONS.items(), key=lambda item: -len(item[0])):
         if name.endswith(extension):
@@ -57,7 +58,8 @@ def is_archive(head: bytes) -> bool:
 
 
 def is_readable_archive(name: bytes, head: bytes, inner: bytes) -> bool:
-    """True for a zip or tar that is read like a folder: by content, and by its name, because documents are zips as well.
+    """True for a zip or tar that is read like a folder: by content, and by its name, because
+    documents are zips as well.
 
     Args:
         name: of the file.
@@ -77,8 +79,8 @@ def is_pickle_or_code(name: bytes, head: bytes) -> bool:
 def sniff(file: OpenFile) -> tuple[str | None, bytes]:
     """The kind of the content and its first bytes; the position in the file is left at the start.
 
-    The kind is `nifti`, `analyze`, `nrrd`, `metaimage`, `mgh`, `minc`, `dicom`, `png` or None; a compressed stream is judged by
-    what is inside.
+    The kind is `nifti`, `analyze`, `nrrd`, `metaimage`, `mgh`, `minc`, `dicom`, `png` or None; a
+    compressed stream is judged by what is inside.
     """
     head = file.read(HEAD)
     file.seek(0)
@@ -90,7 +92,8 @@ def sniff(file: OpenFile) -> tuple[str | None, bytes]:
 
 
 def plain_head(file: OpenFile, head: bytes) -> bytes:
-    """The first plain bytes of a file, empty if it is a damaged stream; the position is left at the start."""
+    """The first plain bytes of a file, empty if it is a damaged stream; the position is left at the
+    start."""
     if not is_compressed(head):
         return head
     try:
@@ -125,7 +128,8 @@ def _kind(head: bytes) -> str | None:
 
 
 def _is_analyze(head: bytes) -> bool:
-    """True for a header of 348 bytes that states its own size and one to seven dimensions, in either byte order."""
+    """True for a header of 348 bytes that states its own size and one to seven dimensions, in
+    either byte order."""
     if len(head) < 348:
         return False
     order = "little" if head[:4] == b"\x5c\x01\x00\x00" else "big" if head[:4] == b"\x00\x00\x01\x5c" else None
@@ -133,7 +137,8 @@ def _is_analyze(head: bytes) -> bool:
 
 
 def _is_dicom_without_preamble(head: bytes) -> bool:
-    """True if it starts with an element of group 2 or 8: its VR in letters, or a short implicit length."""
+    """True if it starts with an element of group 2 or 8: its VR in letters, or a short implicit
+    length."""
     if len(head) < 16 or head[:2] not in _GROUPS_WITHOUT_PREAMBLE:
         return False
     if re.match(rb"[A-Z]{2}", head[4:6]):

@@ -1,4 +1,5 @@
-"""One thing to read: a file, a DICOM series, a folder of slices; and what is known about it from elsewhere."""
+"""One thing to read: a file, a DICOM series, a folder of slices; and what is known about it from
+elsewhere."""
 
 import re
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ class Source:
     kind: str
     """`nifti`, `analyze`, `nrrd`, `metaimage`, `mgh`, `minc`, `dicom` or `png`."""
     paths: tuple[bytes, ...]
-    """Absolute paths, as bytes because a name need not be text; a member of an archive goes on below it. Private."""
+    """Absolute paths, as bytes because a name need not be text; a member of an archive goes on
+    below it. Private."""
     named: bytes | None = None
     """Absolute path of the link that the file was reached by, None if there was none. Private."""
     patient: str
@@ -63,7 +65,10 @@ class Source:
     session: str | None = None
     """Pseudonym of the session, None if it is not known: may be shown."""
     relative: str
-    """Path below the root (of the folder, for a series), undecodable bytes kept as surrogates. Private."""
+    """Path below the root (of the folder, for a series), undecodable bytes kept as surrogates.
+
+    Private.
+    """
     identity: str
     """Input of the id: relative path or SeriesInstanceUID. Private."""
     size: int

@@ -1,4 +1,5 @@
-"""Plain bytes of compressed files: gzip, bzip2, xz and zstandard, told by their first bytes and never more at a time than asked for."""
+"""Plain bytes of compressed files: gzip, bzip2, xz and zstandard, told by their first bytes and
+never more at a time than asked for."""
 
 import bz2
 import lzma
@@ -106,7 +107,8 @@ class _Zstandard:
         self._stream = decoder.stream_reader(file, read_across_frames=True, closefd=False)
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes, none at the end; a stream that ends early gives fewer bytes than its header declares."""
+        """At most `size` bytes, none at the end; a stream that ends early gives fewer bytes than
+        its header declares."""
         with unquoted("corrupt", _DAMAGED):
             plain: bytes = self._stream.read(size)
         return plain

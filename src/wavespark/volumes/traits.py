@@ -1,7 +1,8 @@
 """Header values that distinguish the images of one DICOM series, and the kind of each image.
 
-Traits are compared and never shown. A trait that names another acquisition (echo, kernel, b-value) makes another volume; one
-that may change within a volume (time, acquisition number) only orders repetitions at the same places.
+Traits are compared and never shown. A trait that names another acquisition (echo, kernel, b-value)
+makes another volume; one that may change within a volume (time, acquisition number) only orders
+repetitions at the same places.
 """
 
 import math
@@ -22,7 +23,8 @@ from wavespark.volumes.contrasts import (
 )
 from wavespark.volumes.naming import label_on_ct
 
-# Keyword at the top of the data set, and (functional group, keyword) of enhanced objects (PS3.3 C.7.6.16, C.8.13, C.8.15).
+# Keyword at the top of the data set, and (functional group, keyword) of enhanced objects (PS3.3
+# C.7.6.16, C.8.13, C.8.15).
 _ACQUISITION: dict[str, tuple[str, str] | None] = {
     "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
     "EchoNumbers": None,
@@ -57,7 +59,8 @@ _REPETITION: dict[str, tuple[str, str] | None] = {
 }
 _MEASURED = ("EchoTime", "InversionTime", "FlipAngle", "KVP")
 MEASURED = tuple(list(_ACQUISITION).index(keyword) for keyword in _MEASURED)
-"""Indices of measured quantities among the acquisition traits: they may jitter from slice to slice."""
+"""Indices of measured quantities among the acquisition traits: they may jitter from slice to
+slice."""
 ACQUISITION_NUMBER = list(_REPETITION).index("AcquisitionNumber")
 """Index of the acquisition number among the repetition traits."""
 ACQUISITION_TIME = list(_REPETITION).index("AcquisitionTime")
@@ -83,7 +86,8 @@ TRAIT_TAGS: tuple[int, ...] = (
 
 
 def acquisition_traits(groups: Sequence[Dataset], dataset: Dataset) -> tuple[object, ...]:
-    """Collect the values that must be equal among the slices of one volume; None where a file does not say."""
+    """Collect the values that must be equal among the slices of one volume; None where a file does
+    not say."""
     traits = [_trait(groups, where, dataset, top) for top, where in _ACQUISITION.items()]
     agent = list(_ACQUISITION).index("ContrastBolusAgent")
     traits[agent] = traits[agent] or "none"  # images before the injection do not mention it
@@ -95,14 +99,16 @@ def acquisition_traits(groups: Sequence[Dataset], dataset: Dataset) -> tuple[obj
 
 
 def repetition_traits(groups: Sequence[Dataset], dataset: Dataset) -> tuple[object, ...]:
-    """Collect the values that may distinguish repetitions at one place; dimension indices of enhanced objects come last."""
+    """Collect the values that may distinguish repetitions at one place; dimension indices of
+    enhanced objects come last."""
     traits = [_trait(groups, where, dataset, top) for top, where in _REPETITION.items()]
     indices = _in_group(groups, ("FrameContentSequence", "DimensionIndexValues"))
     return (*traits, *(indices if isinstance(indices, tuple) else ()))
 
 
 def tiles_of(dataset: Dataset) -> int | None:
-    """Number of slices tiled in one picture (Siemens mosaic, UIH grid); 0 if the number is not stated, None for no tiling."""
+    """Number of slices tiled in one picture (Siemens mosaic, UIH grid); 0 if the number is not
+    stated, None for no tiling."""
     stated = _private(dataset, _SIEMENS_CREATOR, "SIEMENS MR HEADER", _SIEMENS_TILES)
     if stated is None and _UIH_TILES in dataset:
         stated = _first(_comparable(dataset[_UIH_TILES].value), Dataset(), "EchoTime")
@@ -190,7 +196,10 @@ def _trait(groups: Sequence[Dataset], where: tuple[str, str] | None, dataset: Da
 
 
 def _value(dataset: Dataset, keyword: str) -> object:
-    """The value of an element, None if there is none. Looking up the tag is much faster than pydicom's attribute access."""
+    """The value of an element, None if there is none.
+
+    Looking up the tag is much faster than pydicom's attribute access.
+    """
     tag = _TAG_OF[keyword]
     return dataset[tag].value if tag in dataset else None
 
@@ -205,7 +214,10 @@ def _in_group(groups: Sequence[Dataset], where: tuple[str, str]) -> object:
 
 
 def _comparable(value: object) -> object:
-    """A number, a text or a tuple of these; None if it is empty. Numbers are rounded, so that jitter makes no other volume."""
+    """A number, a text or a tuple of these; None if it is empty.
+
+    Numbers are rounded, so that jitter makes no other volume.
+    """
     if isinstance(value, Dataset):
         return _comparable(next((element.value for element in value), None))
     if value is None or isinstance(value, int | float):

@@ -1,6 +1,7 @@
 """Results of reading: volumes and refusals.
 
-Index order is (i, j, k), the order of the affine's columns; millimetres are RAS (right, anterior, superior positive).
+Index order is (i, j, k), the order of the affine's columns; millimetres are RAS (right, anterior,
+superior positive).
 """
 
 import hashlib
@@ -33,9 +34,11 @@ class Volume:
     patient: str
     """Keyed hash of the patient, or of the source where no patient is known: may be shown."""
     session: str | None = None
-    """Keyed hash of the patient's session (a study, a BIDS `ses-`), None where it is not known: may be shown."""
+    """Keyed hash of the patient's session (a study, a BIDS `ses-`), None where it is not known: may
+    be shown."""
     content: str
-    """SHA-256 of what the volume holds, see `content_hash`: keys draws and splits, whatever the secret."""
+    """SHA-256 of what the volume holds, see `content_hash`: keys draws and splits, whatever the
+    secret."""
     notes: tuple[str, ...] = ()
     """Reason codes of what was odd but usable, sorted."""
     valid: np.ndarray | None = None
@@ -87,7 +90,8 @@ class Found:
 
 
 def content_hash(voxels: np.ndarray, affine: np.ndarray) -> str:
-    """SHA-256, hexadecimal, over the shape, the affine (rounded to 1e-4 mm) and the voxels (i fastest, as in files).
+    """SHA-256, hexadecimal, over the shape, the affine (rounded to 1e-4 mm) and the voxels (i
+    fastest, as in files).
 
     Args:
         voxels: float32 [C, i, j, k].

@@ -1,6 +1,8 @@
-"""The walk below a path: regular files in a fixed order, judged by content; archives like folders; no pipe is waited on.
+"""The walk below a path: regular files in a fixed order, judged by content; archives like folders;
+no pipe is waited on.
 
-A link is followed if its target lies below the root too; each file is read once, under its own name if it has one there.
+A link is followed if its target lies below the root too; each file is read once, under its own name
+if it has one there.
 """
 
 import os
@@ -92,14 +94,17 @@ class Walk:
         )
 
     def folder(self, root: bytes, start: bytes | None = None) -> None:
-        """Judges every file below a folder: the root, or one that lies in it. Links are followed at the end."""
+        """Judges every file below a folder: the root, or one that lies in it.
+
+        Links are followed at the end.
+        """
         for entry in _entries(root, start or root, self):
             self.file(entry)
         while self.links:
             self._follow(self.links.pop(0), root)
 
     def single(self, entry: Entry) -> None:
-        """Judges one file that was named itself: whatever it is, something is said about it.
+        """Judge one file that was named itself; it becomes a source or a refusal.
 
         Raises:
             InputError: `unsafe_archive`, `unsafe_file`.
@@ -132,7 +137,8 @@ class Walk:
         self.named(entry)
 
     def named(self, entry: Entry) -> None:
-        """Judges one file that somebody named, so that it is refused even if it claims to be no image."""
+        """Judges one file that somebody named, so that it is refused even if it claims to be no
+        image."""
         others = self.others
         self.file(entry)
         if self.others > others:
@@ -152,7 +158,8 @@ class Walk:
                 self.file(Entry(path=path, relative=relative), within=True)
 
     def _follow(self, link: Entry, root: bytes) -> None:
-        """Judges what a link leads to, if that lies below the root and was not judged under its own name."""
+        """Judges what a link leads to, if that lies below the root and was not judged under its own
+        name."""
         target = os.path.realpath(link.path)
         if os.path.commonpath([root, target]) != root:
             sentence = "a link leads out of the given folder: put the file itself there"
@@ -233,7 +240,8 @@ class Walk:
             self.beside.append((entry, VolumeError("not_dicom", "it is not an image")))
 
     def _judge_empty(self, entry: Entry, claim: str | None, has_extension: bool) -> None:
-        """Refused if it claims to be an image; without an extension, as usual for DICOM, its neighbours tell."""
+        """Refused if it claims to be an image; without an extension, as usual for DICOM, its
+        neighbours tell."""
         error = VolumeError("empty_file", "the file is empty: copy it again")
         if claim:
             self.refuse(entry.relative, error)

@@ -1,1 +1,2 @@
-"""Encoders in and out of the package: loading, exporting, importing foreign weights, initialising a run."""
+"""Encoders in and out of the package: loading, exporting, importing foreign weights, initialising a
+run."""

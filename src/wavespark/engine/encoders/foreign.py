@@ -1,4 +1,5 @@
-"""Import of weights that another program saved, or of this package's own, as an encoder of this package."""
+"""Import of weights that another program saved, or of this package's own, as an encoder of this
+package."""
 
 import json
 import re
@@ -56,7 +57,8 @@ class Imported:
 
 
 def import_weights(file: Path, output: Path, model: str = "") -> Imported:
-    """Write an export of foreign weights; where they are no whole encoder of this package, plain `weights.safetensors`.
+    """Write an export of foreign weights; where they are no whole encoder of this package, plain
+    `weights.safetensors`.
 
     Weights of an export of this package keep its model, stems, preparation and provenance.
 
@@ -66,7 +68,8 @@ def import_weights(file: Path, output: Path, model: str = "") -> Imported:
         model: which encoder they are for; empty: the one of `list_models()` that most of them fit.
 
     Raises:
-        CheckpointError: if the file is refused (see `read_foreign`), no weight in it fits an encoder, or the folder
+        CheckpointError: if the file is refused (see `read_foreign`), no weight in it fits an
+            encoder, or the folder
             holds anything else.
         ModelError: if there is no such model.
     """

@@ -36,8 +36,10 @@ def export_as(
         run: the run's folder; training may still go on.
         output: folder or file, see `FORMATS`.
         format: one of `FORMATS`.
-        modality: the stem, for the forms that have one input (nnunet, monai, onnx); huggingface: the default stem.
-        crop: voxels along D, H, W of the input of an ONNX file and the window of a bundle; that of pre-training if None.
+        modality: the stem, for the forms that have one input (nnunet, monai, onnx); huggingface:
+            the default stem.
+        crop: voxels along D, H, W of the input of an ONNX file and the window of a bundle; that of
+            pre-training if None.
         log: called with the names of damaged checkpoints that were passed over.
 
     Raises:
@@ -85,7 +87,8 @@ def choose_stem(encoder: Encoder, modality: str | None) -> str:
 
 
 class FixedSize(nn.Module):
-    """An encoder for crops of one size: which cells there are is worked out once, so that nothing but arithmetic is left."""
+    """An encoder for crops of one size: which cells there are is worked out once, so that nothing
+    but arithmetic is left."""
 
     def __init__(self, encoder: Encoder, example_BCDHW: Tensor, modality: str) -> None:
         super().__init__()
@@ -101,7 +104,8 @@ class FixedSize(nn.Module):
 
 
 class OneInput(nn.Module):
-    """An encoder with a fixed stem: crop -> features of every level, as MONAI's inferers call a network."""
+    """An encoder with a fixed stem: crop -> features of every level, as MONAI's inferers call a
+    network."""
 
     def __init__(self, encoder: Encoder, modality: str) -> None:
         super().__init__()

@@ -22,7 +22,8 @@ def initialise(encoder: nn.Module, path: str, partial: bool) -> str:
         partial: take what fits.
 
     Raises:
-        CheckpointError: if there are no such weights, none fits, or (not `partial`) one of them does not.
+        CheckpointError: if there are no such weights, none fits, or (not `partial`) one of them
+            does not.
     """
     weights = encoder_weights(Path(path))
     own = encoder.state_dict()

@@ -18,18 +18,20 @@ from wavespark.models import Encoder, describe, from_description
 from wavespark.progress import Log, ignore_log
 
 DECODER = "decoder."
-"""Start of the names of a segmentation decoder that was pre-trained with the encoder, in an export."""
+"""Start of the names of a segmentation decoder that was pre-trained with the encoder, in an
+export."""
 
 
 def load_encoder(path: str | Path) -> Encoder:
     """Load the encoder of an export.
 
     Args:
-        path: folder of an export, safetensors file, or folder of a run (its `exports/encoder` is taken).
+        path: folder of an export, safetensors file, or folder of a run (its `exports/encoder` is
+            taken).
 
     Returns:
-        The encoder, in evaluation mode. `encoder.preparation` holds the fingerprint and settings of the preparation
-        that its input needs.
+        The encoder, in evaluation mode. `encoder.preparation` holds the fingerprint and settings of
+        the preparation that its input needs.
 
     Example:
         encoder = ws.load_encoder("run")
@@ -80,7 +82,8 @@ def export_checkpoint(run: Path, output: Path, format: str, log: Log = ignore_lo
     Args:
         run: the run's folder; it may still be going.
         output: a folder for `wavespark`, a file for `safetensors`.
-        format: `wavespark`, or `safetensors` (one file, the description as JSON in its header under `wavespark`).
+        format: `wavespark`, or `safetensors` (one file, the description as JSON in its header under
+            `wavespark`).
         log: called with the names of damaged checkpoints that were passed over.
 
     Raises:
@@ -98,7 +101,8 @@ def export_checkpoint(run: Path, output: Path, format: str, log: Log = ignore_lo
 
 
 def newest_encoder(run: Path, log: Log = ignore_log) -> tuple[Encoder, Export, int]:
-    """The encoder of a run's newest checkpoint, what is exported of it, and its step; arguments and errors as `export_checkpoint`."""
+    """The encoder of a run's newest checkpoint, what is exported of it, and its step; arguments and
+    errors as `export_checkpoint`."""
     checkpoint = newest_checkpoint(run / "checkpoints", damaged=lambda text: log(f"passed over: {text}"))
     if checkpoint is None:
         raise CheckpointError(f"{run} has no checkpoint: give a folder that `wavespark pretrain` wrote")

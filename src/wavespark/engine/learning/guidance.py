@@ -35,7 +35,8 @@ def guide_weights(
 
 @torch.no_grad()
 def teacher_errors(teacher: Teacher, batch: Batch, plan: MaskPlan, scoring: Scoring, step: int) -> Tensor:
-    """Return the EMA teacher's error of each cell that a mask of its own hides, [B, D, H, W] on the CPU; NaN elsewhere."""
+    """Return the EMA teacher's error of each cell that a mask of its own hides, [B, D, H, W] on the
+    CPU; NaN elsewhere."""
     masks = plan.masks([f"{key}:teacher" for key in batch.mask_keys], step)
     result = reconstruct(teacher.model, batch, masks, plan.seed, step, scoring)
     return cell_errors(result.prediction, result.targets, result.predicted)

@@ -1,7 +1,8 @@
 """The objective of a run as one module: sums for the loop, and extra state for checkpoints.
 
-A loss is a weighted sum of terms, each a sum over something (voxels, queries) and how many there were: so that several processes, each with a part of
-the batch, minimise exactly what one process would. (Parts one after the other, `run.accumulate`, count alike, however many voxels each scores.)
+A loss is a weighted sum of terms, each a sum over something (voxels, queries) and how many there
+were: so that several processes, each with a part of the batch, minimise exactly what one process
+would. (Parts one after the other, `run.accumulate`, count alike, however many voxels each scores.)
 """
 
 from collections.abc import Mapping
@@ -42,7 +43,8 @@ class Terms:
     """Loss terms and score of a batch."""
 
     terms: Mapping[str, Term]
-    """By the name under which metrics.jsonl has it; the same names in the same order in every process of a step."""
+    """By the name under which metrics.jsonl has it; the same names in the same order in every
+    process of a step."""
     score: Score
     """For the normalised loss of the reconstruction."""
     masks: Masks
@@ -55,9 +57,11 @@ class Terms:
 
 
 class Objective(nn.Module):
-    """Reconstruction of hidden cells; where asked for, also of a second, finer view, and a contrast between levels.
+    """Reconstruction of hidden cells; where asked for, also of a second, finer view, and a contrast
+    between levels.
 
-    Its parameters (those of `model` included) are what is trained. The slow copy of the model, where something needs one, is not among them.
+    Its parameters (those of `model` included) are what is trained. The slow copy of the model,
+    where something needs one, is not among them.
 
     Args:
         settings: of the run.
@@ -87,7 +91,8 @@ class Objective(nn.Module):
         """True once the held-out loss was below `contrast_below`."""
 
     def forward(self, batch: Batch, step: int) -> Terms:
-        """The terms of a batch at a step (counted from 1); everything drawn depends on the seed, the step and the samples' keys only."""
+        """The terms of a batch at a step (counted from 1); everything drawn depends on the seed,
+        the step and the samples' keys only."""
         chosen, seed, cell = self.settings.objective, self.settings.run.seed, self.model.encoder.cell
         views = views_of(batch, self.settings, cell, step)
         coarse = batch if views is None else views.coarse
@@ -113,12 +118,16 @@ class Objective(nn.Module):
         return Terms(terms=terms, score=result.score, masks=masks)
 
     def after_update(self, step: int) -> None:
-        """Update the EMA teacher; call it after every optimizer step. A step skipped on the device leaves the weights unchanged."""
+        """Update the EMA teacher; call it after every optimizer step.
+
+        A step skipped on the device leaves the weights unchanged.
+        """
         if self.teacher is not None:
             self.teacher.follow(self.model, step)
 
     def measured(self, line: Mapping[str, Any]) -> None:
-        """Note a line of validation.jsonl: the contrast begins once the held-out loss is low enough."""
+        """Note a line of validation.jsonl: the contrast begins once the held-out loss is low
+        enough."""
         loss, below = line["normalised_loss"], self.settings.objective.contrast_below
         if self.projectors is not None and not self.contrast_open and loss is not None and loss < below:
             self.contrast_open = True
@@ -163,7 +172,8 @@ class Objective(nn.Module):
         result: StepResult,
         fine: StepResult | None,
     ) -> Contrast:
-        """Queries of the student against keys of the slow copy, which sees the coarse view under another mask."""
+        """Queries of the student against keys of the slow copy, which sees the coarse view under
+        another mask."""
         if self.teacher is None or self.projectors is None:
             raise RuntimeError("a contrast needs projectors and a slow copy of the model")
         device = result.prediction.device
@@ -196,7 +206,8 @@ class Objective(nn.Module):
 
 
 def check_processes(settings: PretrainSettings, world: int) -> None:
-    """Raises a SettingsError where the loss of several processes would not be that of one: a contrast needs the keys of the whole batch."""
+    """Raises a SettingsError where the loss of several processes would not be that of one: a
+    contrast needs the keys of the whole batch."""
     if world > 1 and settings.objective.contrast:
         raise SettingsError(
             f"objective.contrast compares all samples of a batch, and {world} processes would each compare their own part only: "

@@ -1,4 +1,5 @@
-"""AdamW with weight decay on matrices only and a learning rate that may fall from layer to layer; its state by parameter name."""
+"""AdamW with weight decay on matrices only and a learning rate that may fall from layer to layer;
+its state by parameter name."""
 
 import re
 from collections import defaultdict
@@ -20,8 +21,8 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
     """Return AdamW over the parameters of a model.
 
-    With `layer_decay` below 1 the learning rate falls from each layer of the encoder to the one below
-    (Clark et al., "ELECTRA", 2020, appendix).
+    With `layer_decay` below 1 the learning rate falls from each layer of the encoder to the one
+    below (Clark et al., "ELECTRA", 2020, appendix).
     """
     layers = layers_of(model)
     top = max(layers.values(), default=0)
@@ -47,7 +48,8 @@ def parameter_groups(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of every group to its `lr_scale` times the rate; a group without one gets the rate."""
+    """Set the learning rate of every group to its `lr_scale` times the rate; a group without one
+    gets the rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
 
@@ -56,7 +58,8 @@ _PLACE = re.compile(r"(?:^|\.)encoder\.(stages|blocks|merges|down|norms)\.(\d+)(
 
 
 def layers_of(model: nn.Module) -> dict[str, int]:
-    """Return the layer of each parameter: 0 = stem, then the blocks of the encoder in their order; what follows the encoder is one above its last."""
+    """Return the layer of each parameter: 0 = stem, then the blocks of the encoder in their order;
+    what follows the encoder is one above its last."""
     places: dict[str, tuple[int, int]] = {}
     for name, _ in model.named_parameters():
         if match := _PLACE.search(name):
@@ -99,7 +102,8 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Return the trained parameters under their names in a checkpoint, without the objective's prefix."""
+    """Return the trained parameters under their names in a checkpoint, without the objective's
+    prefix."""
     return [(name.removeprefix("model."), p) for name, p in model.named_parameters() if p.requires_grad]
 
 

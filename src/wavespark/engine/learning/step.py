@@ -1,4 +1,5 @@
-"""One step, in the order of the paper: mask, encode what is visible, densify, decode what is hidden, score."""
+"""One step, in the order of the paper: mask, encode what is visible, densify, decode what is
+hidden, score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ class StepResult:
 def reconstruct(
     model: SparK, batch: Batch, masks: Masks, seed: int, step: int, scoring: Scoring, *, levels_too: bool = False
 ) -> StepResult:
-    """The reconstruction score of a batch under given masks; `levels_too` keeps what the encoder gave."""
+    """The reconstruction score of a batch under given masks; `levels_too` keeps what the encoder
+    gave."""
     device = next(model.parameters()).device
     voxels, foreground = batch.voxels.to(device, non_blocking=True), batch.foreground.to(device, non_blocking=True)
     predicted = masks.hidden
@@ -82,7 +84,8 @@ def reconstruct(
 
 
 def target_cells(foreground_BDHW: Tensor, cell: Triple) -> Tensor:
-    """bool [B, D, H, W] on the cell grid: at least half of the cell's voxels (those in the crop) are foreground."""
+    """bool [B, D, H, W] on the cell grid: at least half of the cell's voxels (those in the crop)
+    are foreground."""
     size = foreground_BDHW.shape[1:]
     beyond = [-s % c for s, c in zip(size, cell, strict=True)]
     pad = (0, beyond[2], 0, beyond[1], 0, beyond[0])

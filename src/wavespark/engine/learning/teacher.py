@@ -1,4 +1,5 @@
-"""EMA teacher: an exponential moving average of the model's weights (Tarvainen and Valpola, "Mean teachers", 2017)."""
+"""EMA teacher: an exponential moving average of the model's weights (Tarvainen and Valpola, "Mean
+teachers", 2017)."""
 
 import copy
 from collections.abc import Mapping
@@ -11,11 +12,14 @@ from wavespark.models import SparK
 
 
 class Teacher:
-    """Follows a model and is never trained. It is not a submodule, so nothing that walks over weights finds it.
+    """Follows a model and is never trained.
+
+    It is not a submodule, so nothing that walks over weights finds it.
 
     Args:
         model: what to follow; it begins as a copy.
-        momentum: share of itself that it keeps at every step; at the first steps less, so that it soon leaves the fresh weights behind.
+        momentum: share of itself that it keeps at every step; at the first steps less, so that it
+            soon leaves the fresh weights behind.
     """
 
     def __init__(self, model: SparK, momentum: float) -> None:

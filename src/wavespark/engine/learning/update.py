@@ -1,4 +1,5 @@
-"""One update of the weights: forward, backward, clip, step; and what it measured, read from the device when somebody needs it."""
+"""One update of the weights: forward, backward, clip, step; and what it measured, read from the
+device when somebody needs it."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -81,10 +82,12 @@ class Updater:
         self.settings, self.objective, self.network, self.optimizer = settings, objective, network, optimizer
         self.precision, self.ranks, self.faults = precision, ranks, faults
         self.on_device = bool(optimizer.defaults.get("fused"))
-        """A fused optimiser skips an update by itself: nobody waits to hear whether the gradient is finite."""
+        """A fused optimiser skips an update by itself: nobody waits to hear whether the gradient is
+        finite."""
 
     def __call__(self, batch: Batch, step: int, rate: float) -> Measured:
-        """One update with a batch (of several processes: this one's part of it), unless loss or gradient is not finite."""
+        """One update with a batch (of several processes: this one's part of it), unless loss or
+        gradient is not finite."""
         if step in self.faults.oom:
             raise MemoryError
         set_learning_rate(self.optimizer, rate)

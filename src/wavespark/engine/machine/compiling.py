@@ -8,7 +8,8 @@ from torch import nn
 from wavespark.progress import Log
 
 _LEAST = (2, 5)
-"""With torch 2.4 the compiler fails within, on values with slots, as if the fault were the program's; 2.5 was not tried."""
+"""With torch 2.4 the compiler fails within, on values with slots, as if the fault were the
+program's; 2.5 was not tried."""
 
 
 def compile_model(model: nn.Module, requested: str, device: torch.device, log: Log) -> None:

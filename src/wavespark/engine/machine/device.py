@@ -1,4 +1,5 @@
-"""The device and the CPU threads of a run; the only place that sets the process-wide thread count."""
+"""The device and the CPU threads of a run; the only place that sets the process-wide thread
+count."""
 
 import os
 
@@ -8,7 +9,8 @@ from wavespark.errors import SettingsError
 
 
 def choose_device(requested: str, local_rank: int = 0) -> torch.device:
-    """Return the device for `auto`, `cpu` or `cuda`; with several accelerators, the one of this process.
+    """Return the device for `auto`, `cpu` or `cuda`; with several accelerators, the one of this
+    process.
 
     Args:
         requested: the setting `run.device`; `auto` takes an accelerator if there is one.
@@ -38,7 +40,8 @@ def cores() -> int:
 
 
 def set_threads(requested: int, processes: int = 1) -> int:
-    """Set the CPU threads of torch for this whole process; call it once, where a command or run begins.
+    """Set the CPU threads of torch for this whole process; call it once, where a command or run
+    begins.
 
     Args:
         requested: the setting `run.threads`; 0 = all cores, divided among `processes`.

@@ -1,6 +1,9 @@
-"""The processes of a run: one, or those that torchrun starts. Plain torch.distributed: DDP or FSDP2.
+"""The processes of a run: one, or those that torchrun starts.
 
-The position of a run is one integer and every draw is a function of (seed, draw), so no process has a generator whose state would have to be saved.
+Plain torch.distributed: DDP or FSDP2.
+
+The position of a run is one integer and every draw is a function of (seed, draw), so no process has
+a generator whose state would have to be saved.
 """
 
 import os
@@ -26,7 +29,8 @@ from wavespark.progress import ShouldStop
 PATIENCE = timedelta(minutes=30)
 """Longest time that a process waits for the others."""
 GRACE_SECONDS = 25.0
-"""After a request to stop: torchrun kills after 30 s, and a process that waits for a dead one sees no request."""
+"""After a request to stop: torchrun kills after 30 s, and a process that waits for a dead one sees
+no request."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +54,8 @@ class Ranks:
         return values
 
     def any(self, asked: str | None) -> str | None:
-        """Return the signal that any process received, the same in all of them, so that they stop after the same step."""
+        """Return the signal that any process received, the same in all of them, so that they stop
+        after the same step."""
         if self.world == 1:
             return asked
         # A tensor of the CPU goes over gloo: reading it does not wait for the accelerator.
@@ -101,13 +106,15 @@ def process_group(ranks: Ranks) -> Iterator[None]:
     """Connect the processes of the run inside the context.
 
     Raises:
-        TrainingStopped: if another process is lost; torchrun starts all again, and they go on from the last checkpoint.
+        TrainingStopped: if another process is lost; torchrun starts all again, and they go on from
+            the last checkpoint.
     """
     if ranks.world == 1:
         yield
         return
     store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
-    # torchrun keeps one store over all its restarts: without a name of its own, an attempt reads what the dead one left.
+    # torchrun keeps one store over all its restarts: without a name of its own, an attempt reads
+    # what the dead one left.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(
@@ -133,7 +140,11 @@ def process_group(ranks: Ranks) -> Iterator[None]:
 
 
 def _part(code: int) -> None:
-    """Leaves the other processes. What one of them left behind can hold this one without end: then it ends here, everything being saved."""
+    """Leaves the other processes.
+
+    What one of them left behind can hold this one without end: then it ends here, everything being
+    saved.
+    """
     timer = threading.Timer(GRACE_SECONDS, os._exit, (code,))
     timer.daemon = True
     timer.start()
@@ -183,7 +194,8 @@ def shard(model: nn.Module, ranks: Ranks, parallel: str) -> None:
 
 
 def gather_whole(tensor: Tensor) -> Tensor:
-    """Return the tensor itself, or gather it from the shards of all processes, which must all call this."""
+    """Return the tensor itself, or gather it from the shards of all processes, which must all call
+    this."""
     full = getattr(tensor, "full_tensor", None)
     return tensor if full is None else full()
 
@@ -198,7 +210,8 @@ def place_like(tensor: Tensor, pattern: Any) -> Tensor:
 
 
 def leave_when_stuck(should_stop: ShouldStop, ranks: Ranks) -> None:
-    """Ends this process some time after a request to stop that it could not follow, because it waits for a dead one."""
+    """Ends this process some time after a request to stop that it could not follow, because it
+    waits for a dead one."""
     if ranks.world == 1:
         return
 

@@ -1,4 +1,7 @@
-"""Faults on request, for tests: the environment variable `WAVESPARK_FAULTS`, e.g. `nan@step:12,oom@step:5`. Off unless it is set."""
+"""Faults on request, for tests: the environment variable `WAVESPARK_FAULTS`, e.g.
+
+`nan@step:12,oom@step:5`. Off unless it is set.
+"""
 
 import os
 import re

@@ -11,7 +11,8 @@ class Precision:
     """Autocast and loss scaling of a run.
 
     Args:
-        settings: `run.precision`; auto is bf16 on an accelerator that has it, fp16 with loss scaling on one that has not, fp32 on a CPU.
+        settings: `run.precision`; auto is bf16 on an accelerator that has it, fp16 with loss
+            scaling on one that has not, fp32 on a CPU.
         device: where the run computes.
     """
 

@@ -1,4 +1,5 @@
-"""Batch norm over the active rows of all processes, as `nn.SyncBatchNorm` is for dense tensors; over any backend, gloo on a CPU too."""
+"""Batch norm over the active rows of all processes, as `nn.SyncBatchNorm` is for dense tensors;
+over any backend, gloo on a CPU too."""
 
 import torch
 import torch.distributed as dist
@@ -12,7 +13,8 @@ from wavespark.sparse.layers.norm import batch_norm, check_channels, count_batch
 
 
 class SyncedBatchNorm(Layer):
-    """`SparseBatchNorm` whose statistics, in training, are those of the rows of all processes together.
+    """`SparseBatchNorm` whose statistics, in training, are those of the rows of all processes
+    together.
 
     Args:
         part: the norm to replace, whose parameters and running statistics this one takes over.
@@ -37,10 +39,12 @@ class SyncedBatchNorm(Layer):
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.weight is not None}"
 
     def forward(self, x: T) -> T:
-        """Return the same sites, normalised by the rows of all processes (training) or the running statistics (eval).
+        """Return the same sites, normalised by the rows of all processes (training) or the running
+        statistics (eval).
 
         Raises:
-            ShapeError: if the channels differ, or a single row is active in all processes in training.
+            ShapeError: if the channels differ, or a single row is active in all processes in
+                training.
         """
         check_channels(self, x, self.num_features)
         if not self.training:
@@ -68,7 +72,8 @@ class SyncedBatchNorm(Layer):
 
 
 def sync_batch_norm(module: nn.Module) -> nn.Module:
-    """Put a `SyncedBatchNorm` in the place of every `SparseBatchNorm`, with the same parameters and running statistics."""
+    """Put a `SyncedBatchNorm` in the place of every `SparseBatchNorm`, with the same parameters and
+    running statistics."""
     for name, part in module.named_children():
         if type(part) is SparseBatchNorm:
             setattr(module, name, SyncedBatchNorm(part))

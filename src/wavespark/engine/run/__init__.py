@@ -1,1 +1,2 @@
-"""A pre-training run: preflight, build, resume, train, save; and the estimate of what it will take."""
+"""A pre-training run: preflight, build, resume, train, save; and the estimate of what it will
+take."""

@@ -53,7 +53,8 @@ class Components:
     """Number of parameters of the model."""
 
     def updater(self) -> Updater:
-        """Compile the model, join the processes, and return what updates the weights; call it after restoring them."""
+        """Compile the model, join the processes, and return what updates the weights; call it after
+        restoring them."""
         run = self.settings.run
         compile_model(self.model, run.compile, self.device, self.log)
         network = average_gradients(self.objective, self.ranks, run.parallel, self.device)
@@ -128,7 +129,9 @@ def check_shares(settings: PretrainSettings, ranks: Ranks, precision: Precision)
 
 
 def make_saver(settings: PretrainSettings, run: Path, device: torch.device) -> Saver:
-    """Return the writer of checkpoints. With `auto` only accelerators save in the background: a kill may then cost two
+    """Return the writer of checkpoints.
+
+    With `auto` only accelerators save in the background: a kill may then cost two
     intervals of checkpoints, and a run on a CPU loses one at most."""
     requested = settings.run.save_in_background
     background = device.type != "cpu" if requested == "auto" else requested

@@ -1,4 +1,5 @@
-"""Cost of a run, measured by a few of its steps in a process of their own: memory, time, disk, and the largest batch that fits."""
+"""Cost of a run, measured by a few of its steps in a process of their own: memory, time, disk, and
+the largest batch that fits."""
 
 import json
 import os
@@ -111,7 +112,8 @@ def estimate(
 
     Raises:
         SettingsError: if the settings cannot be followed here.
-        TrainingStopped: if not even one crop fits into memory (exit code 5), or the store cannot be used (1).
+        TrainingStopped: if not even one crop fits into memory (exit code 5), or the store cannot be
+            used (1).
     """
     requested = settings.data.batch // settings.run.accumulate
     tries = _Tries(settings, store, on_progress)
@@ -178,7 +180,8 @@ class _Tries:
 
 
 def _narrow(tried: dict[int, Measurement | None], likely: int, attempt: Callable[[int], Measurement | None]) -> None:
-    """Try batches from the likely largest one downwards, halving the gap between one that fits and one that does not."""
+    """Try batches from the likely largest one downwards, halving the gap between one that fits and
+    one that does not."""
     for _ in range(TRIES):
         fits = max(count for count, measurement in tried.items() if measurement)
         if likely <= fits:
@@ -190,7 +193,8 @@ def _narrow(tried: dict[int, Measurement | None], likely: int, attempt: Callable
 
 
 def _in_child(settings: PretrainSettings, store: Store | None, batch: int, steps: int) -> Measurement:
-    """Measure in a process of its own: memory that was used before would count as used by the run."""
+    """Measure in a process of its own: memory that was used before would count as used by the
+    run."""
     request = {
         "settings": settings.model_dump(),
         "store": str(store.path) if store else "",
@@ -231,7 +235,8 @@ def child() -> None:
 
 
 def step_parts(settings: PretrainSettings, store: Store, steps: int = 3) -> dict[str, float]:
-    """Measure in this process the seconds of each part of a step (`engine.run.parts.PARTS`), after one for warm-up."""
+    """Measure in this process the seconds of each part of a step (`engine.run.parts.PARTS`), after
+    one for warm-up."""
     return _measure(settings, store, settings.data.batch, steps).parts
 
 
@@ -273,11 +278,15 @@ def _measure(settings: PretrainSettings, store: Store | None, batch: int, steps:
 
 
 def _reader(settings: PretrainSettings, store: Store | None) -> Callable[[int, int], Batch]:
-    """Return the function that reads the crops of a step. The store is split before, because a run does that once."""
+    """Return the function that reads the crops of a step.
+
+    The store is split before, because a run does that once.
+    """
     if store is None:
         return lambda number, batch: _noise(settings, number, batch)
     dataset, size = training_crops(settings, store, choose_split(settings, store)), settings.data.batch
-    # The samples of a batch have one modality, so that a batch larger than `data.batch` repeats its samples.
+    # The samples of a batch have one modality, so that a batch larger than `data.batch` repeats its
+    # samples.
     return lambda number, batch: collate([dataset[number * size + i % size] for i in range(batch)])
 
 

@@ -67,8 +67,9 @@ def begin_fresh(run: Path) -> None:
 def check_same(run: Path, settings: PretrainSettings) -> None:
     """Check that a run with checkpoints goes on with the settings with which it began.
 
-    Settings that decide how fast or how often, and not the result, may change. `run.steps` may grow: the learning rate
-    of the steps that are left is then that of the schedule of the longer run.
+    Settings that decide how fast or how often, and not the result, may change. `run.steps` may
+    grow: the learning rate of the steps that are left is then that of the schedule of the longer
+    run.
 
     Raises:
         SettingsError: naming every other difference.
@@ -89,7 +90,8 @@ def check_same(run: Path, settings: PretrainSettings) -> None:
 
 
 def _settings_of(run: Path, fallback: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the settings with which the run began, in the names of this version; the fallback if they cannot be read."""
+    """Return the settings with which the run began, in the names of this version; the fallback if
+    they cannot be read."""
     try:
         document = tomllib.loads((run / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -138,12 +140,15 @@ _FREE = {
     "health.probe",
     "health.probe_volumes",
 }
-"""Settings that may change while a run goes on: they decide how fast or how often, and the result by rounding at most;
-`run.accumulate` by a little more, because parts of a batch are weighted alike and not by their scored voxels."""
+"""Settings that may change while a run goes on: they decide how fast or how often, and the result
+by rounding at most;
+`run.accumulate` by a little more, because parts of a batch are weighted alike and not by their
+scored voxels."""
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield (dotted key, old value, new value) of settings that differ; one that the old file lacks counts as the same."""
+    """Yield (dotted key, old value, new value) of settings that differ; one that the old file lacks
+    counts as the same."""
     for key, value in now.items():
         old = before.get(key, value)
         if isinstance(value, Mapping) and isinstance(old, Mapping) and prefix + key not in _MAPS:

@@ -33,7 +33,8 @@ class Trainer:
         parts: what the run is made of.
         progress: where it stands.
         on_progress: called after every step with (done, total, message).
-        should_stop: called after every step in every process; the name of a signal stops all of them after saving.
+        should_stop: called after every step in every process; the name of a signal stops all of
+            them after saving.
     """
 
     def __init__(
@@ -58,7 +59,8 @@ class Trainer:
         """Train to the last step.
 
         Raises:
-            TrainingStopped: on a request (75), after non-finite losses or a collapse (4), or without memory (5).
+            TrainingStopped: on a request (75), after non-finite losses or a collapse (4), or
+                without memory (5).
         """
         parts = self.parts
         cell, world = parts.model.encoder.cell, parts.ranks.world
@@ -125,7 +127,8 @@ class Trainer:
         """Write the lines of finished updates.
 
         Args:
-            wait: also read the newest update of an accelerator, which is otherwise read while the next one computes.
+            wait: also read the newest update of an accelerator, which is otherwise read while the
+                next one computes.
         """
         ready = len(self.unread) if wait or not self.update.on_device else len(self.unread) - 1
         lines = [measured.line() for measured in self.unread[:ready]]

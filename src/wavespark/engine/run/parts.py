@@ -1,4 +1,7 @@
-"""Time of the parts of a step: encode, decode, loss, backward, update. Measured with hooks on the code that a run uses."""
+"""Time of the parts of a step: encode, decode, loss, backward, update.
+
+Measured with hooks on the code that a run uses.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +17,8 @@ PARTS = ("load", "encode", "decode", "loss", "backward", "update")
 
 @contextmanager
 def watched(objective: Objective, optimizer: torch.optim.Optimizer) -> Iterator[dict[str, float]]:
-    """Collect wall-clock seconds in a dict inside the context: `model` (forward), `decoder` (its part),
+    """Collect wall-clock seconds in a dict inside the context: `model` (forward), `decoder` (its
+    part),
     `objective` (forward, with the model), `optimizer`."""
     spent: dict[str, float] = {}
     began: dict[str, float] = {}

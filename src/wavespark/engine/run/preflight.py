@@ -28,7 +28,8 @@ _ROOM_FOR_THE_REST = 64 * 2**20
 
 
 def preflight(settings: PretrainSettings, store: Store, run: Path, *, fresh: bool = False) -> list[str]:
-    """The lines to show before a run; with `fresh`, of one that begins again whatever is in its folder.
+    """The lines to show before a run; with `fresh`, of one that begins again whatever is in its
+    folder.
 
     Raises:
         StoreError: if an item of the store is damaged, or there is no room for the checkpoints.
@@ -61,13 +62,15 @@ def preflight(settings: PretrainSettings, store: Store, run: Path, *, fresh: boo
 
 
 def checkpoint_bytes(objective: Objective) -> int:
-    """Return the bytes of a checkpoint: all weights (projectors and EMA teacher included) and two fp32 moments of trained ones."""
+    """Return the bytes of a checkpoint: all weights (projectors and EMA teacher included) and two
+    fp32 moments of trained ones."""
     kept = [*objective.model.state_dict().values(), *objective.extra_tensors().values()]
     return sum(t.numel() * t.element_size() for t in kept) + 8 * sum(p.numel() for p in objective.parameters())
 
 
 def checkpoints_kept(settings: PretrainSettings) -> int:
-    """Return the largest number of checkpoints on the disk: the newest, the one being written, and the permanent ones."""
+    """Return the largest number of checkpoints on the disk: the newest, the one being written, and
+    the permanent ones."""
     run = settings.run
     for_good = run.steps // run.keep_every if run.keep_every else 0
     return min(run.keep + 1 + for_good, -(-run.steps // run.checkpoint_every) + 1)
@@ -123,7 +126,8 @@ def _room(settings: PretrainSettings, model: SparK, run: Path) -> str:
 
 
 def _end(settings: PretrainSettings, run: Path) -> str:
-    """When the run will be done, from the steps that it has done; nothing is known before it has done any."""
+    """When the run will be done, from the steps that it has done; nothing is known before it has
+    done any."""
     lines = read_lines(run / folder.METRICS, strict=False)[-50:]
     seconds = [line["seconds"] + line["load_seconds"] for line in lines if {"seconds", "load_seconds"} <= line.keys()]
     if not seconds:

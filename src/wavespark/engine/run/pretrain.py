@@ -1,6 +1,9 @@
-"""A pre-training run: build, resume, train, export. Killed at any moment, it resumes from its last checkpoint; on a CPU to the bit.
+"""A pre-training run: build, resume, train, export.
 
-There is no global generator whose state would have to be saved: every draw is a function of the seed, the step and the sample.
+Killed at any moment, it resumes from its last checkpoint; on a CPU to the bit.
+
+There is no global generator whose state would have to be saved: every draw is a function of the
+seed, the step and the sample.
 """
 
 import gc
@@ -58,7 +61,9 @@ def pretrain(
     log: Log = ignore_log,
     should_stop: ShouldStop = never_stop,
 ) -> RunSummary:
-    """Train until `run.steps`, resuming if the folder has a checkpoint. Under torchrun all processes train together.
+    """Train until `run.steps`, resuming if the folder has a checkpoint.
+
+    Under torchrun all processes train together.
 
     Args:
         settings: settings of the run, or the name or TOML file of a config (see `load_config`).
@@ -69,7 +74,8 @@ def pretrain(
         should_stop: called after every step; the name of a signal stops the run after saving.
 
     Returns:
-        Steps, seconds, and the held-out measures before and after training. The encoder is in `run/exports/encoder`.
+        Steps, seconds, and the held-out measures before and after training. The encoder is in
+        `run/exports/encoder`.
 
     Example:
         settings = ws.load_config("tiny-cpu", ["run.steps=1000"])
@@ -77,11 +83,14 @@ def pretrain(
         print(summary.last["normalised_loss"])
 
     Raises:
-        SettingsError: if there is no such config, or the folder was begun with other settings. Only `run.steps` may
+        SettingsError: if there is no such config, or the folder was begun with other settings. Only
+            `run.steps` may
             grow; see `folder.check_same`.
         StoreError: if there is nothing to train on, or the disk is full.
-        CheckpointError: if all checkpoints are damaged or belong to another store, or another process trains here.
-        TrainingStopped: after a request to stop (exit code 75), non-finite losses or a collapse (4), lack of memory (5),
+        CheckpointError: if all checkpoints are damaged or belong to another store, or another
+            process trains here.
+        TrainingStopped: after a request to stop (exit code 75), non-finite losses or a collapse
+            (4), lack of memory (5),
             or the loss of another process (1).
     """
     settings = settings if isinstance(settings, PretrainSettings) else load_pretraining(settings)
@@ -101,7 +110,8 @@ def pretrain(
         if not ranks.writes:  # only the first process speaks
             on_progress, log = ignore_progress, ignore_log
         summary = _train(settings, store, run, ranks, on_progress, log, should_stop)
-        # What joins the processes (DDP's buckets) must be gone before they part, or its destructor waits without end.
+        # What joins the processes (DDP's buckets) must be gone before they part, or its destructor
+        # waits without end.
         gc.collect()
         return summary
 

@@ -69,10 +69,12 @@ def _state(parts: Components, progress: Progress) -> dict[str, Any]:
 
 
 def resume_or_begin(parts: Components) -> Progress:
-    """Restore the newest checkpoint of the run, or begin with fresh or given (`model.init`) weights.
+    """Restore the newest checkpoint of the run, or begin with fresh or given (`model.init`)
+    weights.
 
     Raises:
-        CheckpointError: if there are checkpoints and none can be used, or `model.init` names no weights.
+        CheckpointError: if there are checkpoints and none can be used, or `model.init` names no
+            weights.
     """
     model = parts.settings.model
     checkpoints = parts.run / folder.CHECKPOINTS
@@ -112,7 +114,8 @@ def _check_store(parts: Components, state: Mapping[str, Any]) -> None:
 def _restore(parts: Components, checkpoint: Checkpoint) -> Progress:
     state = checkpoint.state
     own = parts.model.state_dict()
-    # A file may list its tensors in any order; processes that share them out must do so in the same order.
+    # A file may list its tensors in any order; processes that share them out must do so in the same
+    # order.
     stored = sorted((name, t) for name, t in checkpoint.model.items() if not name.startswith(EXTRA))
     weights = {name: place_like(t, own[name]) if name in own else t for name, t in stored}
     parts.model.load_state_dict(weights)

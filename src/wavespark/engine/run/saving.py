@@ -32,7 +32,8 @@ class Saver:
         self._failed: list[BaseException] = []
 
     def save(self, checkpoint: Checkpoint, before: Callable[[], None]) -> None:
-        """Saves; `before` is called first by whoever writes, and must make the lines of all steps so far safe.
+        """Saves; `before` is called first by whoever writes, and must make the lines of all steps
+        so far safe.
 
         Raises:
             StoreError: if the disk is full: this time, or the last time.

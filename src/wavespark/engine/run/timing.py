@@ -16,7 +16,8 @@ from wavespark.sampling import collate
 
 
 def seconds_per_step(settings: PretrainSettings, store: Store, steps: int = 4) -> float:
-    """Median wall-clock seconds of a training step, without loading; the first one, which warms up, is left out."""
+    """Median wall-clock seconds of a training step, without loading; the first one, which warms up,
+    is left out."""
     device = choose_device(settings.run.device)
     model = build_model(settings, stems_of(store)).to(device).train()
     objective = Objective(settings, model, settings.mask_plan(model.encoder.cell)).to(device)
@@ -39,7 +40,8 @@ def seconds_of_a_run(settings: PretrainSettings, store: Store) -> tuple[float, f
     """Measure what a run costs here.
 
     Returns:
-        Wall-clock seconds of a training step, with its share of loading, and of the first held-out measure.
+        Wall-clock seconds of a training step, with its share of loading, and of the first held-out
+        measure.
     """
     split = choose_split(settings, store)
     model = build_model(settings, stems_of(store)).to(choose_device(settings.run.device))

@@ -1,4 +1,6 @@
-"""Alarms of a run: collapsed features, nothing learned, masks that are not what was asked for. Each warns or stops (exit code 4).
+"""Alarms of a run: collapsed features, nothing learned, masks that are not what was asked for.
+
+Each warns or stops (exit code 4).
 
 Gradients that are not finite are counted by the loop, which makes no update with them.
 """
@@ -66,7 +68,8 @@ class Alarms:
             )
 
     def masks(self, step: int, hidden_share: float, cells: int, ratio: float) -> None:
-        """Checks the telemetry of a step: the share of hidden cells is the ratio to half a cell in each crop.
+        """Checks the telemetry of a step: the share of hidden cells is the ratio to half a cell in
+        each crop.
 
         Args:
             step: of the run.

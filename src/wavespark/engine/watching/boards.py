@@ -1,4 +1,7 @@
-"""Dashboards beside the files of a run: TensorBoard, and on request Weights & Biases and MLflow. None is imported unless it is asked for."""
+"""Dashboards beside the files of a run: TensorBoard, and on request Weights & Biases and MLflow.
+
+None is imported unless it is asked for.
+"""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +24,9 @@ class Board(Protocol):
 
 
 def open_boards(run: Path, step: int, settings: RunSettings) -> list[Board]:
-    """The boards that the settings name. TensorBoard is left out silently where it is not installed, the others are not.
+    """The boards that the settings name.
+
+    TensorBoard is left out silently where it is not installed, the others are not.
 
     Raises:
         DependencyError: if one is asked for and not installed.
@@ -70,7 +75,8 @@ class _TensorBoard:
 def side_by_side(
     original_CDHW: torch.Tensor, visible_DHW: torch.Tensor, reconstruction_CDHW: torch.Tensor
 ) -> torch.Tensor:
-    """[1, W, 3 D]: the axial middle slice of the first channel three times, from 0 to 1 in the range of the original; anterior is up."""
+    """[1, W, 3 D]: the axial middle slice of the first channel three times, from 0 to 1 in the
+    range of the original; anterior is up."""
     middle = original_CDHW.shape[-1] // 2
     slices = [v[0, :, :, middle] for v in (original_CDHW, original_CDHW * visible_DHW, reconstruction_CDHW)]
     low, high = slices[0].min(), slices[0].max()

@@ -29,7 +29,8 @@ def write_examples(
     step: int,
     at_most: int = 4,
 ) -> None:
-    """`examples/step_XXXXXXXX.safetensors`: original, reconstruction, inpainting, visible, foreground of the first crops."""
+    """`examples/step_XXXXXXXX.safetensors`: original, reconstruction, inpainting, visible,
+    foreground of the first crops."""
     tensors: dict[str, Tensor] = {}
     cases = []
     for k, (crop, batch, result) in enumerate(list(zip(crops, batches, results, strict=True))[:at_most]):
@@ -60,7 +61,8 @@ def write_examples(
 
 
 def reconstructed(batch: Batch, result: StepResult, cell: Triple) -> Tensor:
-    """Return the crop with its predicted cells in voxel values, with the true mean and scale of each cell."""
+    """Return the crop with its predicted cells in voxel values, with the true mean and scale of
+    each cell."""
     t = result.targets
     cells = (result.prediction.float() * t.scale + t.mean).cpu()
     full = batch.voxels.clone()

@@ -1,4 +1,5 @@
-"""Online probe of a label of the manifest from a run's features: a few fixed crops, all cells visible, probes split by patient."""
+"""Online probe of a label of the manifest from a run's features: a few fixed crops, all cells
+visible, probes split by patient."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,8 @@ class OnlineProbe:
 
     @torch.no_grad()
     def measure(self, model: SparK) -> dict[str, Any] | None:
-        """Balanced accuracies with 95 % intervals over patients; None where there is nothing to probe."""
+        """Balanced accuracies with 95 % intervals over patients; None where there is nothing to
+        probe."""
         volumes = [self.store[name] for name in self.volumes]
         labels = [str(label_of(v, self.label)) for v in volumes]
         if len(set(labels)) < 2:
@@ -91,7 +93,8 @@ class OnlineProbe:
 
 
 def label_of(volume: StoredVolume, label: str) -> str | None:
-    """The value of a label of the manifest (its contrast or modality, or one of `volume.targets`); None where the volume has none."""
+    """The value of a label of the manifest (its contrast or modality, or one of `volume.targets`);
+    None where the volume has none."""
     if label in LABELS:
         value = getattr(volume, label)
         return None if value is None else str(value)

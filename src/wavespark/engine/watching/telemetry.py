@@ -1,4 +1,5 @@
-"""Files that a run writes as it goes: metrics.jsonl, validation.jsonl, TensorBoard events, environment.json."""
+"""Files that a run writes as it goes: metrics.jsonl, validation.jsonl, TensorBoard events,
+environment.json."""
 
 import json
 import os
@@ -40,7 +41,8 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 class Telemetry:
-    """Writers of a run; made for the step it starts from, so that every step stands in the files exactly once.
+    """Writers of a run; made for the step it starts from, so that every step stands in the files
+    exactly once.
 
     Args:
         run: the run's folder.
@@ -69,7 +71,8 @@ class Telemetry:
             board.examples(folder / f"step_{step:08d}.safetensors", step)
 
     def sync(self) -> None:
-        """Waits until the disk has every line: a checkpoint must never be newer than the steps that led to it."""
+        """Waits until the disk has every line: a checkpoint must never be newer than the steps that
+        led to it."""
         for name, file in self._files.items():
             with writing(self._run / f"{name}.jsonl"):
                 file.flush()

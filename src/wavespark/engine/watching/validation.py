@@ -1,4 +1,5 @@
-"""The held-out measure: fixed crops with fixed masks, scored in normalised units beside inpainting; and the health of every level."""
+"""The held-out measure: fixed crops with fixed masks, scored in normalised units beside inpainting;
+and the health of every level."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -58,7 +59,8 @@ class HeldOut:
         return cls(crops=tuple(crops), plan=plan, settings=settings, probe=OnlineProbe.of(store, settings))
 
     def batches(self, cell: Triple) -> list[tuple[Batch, Views | None]]:
-        """One crop each, and its two views where the run has two: a score does not depend on how many are computed at once."""
+        """One crop each, and its two views where the run has two: a score does not depend on how
+        many are computed at once."""
         boxes = [collate([(-1 - k, crop)]) for k, crop in enumerate(self.crops)]
         views = [views_of(box, self.settings, cell, HELD_OUT_STEP) for box in boxes]
         return [(box if v is None else v.coarse, v) for box, v in zip(boxes, views, strict=True)]
@@ -153,7 +155,8 @@ def _finite(value: Tensor) -> float | None:
 
 
 def baseline_scores(batch: Batch, result: StepResult, cell: Triple) -> tuple[Score, Score, Score]:
-    """Score interpolation in the units of the targets: trilinear; trilinear and harmonic, granted the true mean of every cell."""
+    """Score interpolation in the units of the targets: trilinear; trilinear and harmonic, granted
+    the true mean of every cell."""
     visible = voxel_mask(result.masks.visible, cell, batch.voxels.shape[2:])
     targets = result.targets
     inside = cut_cells(batch.foreground[:, None].float(), result.predicted, cell).to(targets.mean.device)

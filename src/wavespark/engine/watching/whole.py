@@ -27,15 +27,20 @@ from wavespark.sparse import cut_cells
 SLICES = (0.3, 0.5, 0.7)
 """Places of the slices in the layer of crops, as shares of its thickness."""
 MOST_CROPS = 25
-"""Crops in a layer; of a larger one the middle is shown. Bounds the time: two seconds on a laptop for 12 crops of 64^3."""
+"""Crops in a layer; of a larger one the middle is shown.
+
+Bounds the time: two seconds on a laptop for 12 crops of 64^3.
+"""
 _CLEAR = ("T1", "T1C", "T2", "FLAIR", "PD", "DWI", "CT")
 """Contrasts that show most of a brain, clearest first; others (angiography) come last."""
 
 
 def choose_region(store: Store, split: Split) -> tuple[Region, int]:
-    """Choose what is shown: the held-out region with the clearest contrast, and the axis across its slices.
+    """Choose what is shown: the held-out region with the clearest contrast, and the axis across its
+    slices.
 
-    A slab is cut across its thin side, so that the whole slice is held out; a whole volume is cut into axial slices.
+    A slab is cut across its thin side, so that the whole slice is held out; a whole volume is cut
+    into axial slices.
     """
 
     def order(region: Region) -> tuple[int, int, str]:
@@ -132,7 +137,8 @@ def write_whole(folder: Path | None, store: Store, split: Split, held_out: HeldO
 def _with_own_means(filled: Tensor, batch: Batch, result: StepResult, cell: Triple) -> Tensor:
     """Return the crop with inpainting in the predicted cells, each shifted to its true mean.
 
-    The reconstruction is shown with the true mean and standard deviation of every cell, so inpainting gets the mean.
+    The reconstruction is shown with the true mean and standard deviation of every cell, so
+    inpainting gets the mean.
     """
     inside = cut_cells(batch.foreground[:, None].float(), result.predicted, cell)
     values = cut_cells(filled, result.predicted, cell)

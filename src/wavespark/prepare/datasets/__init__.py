@@ -1,4 +1,4 @@
-"""What belongs together in the folders of public data sets: labels, masks, and what is known of each volume."""
+"""Layouts of public data sets: labels, masks and facts that belong to each volume."""
 
 import os
 from collections.abc import Callable
@@ -37,7 +37,7 @@ DATASETS = (
 def find_in_dataset(
     path: str | bytes | Path, secret: bytes, settings: ReadingSettings, dataset: DatasetName = "auto"
 ) -> tuple[tuple[Source, ...], tuple[Refusal, ...], dict[str, bytes]]:
-    """As `find_with_places`, with what belongs to each volume where the folder is of a known data set.
+    """Find the volumes of a folder; in a known data set, with the attachments of each.
 
     Args:
         path: a file, folder or manifest.

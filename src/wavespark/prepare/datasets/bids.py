@@ -1,6 +1,8 @@
-"""BIDS (Brain Imaging Data Structure 1.10): label maps and deface masks go to the images that they name.
+"""BIDS (Brain Imaging Data Structure 1.10): label maps and deface masks go to the images that they
+name.
 
-Images below `derivatives`, `sourcedata` and `code` are no raw data and are left out; label maps below `derivatives` are taken.
+Images below `derivatives`, `sourcedata` and `code` are no raw data and are left out; label maps
+below `derivatives` are taken.
 """
 
 import os
@@ -38,7 +40,7 @@ class _Name:
 
     @property
     def called(self) -> str:
-        """What the map is: its label, description or suffix."""
+        """Name of the map: its label, description or suffix."""
         words = [self.entities[k] for k in ("label", "desc", "atlas", "seg") if k in self.entities]
         name = "-".join([*words, self.suffix])
         return name if LABEL_NAME.fullmatch(name) else self.suffix
@@ -55,7 +57,8 @@ def is_it(folder: bytes) -> bool:
 def adapt(
     folder: bytes, found: tuple[tuple[Source, ...], tuple[Refusal, ...]], secret: bytes
 ) -> tuple[tuple[Source, ...], tuple[Refusal, ...]]:
-    """Raw images with their label maps and deface masks; a map that belongs to no image is left out."""
+    """Raw images with their label maps and deface masks; a map that belongs to no image is left
+    out."""
     sources, refused = found
     named = [(s, _Name.of(s.relative)) for s in sources]
     maps = [(s, n) for s, n in named if s.kind != "dicom" and n.suffix in _MAPS + _HIDDEN]

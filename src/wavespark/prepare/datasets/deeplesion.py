@@ -1,7 +1,8 @@
 """DeepLesion: `Images_png/PATIENT_STUDY_SERIES/NNN.png` around key slices, with gaps in between.
 
-Each run of slices without a gap becomes a volume of its own; what is interpolated across a gap would be invented. The data
-are mostly bodies: the recipe `deeplesion` keeps what has a skull (`only_heads`).
+Each run of slices without a gap becomes a volume of its own; what is interpolated across a gap
+would be invented. The data are mostly bodies: the recipe `deeplesion` keeps what has a skull
+(`only_heads`).
 """
 
 import os

@@ -1,4 +1,5 @@
-"""OpenMind: head MR from OpenNeuro with anonymisation masks, listed in nnssl's `pretrain_data.json` or in `openneuro_metadata.csv`.
+"""OpenMind: head MR from OpenNeuro with anonymisation masks, listed in nnssl's `pretrain_data.json`
+or in `openneuro_metadata.csv`.
 
 Source: T. Wald et al., "An OpenMind for 3D medical vision self-supervised learning", 2024.
 """

@@ -1,6 +1,8 @@
-"""RSNA Intracranial Aneurysm Detection 2025: `series/UID/*.dcm`, `train.csv`, `train_localizers.csv`, `segmentations/`.
+"""RSNA Intracranial Aneurysm Detection 2025: `series/UID/*.dcm`, `train.csv`,
+`train_localizers.csv`, `segmentations/`.
 
-Rows of series that are not there are passed over: counts changed with releases, and a part of the data is data, too.
+Rows of series that are not there are passed over: counts changed with releases, and a part of the
+data is data, too.
 """
 
 import math
@@ -29,7 +31,8 @@ def is_it(folder: bytes) -> bool:
 def adapt(
     folder: bytes, found: tuple[tuple[Source, ...], tuple[Refusal, ...]], secret: bytes
 ) -> tuple[tuple[Source, ...], tuple[Refusal, ...]]:
-    """Series with their 14 targets, contrast, marks and segmentations; segmentations are no volumes of their own."""
+    """Series with their 14 targets, contrast, marks and segmentations; segmentations are no volumes
+    of their own."""
     sources, refused = found
     rows = {row.get("SeriesInstanceUID", ""): row for row in read_table(os.path.join(folder, b"train.csv"))}
     marks = _marks(folder, sources)
@@ -58,7 +61,8 @@ def adapt(
 
 
 def _segmented(relative: str) -> tuple[str, str]:
-    """The series of a segmentation, and what the map is called: `UID_cowseg.nii` is `cowseg`, `UID.nii` is `segmentation`."""
+    """The series of a segmentation, and what the map is called: `UID_cowseg.nii` is `cowseg`,
+    `UID.nii` is `segmentation`."""
     uid, _, name = _SUFFIXES.sub("", os.path.basename(relative)).partition("_")
     return uid, name if LABEL_NAME.fullmatch(name) else "segmentation"
 

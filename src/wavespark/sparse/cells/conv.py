@@ -1,8 +1,10 @@
 """Convolutions of stride 1 on visible cells, and the choice between their equal forms.
 
-A submanifold convolution (Graham et al., "3D semantic segmentation with submanifold sparse convolutional networks", CVPR 2018) reads zero wherever a
-neighbour is hidden or outside. Kernel 1 acts on each token alone. Larger odd kernels cross cells through a halo (`forms.halo`). Kernel 3 has other exact
-forms, all deterministic; `convolution_plan` chooses the one that was measured to be cheapest (docs/LEDGER.md).
+A submanifold convolution (Graham et al., "3D semantic segmentation with submanifold sparse
+convolutional networks", CVPR 2018) reads zero wherever a neighbour is hidden or outside. Kernel 1
+acts on each token alone. Larger odd kernels cross cells through a halo (`forms.halo`). Kernel 3 has
+other exact forms, all deterministic; `convolution_plan` chooses the one that was measured to be
+cheapest (docs/LEDGER.md).
 """
 
 from dataclasses import dataclass
@@ -37,7 +39,8 @@ _FORMS: dict[Form, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ConvolutionPlan:
-    """The form that will compute a convolution of visible cells; every form gives the same values."""
+    """The form that will compute a convolution of visible cells; every form gives the same
+    values."""
 
     form: Form
 
@@ -46,12 +49,14 @@ class ConvolutionPlan:
 
 
 def convolution_plan(x: VisibleCells, weight: Tensor) -> ConvolutionPlan:
-    """Return the form that computes `submanifold_conv(x, weight)`: the cheapest that was measured for such cells.
+    """Return the form that computes `submanifold_conv(x, weight)`: the cheapest that was measured
+    for such cells.
 
     >>> from wavespark.sparse import CellLayout
     >>> layout = CellLayout.of(torch.ones(1, 2, 2, 2).tril() > 0, size=(32, 32, 32), cell=(16, 16, 16))
     >>> convolution_plan(VisibleCells(features=torch.zeros(len(layout), 8, 8, 8, 4), layout=layout), torch.zeros(4, 4, 3, 3, 3))
-    ConvolutionPlan('faces': each cell alone, then what visible neighbours add to its faces, edges and corners)
+    ConvolutionPlan('faces': each cell alone, then what visible neighbours add to its faces, edges
+    and corners)
     """
     if tuple(weight.shape[2:]) == (1, 1, 1):
         return ConvolutionPlan("pointwise")
@@ -80,14 +85,17 @@ def submanifold_conv(
     dilation: int | Triple = 1,
     form: Form | None = None,
 ) -> VisibleCells:
-    """Return the convolution of the features at the visible tokens; hidden and outside tokens read zero.
+    """Return the convolution of the features at the visible tokens; hidden and outside tokens read
+    zero.
 
     Args:
         x: features [N, b, b, b, C].
-        weight: [C_out, C / groups, k, k, k], k odd, with one group or as many groups as channels (depthwise, `C / groups == 1`).
+        weight: [C_out, C / groups, k, k, k], k odd, with one group or as many groups as channels
+            (depthwise, `C / groups == 1`).
         bias: [C_out].
         dilation: 1; sparse voxels take any.
-        form: how to compute it; by default the cheapest, see `convolution_plan`. All forms give the same values.
+        form: how to compute it; by default the cheapest, see `convolution_plan`. All forms give the
+            same values.
 
     Raises:
         ShapeError: if the weight does not fit, or the form cannot compute this convolution.
@@ -121,7 +129,8 @@ def submanifold_conv(
 
 
 def _is_light(x: VisibleCells, weight: Tensor) -> bool:
-    """Return True for few channels on large cells, where the many small steps at the faces cost more than a halo.
+    """Return True for few channels on large cells, where the many small steps at the faces cost
+    more than a halo.
 
     Measured where the gradient of the weight is fast too.
     """
@@ -173,7 +182,10 @@ def _compute(form: Form, x: VisibleCells, weight: Tensor, groups: int) -> Tensor
 
 
 def _whole(x: VisibleCells, weight: Tensor) -> Tensor:
-    """Compute one dense convolution. All cells are visible, so cutting the crop into cells again is a change of axes."""
+    """Compute one dense convolution.
+
+    All cells are visible, so cutting the crop into cells again is a change of axes.
+    """
     (gd, gh, gw), (bd, bh, bw) = x.grid, x.block
     dense = F.conv3d(x.to_dense(), weight, padding=[k // 2 for k in weight.shape[2:]])
     d, h, w = (g * b - have for g, b, have in zip(x.grid, x.block, dense.shape[2:], strict=True))
@@ -196,13 +208,15 @@ def _columns(x: VisibleCells, weight: Tensor) -> Tensor:
 def _is_few(x: VisibleCells, weight: Tensor) -> bool:
     """Return True if the weight is larger than the features.
 
-    Never in half precision, where the part of each neighbour would be rounded, nor in a graph, which must not depend on the number of rows.
+    Never in half precision, where the part of each neighbour would be rounded, nor in a graph,
+    which must not depend on the number of rows.
     """
     exact = x.features.dtype in (torch.float32, torch.float64)
     return exact and not torch.compiler.is_compiling() and x.features[..., 0].numel() <= weight.shape[0]
 
 
 def _column_index(x: VisibleCells) -> Tensor:
-    """int32 [N * b^3, 27]: the row that each token reads at each tap, the number of rows where there is nothing."""
+    """int32 [N * b^3, 27]: the row that each token reads at each tap, the number of rows where
+    there is nothing."""
     index = x.layout.halo(x.block, 1, 1).unfold(1, 3, 1).unfold(2, 3, 1).unfold(3, 3, 1)
     return index.reshape(len(x) * product(x.block), 27).int()

@@ -21,7 +21,8 @@ Derived = TypeVar("Derived")
 class CellLayout:
     """The visible cells of a batch of crops, shared by all levels of an encoder.
 
-    Derived tensors (halo indices, masks of tokens inside the crop) are computed once and stored on the value itself.
+    Derived tensors (halo indices, masks of tokens inside the crop) are computed once and stored on
+    the value itself.
     """
 
     cells: Tensor
@@ -59,13 +60,15 @@ class CellLayout:
         """Build the layout of the visible cells.
 
         Args:
-            visible_BDHW: bool, on the cell grid, True where visible. On the CPU this needs no synchronisation with an accelerator.
+            visible_BDHW: bool, on the cell grid, True where visible. On the CPU this needs no
+                synchronisation with an accelerator.
             size: voxels of the crop.
             cell: voxels of a cell.
             device: where the features will be; by default where `visible_BDHW` is.
 
         Raises:
-            ShapeError: if the grid is not `ceil(size / cell)`, if it is not boolean, or if a sample has no visible cell.
+            ShapeError: if the grid is not `ceil(size / cell)`, if it is not boolean, or if a sample
+                has no visible cell.
         """
         if not isinstance(visible_BDHW, Tensor):
             raise ShapeError(f"`visible` must be a boolean tensor [B, D, H, W], got {type(visible_BDHW).__name__}")
@@ -101,7 +104,8 @@ class CellLayout:
         return len(set(self.counts)) == 1
 
     def cached(self, key: object, make: Callable[[], Derived]) -> Derived:
-        """Return what is derived under that name; made at its first use, fit for training also if that is under `inference_mode`."""
+        """Return what is derived under that name; made at its first use, fit for training also if
+        that is under `inference_mode`."""
         if key not in self._cache:
             self._cache[key] = _outside_inference(make)
         return cast("Derived", self._cache[key])
@@ -112,7 +116,8 @@ class CellLayout:
         return d, h, w
 
     def inside(self, block: Triple) -> Tensor | None:
-        """Return bool [N, b, b, b]: tokens that hold at least one voxel of the crop; None where all do."""
+        """Return bool [N, b, b, b]: tokens that hold at least one voxel of the crop; None where all
+        do."""
         if all(s % c == 0 for s, c in zip(self.size, self.cell, strict=True)):
             return None
         return self.cached(("inside", block), lambda: self._inside(block))
@@ -126,7 +131,8 @@ class CellLayout:
         return axes[0][:, :, None, None] & axes[1][:, None, :, None] & axes[2][:, None, None, :]
 
     def neighbours(self, reach: Triple = (1, 1, 1)) -> Tensor:
-        """Return int64 [N, 2r + 1, ...]: the row of each cell at most `reach` away (the centre is the cell itself), N where it is hidden or outside."""
+        """Return int64 [N, 2r + 1, ...]: the row of each cell at most `reach` away (the centre is
+        the cell itself), N where it is hidden or outside."""
         return self.cached(("neighbours", reach), lambda: self._neighbours(reach))
 
     def _neighbours(self, reach: Triple) -> Tensor:
@@ -141,9 +147,11 @@ class CellLayout:
         return table[home[:, None, None, None] + offset]
 
     def halo(self, block: Triple, low: int | Triple, high: int | Triple) -> Tensor:
-        """Return int32 [N, low+b+high, ...]: rows of the flattened features that surround each cell; the number of rows where there is nothing.
+        """Return int32 [N, low+b+high, ...]: rows of the flattened features that surround each
+        cell; the number of rows where there is nothing.
 
-        Features are flattened to [N * b^3, C]; index N * b^3 stands for "hidden or outside" and must read zero. int64 from 2^30 rows on.
+        Features are flattened to [N * b^3, C]; index N * b^3 stands for "hidden or outside" and
+        must read zero. int64 from 2^30 rows on.
         """
         below, above = as_triple(low), as_triple(high)
         return self.cached(("halo", block, below, above), lambda: self._halo(block, below, above))
@@ -198,7 +206,8 @@ class CellLayout:
         return ((s * gd + d) * gh + h) * gw + w
 
     def padded_rows(self) -> Tensor:
-        """Return int64 [B, max count]: rows of each sample; the number of rows where a sample has fewer."""
+        """Return int64 [B, max count]: rows of each sample; the number of rows where a sample has
+        fewer."""
         return self.cached("padded", self._padded_rows)
 
     def _padded_rows(self) -> Tensor:
@@ -227,7 +236,8 @@ def _outside_inference(make: Callable[[], Derived]) -> Derived:
 def _halo_pattern(
     block: Triple, low: Triple, high: Triple, reach: Triple, number: torch.dtype, device: torch.device
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Return what halos of cells of `block` tokens share: along each axis the neighbour of each place, from `-reach` on, and the token within it."""
+    """Return what halos of cells of `block` tokens share: along each axis the neighbour of each
+    place, from `-reach` on, and the token within it."""
     which, inner = [], torch.zeros((), dtype=number, device=device)
     for b, below, above, r in zip(block, low, high, reach, strict=True):
         token = torch.arange(-below, b + above, device=device)

@@ -1,8 +1,11 @@
-"""Batch and instance norm of visible cells: over the tokens that hold a voxel of the crop, and no others.
+"""Batch and instance norm of visible cells: over the tokens that hold a voxel of the crop, and no
+others.
 
-Tokens beyond the crop come out zero. Layer norm and activations act on each token alone and need nothing here. Instance norm of whole cells goes over
-pieces of the size of a processor's cache, because written with tensors of the whole level it costs as much as the convolution before it; an
-accelerator, which waits for launches and not for memory, takes torch's own fused norm sample by sample.
+Tokens beyond the crop come out zero. Layer norm and activations act on each token alone and need
+nothing here. Instance norm of whole cells goes over pieces of the size of a processor's cache,
+because written with tensors of the whole level it costs as much as the convolution before it; an
+accelerator, which waits for launches and not for memory, takes torch's own fused norm sample by
+sample.
 Axes: N visible cells, b tokens along an edge of a cell, C channels, M tokens of a sample.
 """
 
@@ -76,7 +79,8 @@ def instance_norm(x: VisibleCells, weight: Tensor | None, bias: Tensor | None, e
 
 
 def _fused(features: Tensor, weight: Tensor | None, bias: Tensor | None, counts: tuple[int, ...], eps: float) -> Tensor:
-    """The instance norm of a sample is the batch norm of its tokens; torch's kernels sum in fp32 at least."""
+    """The instance norm of a sample is the batch norm of its tokens; torch's kernels sum in fp32 at
+    least."""
     parts = (part for part in _samples(features, counts) if len(part))
     normed = [torch.batch_norm(part, weight, bias, None, None, True, 0.0, eps, False) for part in parts]
     return (normed[0] if len(normed) == 1 else torch.cat(normed)).view(features.shape)
@@ -127,7 +131,8 @@ class _InstanceNorm(torch.autograd.Function):
             total = grad_MC.sum(0)
             slope = torch.stack([(x - mean).mul_(g).sum(0) for x, g in _pieces(x_MC, grad_MC)]).sum(0) * deviation
             scale = deviation if weight is None else deviation * weight
-            # scale * (grad - total / M - normed * slope / M), as factors of x and grad and a constant
+            # scale * (grad - total / M - normed * slope / M), as factors of x and grad and a
+            # constant
             of_x = -scale * deviation * slope / len(x_MC)
             constant = -scale * total / len(x_MC) - mean * of_x
             for x, g, out in _pieces(x_MC, grad_MC, found_MC):
@@ -150,7 +155,8 @@ def _samples(features: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, ...]:
 
 
 def _pieces(*tensors_MC: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same rows of each tensor, as many at a time as a processor's cache holds; all of them on an accelerator."""
+    """The same rows of each tensor, as many at a time as a processor's cache holds; all of them on
+    an accelerator."""
     first = tensors_MC[0]
     rows, channels = first.shape
     step = max(1, tuning.TUNING.norm_bytes // (channels * first.element_size())) if first.device.type == "cpu" else rows
@@ -158,7 +164,8 @@ def _pieces(*tensors_MC: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _moments(features: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Features less their mean (zero outside), the mean [C] and the biased variance [C] over tokens inside."""
+    """Features less their mean (zero outside), the mean [C] and the biased variance [C] over tokens
+    inside."""
     axes = (0, 1, 2, 3)
     count, shown = inside.sum(), inside[..., None]
     mean = features.where(shown, 0).sum(axes) / count

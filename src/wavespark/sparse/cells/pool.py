@@ -1,7 +1,10 @@
-"""Pooling of visible cells: windows, and whole samples. Hidden tokens, and tokens without a voxel of the crop, are absent.
+"""Pooling of visible cells: windows, and whole samples.
 
-Windows that tile a cell are a change of axes. Others (an odd kernel is centred) reach into the neighbour cells and are gathered with a halo.
-Sums are accumulated in fp32 at least. Axes: N cells, b tokens along an edge, C channels.
+Hidden tokens, and tokens without a voxel of the crop, are absent.
+
+Windows that tile a cell are a change of axes. Others (an odd kernel is centred) reach into the
+neighbour cells and are gathered with a halo. Sums are accumulated in fp32 at least. Axes: N cells,
+b tokens along an edge, C channels.
 """
 
 import torch
@@ -47,7 +50,8 @@ def pool(x: VisibleCells, reduction: Reduction, kernel_size: Triple, stride: Tri
 
 
 def _overlapping(x: VisibleCells, reduction: Reduction, window: Window) -> VisibleCells:
-    """Pool windows that reach beyond their cell: what is hidden or outside the crop is absent, neither zero nor counted."""
+    """Pool windows that reach beyond their cell: what is hidden or outside the crop is absent,
+    neither zero nor counted."""
     index, inside = halo_index(x.layout, x.block, *window.fine_reach), x.layout.inside(x.block)
     x = x.zero_outside()
     exact = x.features.to(accumulator(x.features.dtype))
@@ -65,7 +69,8 @@ def _overlapping(x: VisibleCells, reduction: Reduction, window: Window) -> Visib
 
 
 def global_pool(x: VisibleCells, reduction: Reduction) -> Tensor:
-    """Return [B, C]: the active tokens of each sample reduced to one; zero for a sample without any."""
+    """Return [B, C]: the active tokens of each sample reduced to one; zero for a sample without
+    any."""
     inside, counts, dtype = x.layout.inside(x.block), x.layout.counts, x.features.dtype
     if reduction == "max":
         features = x.features if inside is None else x.features.where(inside[..., None], -torch.inf)

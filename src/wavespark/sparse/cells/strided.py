@@ -1,8 +1,10 @@
 """Convolutions between levels of visible cells: down by a stride, and transposed back up.
 
-An even kernel must equal its stride: every window lies inside a cell, so the convolution is one matrix product over windows. An odd kernel is centred,
-as a dense convolution with padding k // 2; its windows reach into the cells below and, for large kernels, above. Both gradients gather too: what a fine
-token contributed is read from the coarser grid, by the transposed convolution. So strided and transposed convolution are each other's gradient.
+An even kernel must equal its stride: every window lies inside a cell, so the convolution is one
+matrix product over windows. An odd kernel is centred, as a dense convolution with padding k // 2;
+its windows reach into the cells below and, for large kernels, above. Both gradients gather too:
+what a fine token contributed is read from the coarser grid, by the transposed convolution. So
+strided and transposed convolution are each other's gradient.
 """
 
 from collections.abc import Sequence
@@ -23,12 +25,14 @@ from wavespark.sparse.derivatives import Context, builds_graph, gradients
 from wavespark.sparse.precision import operands
 
 _READERS = {0: (1,), 1: (2, 0)}
-"""Kernel positions that read a fine token of that parity, in the order of the windows they belong to (kernel 3, stride 2)."""
+"""Kernel positions that read a fine token of that parity, in the order of the windows they belong
+to (kernel 3, stride 2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The fine tokens that a coarse token reads: from `-first` to `kernel - 1 - first` around `stride` times its position."""
+    """The fine tokens that a coarse token reads: from `-first` to `kernel - 1 - first` around
+    `stride` times its position."""
 
     kernel: Triple
     stride: Triple
@@ -83,11 +87,13 @@ def check_windows(x: VisibleCells, size: Triple) -> None:
 
 
 def strided_conv(x: VisibleCells, weight: Tensor, bias: Tensor | None = None, stride: int | Triple = 2) -> VisibleCells:
-    """Return the convolution to b / stride tokens along each edge of a cell; hidden and outside tokens read zero.
+    """Return the convolution to b / stride tokens along each edge of a cell; hidden and outside
+    tokens read zero.
 
     Args:
         x: features [N, b, b, b, C].
-        weight: [C_out, C, k, k, k]; along each axis k is odd (padding k // 2 in a dense convolution) or equals the stride (no padding).
+        weight: [C_out, C, k, k, k]; along each axis k is odd (padding k // 2 in a dense
+            convolution) or equals the stride (no padding).
         bias: [C_out].
         stride: must divide b.
 
@@ -122,19 +128,24 @@ def transposed_conv(
     like: VisibleCells | None = None,
     generative: bool = False,
 ) -> VisibleCells:
-    """Return the transposed convolution, the adjoint of `strided_conv`, to b * stride tokens along each edge of a cell.
+    """Return the transposed convolution, the adjoint of `strided_conv`, to b * stride tokens along
+    each edge of a cell.
 
     Args:
         x: features [N, b, b, b, C].
         weight: [C, C_out, k, k, k]; along each axis k is odd or equals the stride.
         bias: [C_out].
         stride: tokens that each token becomes, along each axis.
-        like: the level to return to; or else `generative`, all children. On the same cells both are the same tokens.
-        generative: see `like`. Tokens beyond the crop, in last cells that reach over its end, are kept and mean nothing, as everywhere on cells:
-            `to_dense` and `to_sparse` cut them, so that a token at the crop's end has fewer children than the same site of sparse voxels.
+        like: the level to return to; or else `generative`, all children. On the same cells both are
+            the same tokens.
+        generative: see `like`. Tokens beyond the crop, in last cells that reach over its end, are
+            kept and mean nothing, as everywhere on cells:
+            `to_dense` and `to_sparse` cut them, so that a token at the crop's end has fewer
+            children than the same site of sparse voxels.
 
     Raises:
-        ShapeError: if the weight does not fit, tokens would be finer than voxels, or `like` is another level.
+        ShapeError: if the weight does not fit, tokens would be finer than voxels, or `like` is
+            another level.
     """
     steps = as_triple(stride, "stride")
     window = Window(_kernel(x, weight, weight.shape[0], f"[{x.channels}, out, k, k, k]"), steps)
@@ -180,7 +191,8 @@ def _check_target(x: VisibleCells, block: Triple, like: object, generative: bool
 
 
 class HaloStrided(torch.autograd.Function):
-    """[N, b, b, b, C] -> [N, b/s, b/s, b/s, C_out]; of `indices` the first `count` are the `halo_index` of the fine grid, the others of the coarse one."""
+    """[N, b, b, b, C] -> [N, b/s, b/s, b/s, C_out]; of `indices` the first `count` are the
+    `halo_index` of the fine grid, the others of the coarse one."""
 
     @staticmethod
     def forward(ctx: Context, features: Tensor, weight: Tensor, stride: Triple, count: int, *indices: Tensor) -> Tensor:
@@ -209,7 +221,8 @@ class HaloStrided(torch.autograd.Function):
 
 
 class HaloTransposed(torch.autograd.Function):
-    """[N, b, b, b, C] -> [N, s*b, s*b, s*b, C_out]: the adjoint of `HaloStrided`, with the same indices."""
+    """[N, b, b, b, C] -> [N, s*b, s*b, s*b, C_out]: the adjoint of `HaloStrided`, with the same
+    indices."""
 
     @staticmethod
     def forward(ctx: Context, features: Tensor, weight: Tensor, stride: Triple, count: int, *indices: Tensor) -> Tensor:
@@ -238,7 +251,8 @@ class HaloTransposed(torch.autograd.Function):
 
 
 def _down(fine: Tensor, weight: Tensor, stride: Triple, below: Sequence[Tensor]) -> Tensor:
-    """Return the strided convolution of fine tokens, [N, b/s, b/s, b/s, out], with a weight [out, in, k, k, k]."""
+    """Return the strided convolution of fine tokens, [N, b/s, b/s, b/s, out], with a weight [out,
+    in, k, k, k]."""
 
     def convolved(halo: Tensor) -> Tensor:
         return _last(F.conv3d(_first(halo), weight, stride=stride))
@@ -248,7 +262,8 @@ def _down(fine: Tensor, weight: Tensor, stride: Triple, below: Sequence[Tensor])
 
 
 def _up(coarse: Tensor, weight: Tensor, stride: Triple, above: Sequence[Tensor]) -> Tensor:
-    """Return the transposed convolution of coarse tokens, [N, s*b, s*b, s*b, in], with a weight [out, in, k, k, k]."""
+    """Return the transposed convolution of coarse tokens, [N, s*b, s*b, s*b, in], with a weight
+    [out, in, k, k, k]."""
     block = coarse.shape[1:4]
     low = Window(_size(weight), stride).coarse_reach[0][2]
     out = coarse.new_empty(len(coarse), *(b * s for b, s in zip(block, stride, strict=True)), weight.shape[1])
@@ -274,7 +289,8 @@ def _spread(halo: Tensor, weight: Tensor, stride: Triple, block: Sequence[int]) 
 
 
 def _by_parity(out: Tensor, halo: Tensor, weight: Tensor) -> None:
-    """Write the same for kernel 3 and stride 2: each parity of fine tokens is an ordinary convolution with the kernel positions that read it."""
+    """Write the same for kernel 3 and stride 2: each parity of fine tokens is an ordinary
+    convolution with the kernel positions that read it."""
     flipped, planes = weight.transpose(0, 1), _first(halo)
     d, h, w = (n // 2 for n in out.shape[1:4])
     for p, q, r in combinations((0, 1), repeat=3):
@@ -283,7 +299,8 @@ def _by_parity(out: Tensor, halo: Tensor, weight: Tensor) -> None:
 
 
 def _weight_gradient(coarse: Tensor, fine: Tensor, weight: Tensor, stride: Triple, below: Sequence[Tensor]) -> Tensor:
-    """Return the gradient of the weight from values at the coarse and the fine tokens, one of which is the upstream gradient."""
+    """Return the gradient of the weight from values at the coarse and the fine tokens, one of which
+    is the upstream gradient."""
     low = Window(_size(weight), stride).fine_reach[0][2]
     return summed(
         (

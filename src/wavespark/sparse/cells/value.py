@@ -1,7 +1,8 @@
 """Visible cells: the features of a batch where it is visible, and nothing else.
 
-Axes: B batch, C channels, D H W grid or voxels, N visible cells of the whole batch. A *cell* is the unit that is hidden or visible; a level
-of the encoder has `b` tokens along each edge of a cell. Hidden cells are never stored, so nothing of them can be computed, leak or cost.
+Axes: B batch, C channels, D H W grid or voxels, N visible cells of the whole batch. A *cell* is the
+unit that is hidden or visible; a level of the encoder has `b` tokens along each edge of a cell.
+Hidden cells are never stored, so nothing of them can be computed, leak or cost.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,8 @@ class VisibleCells(Features):
         >>> visible = torch.zeros(2, 2, 2, 2, dtype=torch.bool)
         >>> visible[:, 0, 1, 1] = True
         >>> VisibleCells.from_dense(crop, visible, cell=16)
-        VisibleCells(2 cells of 16 x 16 x 16 tokens, 1 channel(s), stride 1, grid 2 x 2 x 2, batch 2)
+        VisibleCells(2 cells of 16 x 16 x 16 tokens, 1 channel(s), stride 1, grid 2 x 2 x 2, batch
+        2)
     """
 
     features: Tensor
@@ -95,7 +97,8 @@ class VisibleCells(Features):
         return replace(self, features=features)
 
     def zero_outside(self) -> Self:
-        """Return the value with zeros at tokens without any voxel of the crop; every operation that mixes tokens begins with it."""
+        """Return the value with zeros at tokens without any voxel of the crop; every operation that
+        mixes tokens begins with it."""
         inside = self.layout.inside(self.block)
         return self if inside is None else self.with_features(self.features.where(inside[..., None], 0))
 
@@ -121,7 +124,8 @@ class VisibleCells(Features):
         return cls(features=gather_cells(crop_BCDHW, layout, layout.cell), layout=layout)
 
     def to_dense(self, fill: float = 0.0) -> Tensor:
-        """Return [B, C, D, H, W] with `ceil(size / stride)` tokens along each axis; hidden tokens hold `fill`."""
+        """Return [B, C, D, H, W] with `ceil(size / stride)` tokens along each axis; hidden tokens
+        hold `fill`."""
         block, (gd, gh, gw) = self.block, self.grid
         extent = ceil_div(self.layout.size, self.stride)
         if self.layout.is_full:
@@ -134,11 +138,13 @@ class VisibleCells(Features):
             self.batch_size, self.channels, gd * block[0], gh * block[1], gw * block[2]
         )
         dense = dense[:, :, : extent[0], : extent[1], : extent[2]]
-        # One token a cell, or one cell: a view, which must not let the caller write into the features.
+        # One token a cell, or one cell: a view, which must not let the caller write into the
+        # features.
         return dense.clone() if product(self.grid) == 1 or product(block) == 1 else dense
 
     def to_sparse(self) -> "SparseVoxels":
-        """Return the same values as general sparse voxels; sites are in voxels of the crop, multiples of the stride."""
+        """Return the same values as general sparse voxels; sites are in voxels of the crop,
+        multiples of the stride."""
         from wavespark.sparse.convert import to_sparse
 
         return to_sparse(self)
@@ -149,11 +155,13 @@ class VisibleCells(Features):
         return replace(self, features=features, layout=self.layout.to(features.device, non_blocking))
 
     def inside(self) -> Tensor | None:
-        """Return bool [N, b, b, b]: tokens that hold at least one voxel of the crop; None where all do."""
+        """Return bool [N, b, b, b]: tokens that hold at least one voxel of the crop; None where all
+        do."""
         return self.layout.inside(self.block)
 
     def of_samples(self, values_BC: Tensor) -> Self:
-        """Return the same cells, each token with the values of its sample; for example to multiply by a gate of each sample.
+        """Return the same cells, each token with the values of its sample; for example to multiply
+        by a gate of each sample.
 
         Args:
             values_BC: [B, C], one row a sample.
@@ -189,7 +197,8 @@ def cat_cells(values: Sequence[VisibleCells]) -> VisibleCells:
 
 
 def gather_cells(dense_BCDHW: Tensor, layout: CellLayout, block: Triple) -> Tensor:
-    """Cut the cells of `layout` from a dense tensor with `block` voxels or tokens a cell: [N, b, b, b, C], zero beyond its end.
+    """Cut the cells of `layout` from a dense tensor with `block` voxels or tokens a cell: [N, b, b,
+    b, C], zero beyond its end.
 
     Raises:
         ShapeError: if the tensor is not of the layout's batch and `ceil(size / stride)`.
@@ -211,7 +220,8 @@ def gather_cells(dense_BCDHW: Tensor, layout: CellLayout, block: Triple) -> Tens
 
 
 def cut_cells(dense_BCDHW: Tensor, chosen_BDHW: Tensor, cell: Triple) -> Tensor:
-    """Cut the voxels of chosen cells: [M, c, c, c, C] in the order of `chosen_BDHW.nonzero()`, zero beyond the crop.
+    """Cut the voxels of chosen cells: [M, c, c, c, C] in the order of `chosen_BDHW.nonzero()`, zero
+    beyond the crop.
 
     A sample may have none.
     """

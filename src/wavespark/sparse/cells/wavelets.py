@@ -1,7 +1,10 @@
-"""The orthonormal Haar wavelet inside cells: one low-pass token a cell, and no cell touches another.
+"""The orthonormal Haar wavelet inside cells: one low-pass token a cell, and no cell touches
+another.
 
-Axes: N cells, C channels, b tokens along an edge. The eight bands of a level are ordered as PyWavelets names them: `aaa aad ada add daa dad dda ddd`, with
-one letter an axis (d, h, w), `a` for approximation and `d` for detail. Reference: Mallat, "A wavelet tour of signal processing", section 7.7.
+Axes: N cells, C channels, b tokens along an edge. The eight bands of a level are ordered as
+PyWavelets names them: `aaa aad ada add daa dad dda ddd`, with one letter an axis (d, h, w), `a` for
+approximation and `d` for detail. Reference: Mallat, "A wavelet tour of signal processing", section
+7.7.
 """
 
 import torch
@@ -13,7 +16,8 @@ BANDS = ("aaa", "aad", "ada", "add", "daa", "dad", "dda", "ddd")
 
 
 def haar_dwt(x_NbbbC: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
-    """Return the approximation [N, b/2^L, .., C] and the details of every level, coarsest first, each [N, 7, b', b', b', C] in the order of `BANDS[1:]`.
+    """Return the approximation [N, b/2^L, .., C] and the details of every level, coarsest first,
+    each [N, 7, b', b', b', C] in the order of `BANDS[1:]`.
 
     Raises:
         ShapeError: if `b` is not divisible by 2^levels.
@@ -54,7 +58,8 @@ def _synthesise(bands: Tensor) -> Tensor:
 
 
 def split_blocks(x_NbbbC: Tensor) -> Tensor:
-    """Return [N, b/2, b/2, b/2, 8C]: the eight tokens of every 2^3 block side by side, all eight parities."""
+    """Return [N, b/2, b/2, b/2, 8C]: the eight tokens of every 2^3 block side by side, all eight
+    parities."""
     n, d, h, w, c = x_NbbbC.shape
     return (
         x_NbbbC.reshape(n, d // 2, 2, h // 2, 2, w // 2, 2, c)

@@ -1,7 +1,8 @@
 """Convolutions on sparse values: modules with torch's weights, and the functions behind them.
 
-Rules for sites: a submanifold convolution keeps its sites. A strided one is active where any site of the stride's cell is. A transposed one goes
-back to given sites, or to all children. Weights have torch's layout, [out, in, k, k, k] and, transposed, [in, out, k, k, k], so they load into
+Rules for sites: a submanifold convolution keeps its sites. A strided one is active where any site
+of the stride's cell is. A transposed one goes back to given sites, or to all children. Weights have
+torch's layout, [out, in, k, k, k] and, transposed, [in, out, k, k, k], so they load into
 `nn.Conv3d` and back.
 """
 
@@ -32,7 +33,8 @@ def submanifold_conv(
         weight: [out, in, k, k, k], k odd; depthwise [C, 1, k, k, k].
         bias: [out].
         dilation: distance between the taps of the kernel, in sites; visible cells take 1.
-        form: how to compute it on visible cells, by default the cheapest (`convolution_plan`); sparse voxels have engines instead.
+        form: how to compute it on visible cells, by default the cheapest (`convolution_plan`);
+            sparse voxels have engines instead.
 
     Raises:
         ShapeError: if weight, dilation or form do not fit x.
@@ -82,7 +84,8 @@ def transposed_conv(
         generative: make all children instead.
 
     Raises:
-        ShapeError: if the weight does not fit, or both or neither of `like` and `generative` are given.
+        ShapeError: if the weight does not fit, or both or neither of `like` and `generative` are
+            given.
         SitesError: if the sites of `like` are of another lattice.
     """
     if isinstance(x, VisibleCells):
@@ -143,7 +146,8 @@ class SubmanifoldConv3d(_Conv):
         dilation: distance between the taps; visible cells take 1.
         bias: add a learned bias.
         groups: 1, or `in_channels` for a depthwise convolution.
-        form: how to compute it on visible cells (`halo`, `faces`, `columns`, `whole`); by default the cheapest.
+        form: how to compute it on visible cells (`halo`, `faces`, `columns`, `whole`); by default
+            the cheapest.
     """
 
     def __init__(
@@ -174,12 +178,14 @@ class SubmanifoldConv3d(_Conv):
         """Return the same sites with `out_channels` channels.
 
         Raises:
-            ShapeError: if `x` has not `in_channels` channels (one input channel must not pass for a depthwise weight).
+            ShapeError: if `x` has not `in_channels` channels (one input channel must not pass for a
+                depthwise weight).
         """
         return self._convolve(x, self.bias)
 
     def without_bias(self, x: T) -> T:
-        """Return the convolution without its bias, for a norm that follows and would subtract it again."""
+        """Return the convolution without its bias, for a norm that follows and would subtract it
+        again."""
         return self._convolve(x, None)
 
     def _convolve(self, x: T, bias: Tensor | None) -> T:
@@ -189,7 +195,8 @@ class SubmanifoldConv3d(_Conv):
         return submanifold_conv(x, self.weight, bias, self.dilation, self.form)
 
     def plan(self, x: VisibleCells) -> ConvolutionPlan:
-        """Return the form that computes this convolution of visible cells; see `convolution_plan`."""
+        """Return the form that computes this convolution of visible cells; see
+        `convolution_plan`."""
         return convolution_plan(x, self.weight)
 
     def extra_repr(self) -> str:
@@ -225,7 +232,8 @@ class StridedConv3d(_Conv):
         return strided_conv(x, self.weight, self.bias, self.stride)
 
     def without_bias(self, x: T) -> T:
-        """Return the convolution without its bias, for a norm that follows and would subtract it again."""
+        """Return the convolution without its bias, for a norm that follows and would subtract it
+        again."""
         return strided_conv(x, self.weight, None, self.stride)
 
     def extra_repr(self) -> str:
@@ -233,7 +241,8 @@ class StridedConv3d(_Conv):
 
 
 class TransposedConv3d(_Conv):
-    """A convolution to a finer lattice: back to the sites of `like`, or (generative) to all children.
+    """A convolution to a finer lattice: back to the sites of `like`, or (generative) to all
+    children.
 
     Args:
         in_channels: channels of the input.

@@ -1,7 +1,7 @@
 """Norms of sparse values: modules, and the functions behind them.
 
-Batch and instance statistics are taken over active rows only, so hidden positions neither count as zeros nor shift the mean. Layer norm
-acts on each row alone.
+Batch and instance statistics are taken over active rows only, so hidden positions neither count as
+zeros nor shift the mean. Layer norm acts on each row alone.
 """
 
 import torch
@@ -29,7 +29,8 @@ def batch_norm(
     momentum: float,
     eps: float,
 ) -> T:
-    """Return x normalised over all active rows; `mean` and `variance` are the running statistics, updated in training."""
+    """Return x normalised over all active rows; `mean` and `variance` are the running statistics,
+    updated in training."""
     if isinstance(x, VisibleCells):
         return cells.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
     if isinstance(x, SparseVoxels):
@@ -86,17 +87,22 @@ class _Affine(Layer):
 
 
 class SparseBatchNorm(Layer, _BatchNorm):
-    """`nn.BatchNorm1d` over the active rows, with the same arguments, parameters and running statistics.
+    """`nn.BatchNorm1d` over the active rows, with the same arguments, parameters and running
+    statistics.
 
-    A batch without any row passes through, and its parameters stay in the graph. `torch.nn.SyncBatchNorm.convert_sync_batchnorm` cannot replace it by
-    a module that takes sparse values (the first call then says so); `wavespark.engine.machine.synced_norm.sync_batch_norm` does.
+    A batch without any row passes through, and its parameters stay in the graph.
+    `torch.nn.SyncBatchNorm.convert_sync_batchnorm` cannot replace it by a module that takes sparse
+    values (the first call then says so); `wavespark.engine.machine.synced_norm.sync_batch_norm`
+    does.
 
     Args:
         num_features: channels.
         eps: added to the variance.
-        momentum: weight of a batch in the running statistics; None takes their plain average over all batches.
+        momentum: weight of a batch in the running statistics; None takes their plain average over
+            all batches.
         affine: learn a weight and a bias for each channel.
-        track_running_stats: keep running statistics for eval(); without them every batch is normalised by its own.
+        track_running_stats: keep running statistics for eval(); without them every batch is
+            normalised by its own.
     """
 
     def __init__(
@@ -114,7 +120,8 @@ class SparseBatchNorm(Layer, _BatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
 
     def forward(self, x: T) -> T:  # type: ignore[override]
-        """Return the same sites, normalised by the batch (training) or the running statistics (eval).
+        """Return the same sites, normalised by the batch (training) or the running statistics
+        (eval).
 
         Raises:
             ShapeError: if the channels differ, or a single row is active in training.
@@ -168,7 +175,8 @@ class SparseLayerNorm(_Affine):
 
 
 class SparseGroupNorm(_Affine):
-    """`nn.GroupNorm` over the active rows of each sample: statistics of each group of channels, weight and bias of each channel.
+    """`nn.GroupNorm` over the active rows of each sample: statistics of each group of channels,
+    weight and bias of each channel.
 
     Args:
         num_groups: groups of channels; must divide `num_channels`.
@@ -215,7 +223,8 @@ class SparseGroupNorm(_Affine):
 
 
 class SparseGRN(Layer):
-    """Global response normalisation over the active rows of each sample (Woo et al., "ConvNeXt V2", CVPR 2023).
+    """Global response normalisation over the active rows of each sample (Woo et al., "ConvNeXt V2",
+    CVPR 2023).
 
     Args:
         num_features: channels.
@@ -237,11 +246,13 @@ class SparseGRN(Layer):
         self.bias = nn.Parameter(torch.zeros(num_features, device=device, dtype=dtype))
 
     def forward(self, x: T) -> T:
-        """Return x + weight * x * (response / mean response) + bias; a channel's response is its L2 norm over the sample."""
+        """Return x + weight * x * (response / mean response) + bias; a channel's response is its L2
+        norm over the sample."""
         check_channels(self, x, self.num_features)
         exact = x.with_features(x.features.to(accumulator(x.features.dtype))).zero_outside()
         squares = _sums(exact.with_features(exact.features.square()))
-        # The square root of zero has no derivative: a sample or channel of zeros has a response of zero, and no gradient from it.
+        # The square root of zero has no derivative: a sample or channel of zeros has a response of
+        # zero, and no gradient from it.
         response = torch.where(squares > 0, squares, 1).sqrt().where(squares > 0, 0)
         ratio = exact.of_samples(response / (response.mean(1, keepdim=True) + self.eps))
         out = exact.features + self.weight * (exact.features * ratio.features) + self.bias

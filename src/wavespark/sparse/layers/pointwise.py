@@ -1,4 +1,7 @@
-"""Modules that act on each active row alone: activations, dropout, a linear layer. Absent sites stay absent."""
+"""Modules that act on each active row alone: activations, dropout, a linear layer.
+
+Absent sites stay absent.
+"""
 
 from collections.abc import Callable
 
@@ -113,7 +116,8 @@ class SparseDropout(Layer):
 
 
 class SparseLinear(Layer):
-    """`nn.Linear` over the channels of each active row; its parameters load into `nn.Linear` and back.
+    """`nn.Linear` over the channels of each active row; its parameters load into `nn.Linear` and
+    back.
 
     Args:
         in_features: channels of the input.

@@ -1,7 +1,8 @@
 """Pooling of sparse values: modules, and the functions behind them.
 
-A window pools the active sites inside it and nothing else: an average divides by how many there are, as in MinkowskiEngine. Output sites follow the
-rule of strided convolutions: active where any site of the stride's cell is.
+A window pools the active sites inside it and nothing else: an average divides by how many there
+are, as in MinkowskiEngine. Output sites follow the rule of strided convolutions: active where any
+site of the stride's cell is.
 """
 
 from typing import TYPE_CHECKING
@@ -27,7 +28,8 @@ def pool(x: T, reduction: Reduction, kernel_size: Triple, stride: Triple) -> T:
 
 
 def global_pool(x: SparseValue, reduction: Reduction) -> Tensor:
-    """Return [B, C]: the active rows of each sample reduced to one; zero for a sample without any."""
+    """Return [B, C]: the active rows of each sample reduced to one; zero for a sample without
+    any."""
     if isinstance(x, VisibleCells):
         return cells.global_pool(x, reduction)
     if isinstance(x, SparseVoxels):

@@ -1,1 +1,2 @@
-"""Sparse voxels at general sites: the oracle that `cells` is tested against, and the form that other libraries speak."""
+"""Sparse voxels at general sites: the oracle that `cells` is tested against, and the form that
+other libraries speak."""

@@ -1,8 +1,8 @@
 """The sites of a sparse value, checked once, and everything that is looked up from them.
 
-Axes: N active sites, K kernel offsets, D H W grid. A value of stride s has its sites at multiples of s; divided by s
-they are *lattice* positions. Coordinates are shared by all values on the same sites and keep what was derived from
-them, so that nothing needs a global cache.
+Axes: N active sites, K kernel offsets, D H W grid. A value of stride s has its sites at multiples
+of s; divided by s they are *lattice* positions. Coordinates are shared by all values on the same
+sites and keep what was derived from them, so that nothing needs a global cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,12 +25,14 @@ _TABLE_SLOTS_PER_SITE = 64
 _TABLE_SLOTS_ALWAYS = 2**20
 _MOST_KEYS = 2**60
 _NOWHERE = -(2**60)
-"""Stands for "outside" in a sum of three axis terms: one makes any key negative, three still fit in int64."""
+"""Stands for "outside" in a sum of three axis terms: one makes any key negative, three still fit in
+int64."""
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def _lasting(method: Callable[[Any], Derived]) -> cached_property[Derived]:
-    """A cached property whose tensors may be saved for a backward pass, wherever it is first asked for."""
+    """A cached property whose tensors may be saved for a backward pass, wherever it is first asked
+    for."""
 
     @wraps(method)
     def make(self: object) -> Derived:
@@ -66,7 +68,8 @@ class Coordinates:
 
     @classmethod
     def trusted(cls, sites: Tensor, stride: Triple, batch_size: int) -> "Coordinates":
-        """Make coordinates from sites that were derived from checked ones; they are not checked again."""
+        """Make coordinates from sites that were derived from checked ones; they are not checked
+        again."""
         new = cls.__new__(cls)
         with torch.inference_mode(False):
             kept = sites.to(torch.int32).contiguous()
@@ -85,7 +88,8 @@ class Coordinates:
         return self.sites.device
 
     def cached(self, key: object, make: Callable[[], Derived], *, beside: "Coordinates | None" = None) -> Derived:
-        """Return what `make` returns, made once; `beside` names other coordinates that it depends on and must not hold."""
+        """Return what `make` returns, made once; `beside` names other coordinates that it depends
+        on and must not hold."""
         place = self._kept if beside is None else self._kept_with.setdefault(beside, {})
         if key not in place:
             with torch.inference_mode(False), torch.no_grad():  # it may be saved for a later backward pass
@@ -124,7 +128,8 @@ class Coordinates:
 
     @_lasting
     def _table(self) -> Tensor | None:
-        """int32 [1 + grid]: the row of each key, shifted by one so that slot 0 is nowhere; None if too large."""
+        """int32 [1 + grid]: the row of each key, shifted by one so that slot 0 is nowhere; None if
+        too large."""
         slots = self.batch_size * product(self.extent)
         if slots > max(_TABLE_SLOTS_ALWAYS, _TABLE_SLOTS_PER_SITE * len(self)):
             return None
@@ -141,7 +146,8 @@ class Coordinates:
         return self.order[found].where(hit, len(self)).int()
 
     def find(self, lattice: Lattice, offsets: Sequence[Triple] = ((0, 0, 0),)) -> Tensor:
-        """int32 [n, K]: the row of the site at each position plus each offset, N where none is active."""
+        """int32 [n, K]: the row of the site at each position plus each offset, N where none is
+        active."""
         sample, *axes = lattice
         _, eh, ew = self.extent
         terms: list[dict[int, Tensor]] = []
@@ -170,7 +176,8 @@ class Coordinates:
         return None if in_order else samples.argsort(stable=True), counts
 
     def coarser(self, by: Triple) -> "Coordinates":
-        """Return the sites of a strided operation in lexicographic order: active where any site of the cell of `by` positions is."""
+        """Return the sites of a strided operation in lexicographic order: active where any site of
+        the cell of `by` positions is."""
         return self if by == (1, 1, 1) else self.cached(("coarser", by), lambda: self._coarser(by))
 
     def _coarser(self, by: Triple) -> "Coordinates":
@@ -182,7 +189,8 @@ class Coordinates:
         )
 
     def children(self, by: Triple) -> "Coordinates":
-        """Return all sites of the finer lattice inside each site: row n has its children at rows n * k .. (n + 1) * k - 1.
+        """Return all sites of the finer lattice inside each site: row n has its children at rows n
+        * k .. (n + 1) * k - 1.
 
         Raises:
             SitesError: if the stride is not a multiple of `by`.
@@ -291,7 +299,8 @@ def _check_form(sites: Tensor, stride: Triple, batch_size: int | None) -> None:
 
 
 def _check_values(sites: Tensor, stride: Triple, batch_size: int | None) -> int:
-    """Return the batch size; check that every row is inside the batch, not negative, within int32 and on the lattice."""
+    """Return the batch size; check that every row is inside the batch, not negative, within int32
+    and on the lattice."""
     if not len(sites):
         return batch_size or 1
     sites = sites.long()  # a comparison with 2^31 would wrap around in int32

@@ -1,9 +1,9 @@
 """Kernel maps: the rows that a convolution or a pooling window reads.
 
-Axes: N rows, K kernel offsets, T offsets that a group of rows uses. A map links a *fine* value to a *coarse* one (a
-submanifold operation: a value to itself). Reading downwards (coarse from fine) every row may use all K offsets. Reading
-upwards (fine from coarse) a row uses only the offsets of its parity, so the rows are grouped by parity; with stride 2
-that divides the work by eight.
+Axes: N rows, K kernel offsets, T offsets that a group of rows uses. A map links a *fine* value to a
+*coarse* one (a submanifold operation: a value to itself). Reading downwards (coarse from fine)
+every row may use all K offsets. Reading upwards (fine from coarse) a row uses only the offsets of
+its parity, so the rows are grouped by parity; with stride 2 that divides the work by eight.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,8 @@ from wavespark.sparse.voxels.coordinates import Coordinates
 
 _ONE = (1, 1, 1)
 _CROWDED = 0.6
-"""Share of active neighbours above which reading all K at once is faster than one by one (measured; both are exact)."""
+"""Share of active neighbours above which reading all K at once is faster than one by one (measured;
+both are exact)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,8 +42,8 @@ class KernelMap:
 def kernel_offsets(kernel: Triple, stride: Triple = _ONE, dilation: Triple = _ONE) -> tuple[Triple, ...]:
     """Return the K positions that a kernel reads, relative to its output site, in torch's order.
 
-    An odd kernel is centred (a dense convolution with padding k // 2); an even one must equal its stride and reads its
-    own cell.
+    An odd kernel is centred (a dense convolution with padding k // 2); an even one must equal its
+    stride and reads its own cell.
 
     Raises:
         ShapeError: if an even kernel differs from the stride.
@@ -74,7 +75,8 @@ def _submanifold_map(sites: Coordinates, kernel: Triple, dilation: Triple) -> Ke
     active = index < len(sites)
     counts = active.sum(0).tolist()
     if sum(counts) >= _CROWDED * active.numel():
-        # An odd kernel is symmetric: the site that is read at offset o reads at -o, which stands at the mirrored
+        # An odd kernel is symmetric: the site that is read at offset o reads at -o, which stands at
+        # the mirrored
         # position of the kernel.
         return KernelMap(
             len(sites), len(sites), len(taps), (Group(None, taps, index),), (Group(None, taps, index.flip(1)),)

@@ -24,7 +24,8 @@ def batch_norm(
         ShapeError: if there is a single row in training.
     """
     if not len(x):
-        # No statistics, and running ones must not learn from nothing. Weight and bias stay in the graph, so that no process has unused ones.
+        # No statistics, and running ones must not learn from nothing. Weight and bias stay in the
+        # graph, so that no process has unused ones.
         return x.with_features(_scaled(x.features, weight, bias).to(x.features.dtype))
     if training and len(x) == 1:
         raise ShapeError(

@@ -1,4 +1,5 @@
-"""Pooling of sparse voxels; forward and gradient gather, offset by offset: no window is ever laid out in full."""
+"""Pooling of sparse voxels; forward and gradient gather, offset by offset: no window is ever laid
+out in full."""
 
 import torch
 from torch import Tensor
@@ -13,7 +14,8 @@ from wavespark.sparse.voxels.value import SparseVoxels
 
 @torch.compiler.disable
 def pool(x: SparseVoxels, reduction: Reduction, kernel_size: Triple, stride: Triple) -> SparseVoxels:
-    """Return the windows of x reduced to one row each; an average divides by the number of active sites."""
+    """Return the windows of x reduced to one row each; an average divides by the number of active
+    sites."""
     kernel_offsets(kernel_size, stride)
     fine, coarse = x.coordinates, x.coordinates.coarser(stride)
     pairs = (

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SparseVoxels(Features):
-    """Features [N, C] at N distinct sites (sample, d, h, w); every other position is absent, not zero.
+    """Features [N, C] at N distinct sites (sample, d, h, w); every other position is absent, not
+    zero.
 
     Example:
         >>> sites = torch.tensor([[0, 0, 0, 0], [0, 1, 2, 3]], dtype=torch.int32)
@@ -30,8 +31,8 @@ class SparseVoxels(Features):
         SparseVoxels(2 site(s), 3 channel(s), stride 1, batch 1)
 
     Raises:
-        SitesError: naming the row, if sites are duplicate, negative, not whole, off the stride, of a sample outside the
-        batch, or if they are
+        SitesError: naming the row, if sites are duplicate, negative, not whole, off the stride, of
+            a sample outside the batch, or if they are
             on another device or of another number than the features.
     """
 
@@ -42,9 +43,11 @@ class SparseVoxels(Features):
     stride: int | Triple = 1
     """Distance between neighbouring sites; one number where the three axes agree."""
     batch_size: int | None = None
-    """Samples in the batch, with or without sites; by default up to the last sample that has any."""
+    """Samples in the batch, with or without sites; by default up to the last sample that has
+    any."""
     coordinates: Coordinates = field(default=None)  # type: ignore[assignment]
-    """The sites with what was looked up from them; made here unless another value on the same sites lends its own."""
+    """The sites with what was looked up from them; made here unless another value on the same sites
+    lends its own."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.features, Tensor):
@@ -81,7 +84,8 @@ class SparseVoxels(Features):
 
     @classmethod
     def from_dense(cls, dense_BCDHW: Tensor, visible_BDHW: Tensor | None = None) -> Self:
-        """Take the visible positions of a dense tensor, in lexicographic order; hidden ones are never read.
+        """Take the visible positions of a dense tensor, in lexicographic order; hidden ones are
+        never read.
 
         Args:
             dense_BCDHW: features of a grid.
@@ -178,7 +182,8 @@ class SparseVoxels(Features):
         return everywhere
 
     def of_samples(self, values_BC: Tensor) -> Self:
-        """Return the same sites, each with the values of its sample; for example to multiply by a gate of each sample.
+        """Return the same sites, each with the values of its sample; for example to multiply by a
+        gate of each sample.
 
         Args:
             values_BC: [B, C], one row a sample.
@@ -215,7 +220,8 @@ class SparseVoxels(Features):
         return to_cells(self, as_triple(cell, "cell"), size)
 
     def __add__(self, other: Self | Tensor | Number) -> Self:
-        """Return the sum; of sparse voxels the union of the sites, where a site that one of them lacks counts as zero.
+        """Return the sum; of sparse voxels the union of the sites, where a site that one of them
+        lacks counts as zero.
 
         Raises:
             ShapeError: if the numbers of channels differ.

@@ -1,6 +1,9 @@
-"""Exact ways to compute one convolution of kernel 3 on visible cells. All give the same values; they differ in cost.
+"""Exact ways to compute one convolution of kernel 3 on visible cells.
 
-Read `halo` first: it is the idea, and it runs everywhere. The others are for processors, where a halo is not the cheapest:
+All give the same values; they differ in cost.
+
+Read `halo` first: it is the idea, and it runs everywhere. The others are for processors, where a
+halo is not the cheapest:
 
 | form | computed by | used when |
 |---|---|---|
@@ -9,5 +12,6 @@ Read `halo` first: it is the idea, and it runs everywhere. The others are for pr
 | `columns` | 27 rows gathered for each token, one matrix product | a processor, cells of at most 2 tokens along an edge |
 | `faces` | each cell alone, then what visible neighbours add | a processor, larger cells |
 
-`convolution_plan` (in `cells.conv`) chooses. `borders` finds where cells touch, for `faces`. `gradient` holds gradients of weights.
+`convolution_plan` (in `cells.conv`) chooses. `borders` finds where cells touch, for `faces`.
+`gradient` holds gradients of weights.
 """

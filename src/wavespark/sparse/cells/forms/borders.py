@@ -1,6 +1,8 @@
-"""Borders of visible cells: the faces, edges and corners over which a kernel of 3 reaches from one into another.
+"""Borders of visible cells: the faces, edges and corners over which a kernel of 3 reaches from one
+into another.
 
-Axes: N cells, M cells with a visible neighbour in one direction, L tokens along an edge, P touching tokens, K directions, T taps, C channels.
+Axes: N cells, M cells with a visible neighbour in one direction, L tokens along an edge, P touching
+tokens, K directions, T taps, C channels.
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,8 @@ _KINDS = tuple(
     tuple(d for d in _TOWARDS if tuple(map(abs, d)) == axes)
     for axes in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1))
 )
-"""Directions along the same axes, the opposite of each at the mirrored place: three kinds of faces, three of edges, the corners."""
+"""Directions along the same axes, the opposite of each at the mirrored place: three kinds of faces,
+three of edges, the corners."""
 _IN_ORDER = tuple(d for kind in _KINDS for d in kind)
 _EDGES, _CORNERS = slice(3, 6), slice(6, 7)
 _ALL = slice(None)
@@ -42,16 +45,19 @@ class Faces:
         return [tokens[begin:end].view(shape).movedim(-1, 1) for begin, end in pairwise(self.span)]
 
     def taps(self, weight: Tensor) -> list[Tensor]:
-        """[C_out, C, 3, 3] of each direction, views: the part of a weight [C_out, C, 3, 3, 3] that reaches over."""
+        """[C_out, C, 3, 3] of each direction, views: the part of a weight [C_out, C, 3, 3, 3] that
+        reaches over."""
         return [weight[(_ALL, _ALL, *(_ALL if d == 0 else 1 + d for d in towards))] for towards in self.towards]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lines:
-    """All edges, or all corners: what their tokens read is a row of T tokens, what they receive one matrix product for each direction."""
+    """All edges, or all corners: what their tokens read is a row of T tokens, what they receive one
+    matrix product for each direction."""
 
     columns: Tensor
-    """int64 [K * P * T]: which of the touching tokens is read, the number of them where nothing is; directions are filled up to the same P."""
+    """int64 [K * P * T]: which of the touching tokens is read, the number of them where nothing is;
+    directions are filled up to the same P."""
     rows: Tensor
     """int64: which of the K * P are real, direction by direction."""
     kernel: Tensor
@@ -69,7 +75,8 @@ class Lines:
         return tokens.index_select(0, self.columns).view(self.directions, -1, self.num_taps * tokens.shape[1])
 
     def opposite(self, read: Tensor) -> Tensor:
-        """[K, P, C]: of what `read` gave, the tokens themselves, where each direction is touched and not where it touches."""
+        """[K, P, C]: of what `read` gave, the tokens themselves, where each direction is touched
+        and not where it touches."""
         of_kinds = read.view(self.kinds, -1, read.shape[1], self.num_taps, read.shape[2] // self.num_taps)
         return of_kinds[:, :, :, self.num_taps // 2].flip(1).flatten(0, 1)
 
@@ -79,7 +86,8 @@ class Borders:
     """All places where visible cells of a layout touch."""
 
     theirs: Tensor
-    """int64 [P]: the tokens that touch, in the flattened features: those of faces, edges, corners, direction by direction, cell by cell."""
+    """int64 [P]: the tokens that touch, in the flattened features: those of faces, edges, corners,
+    direction by direction, cell by cell."""
     ours: Tensor
     """int64 [P]: the tokens that they touch."""
     faces: tuple[Faces, ...]
@@ -98,7 +106,8 @@ class Borders:
 
 
 def borders(layout: CellLayout, block: Triple) -> Borders:
-    """The borders of cells of `block` tokens, found once for a layout; an accelerator would have to be waited for."""
+    """The borders of cells of `block` tokens, found once for a layout; an accelerator would have to
+    be waited for."""
     return layout.cached(("borders", block), lambda: _borders(layout, block))
 
 
@@ -131,7 +140,8 @@ def _borders(layout: CellLayout, block: Triple) -> Borders:
 
 
 def _directions(layout: CellLayout) -> tuple[list[int], Tensor]:
-    """Return the number of cells with a visible neighbour in each direction, and int64 [2, M in all]: those cells, their neighbours."""
+    """Return the number of cells with a visible neighbour in each direction, and int64 [2, M in
+    all]: those cells, their neighbours."""
     beside = layout.neighbours().flatten(1).T  # [27, N]
     beside = beside.index_select(0, torch.tensor([_TOWARDS.index(d) for d in _IN_ORDER]).to(beside.device))
     shown = beside < len(layout)
@@ -140,7 +150,8 @@ def _directions(layout: CellLayout) -> tuple[list[int], Tensor]:
 
 @lru_cache(maxsize=64)
 def _corner_tokens(block: Triple) -> Tensor:
-    """int64 [2, 26]: the first touched token of a cell and the first that touches it, for each direction."""
+    """int64 [2, 26]: the first touched token of a cell and the first that touches it, for each
+    direction."""
     last = tuple((b - 1) * s for b, s in zip(block, _steps(block), strict=True))
     near = [sum(end for end, t in zip(last, d, strict=True) if t > 0) for d in _IN_ORDER]
     far = [sum(end for end, t in zip(last, d, strict=True) if t < 0) for d in _IN_ORDER]
@@ -149,7 +160,8 @@ def _corner_tokens(block: Triple) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _inner_tokens(block: Triple) -> tuple[Tensor, ...]:
-    """int64 [h, w] for each kind: all tokens of a face, of an edge (h is 1), of a corner (both are 1), counted from its first."""
+    """int64 [h, w] for each kind: all tokens of a face, of an edge (h is 1), of a corner (both are
+    1), counted from its first."""
     found = []
     for kind in _KINDS:
         along = [(b, s) for b, s, t in zip(block, _steps(block), kind[0], strict=True) if not t]
@@ -170,7 +182,8 @@ def _lines(
     kinds: slice,
     device: torch.device,
 ) -> Lines | None:
-    """Edges or corners whose touching tokens begin at `begin`; `sizes` are the tokens of each direction of each kind, `lengths` those of one line."""
+    """Edges or corners whose touching tokens begin at `begin`; `sizes` are the tokens of each
+    direction of each kind, `lengths` those of one line."""
     of_directions = [size for kind in sizes for size in kind]
     width = max(of_directions)
     if not width:

@@ -1,7 +1,9 @@
-"""Kernel 3 where there are fewer tokens than channels: the weight is larger than the features, and is what must not be copied.
+"""Kernel 3 where there are fewer tokens than channels: the weight is larger than the features, and
+is what must not be copied.
 
-A level with one token a cell has a few dozen rows and, in a residual network, millions of weights. The 27 rows that a token reads are therefore turned to
-the order of the weight, not the weight to theirs; it is read twice and its gradient written once. Nothing is scattered.
+A level with one token a cell has a few dozen rows and, in a residual network, millions of weights.
+The 27 rows that a token reads are therefore turned to the order of the weight, not the weight to
+theirs; it is read twice and its gradient written once. Nothing is scattered.
 Axes: M tokens, C channels in, O channels out, 27 taps of the kernel.
 """
 
@@ -12,7 +14,8 @@ from wavespark.sparse.derivatives import Context, builds_graph, gradients
 
 
 class FewRowsConv(torch.autograd.Function):
-    """[M, C] -> [M, O] for a weight [O, C, 3, 3, 3]; `index` [M, 27] names the row that each token reads at each tap, M where there is nothing."""
+    """[M, C] -> [M, O] for a weight [O, C, 3, 3, 3]; `index` [M, 27] names the row that each token
+    reads at each tap, M where there is nothing."""
 
     @staticmethod
     def forward(ctx: Context, features_MC: Tensor, weight: Tensor, index: Tensor) -> Tensor:

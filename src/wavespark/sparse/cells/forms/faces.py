@@ -1,9 +1,12 @@
-"""Kernel 3 on visible cells without a halo: each cell alone, then what its visible neighbours add to its faces, edges and corners.
+"""Kernel 3 on visible cells without a halo: each cell alone, then what its visible neighbours add
+to its faces, edges and corners.
 
-On a processor this is the cheapest exact form for cells of 4 tokens and more: the cells are convolved where they lie, padded with zeros, in one
-call; a hidden neighbour costs nothing, not even a multiplication by zero; and nothing is copied but the tokens where visible cells touch. What a
-neighbour adds to a face is a convolution of two axes, to an edge of one, to a corner a matrix product. What reaches one token from several directions
-is added in the order of directions, whichever thread is first.
+On a processor this is the cheapest exact form for cells of 4 tokens and more: the cells are
+convolved where they lie, padded with zeros, in one call; a hidden neighbour costs nothing, not even
+a multiplication by zero; and nothing is copied but the tokens where visible cells touch. What a
+neighbour adds to a face is a convolution of two axes, to an edge of one, to a corner a matrix
+product. What reaches one token from several directions is added in the order of directions,
+whichever thread is first.
 """
 
 from typing import NamedTuple
@@ -18,7 +21,8 @@ from wavespark.sparse.derivatives import Context, builds_graph, gradients
 
 
 class FacesConv(torch.autograd.Function):
-    """[N, b, b, b, C] -> [N, b, b, b, C_out] for a weight [C_out, C, 3, 3, 3], b >= 2 along each axis."""
+    """[N, b, b, b, C] -> [N, b, b, b, C_out] for a weight [C_out, C, 3, 3, 3], b >= 2 along each
+    axis."""
 
     @staticmethod
     def forward(ctx: Context, features: Tensor, weight: Tensor, touching: Borders) -> Tensor:
@@ -80,8 +84,10 @@ def _convolve(features: Tensor, weight: Tensor, touching: Borders, read: _Touchi
 
 
 def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, touching: Borders, of_grad: _Touching) -> Tensor:
-    """Return the gradient of the weight; `of_grad` holds the upstream gradient as the tokens that touch, in the opposite directions."""
-    # In half precision a sum over many terms would stop growing once one of them is below its last digit.
+    """Return the gradient of the weight; `of_grad` holds the upstream gradient as the tokens that
+    touch, in the opposite directions."""
+    # In half precision a sum over many terms would stop growing once one of them is below its last
+    # digit.
     exact = torch.promote_types(weight.dtype, torch.float32)
     total = cells_weight_gradient(features, grad, weight, padding=1)
     total = total.to(exact, memory_format=torch.contiguous_format)

@@ -1,8 +1,11 @@
-"""Gradients of the weights of convolutions on visible cells, each in the form that a processor computes fastest.
+"""Gradients of the weights of convolutions on visible cells, each in the form that a processor
+computes fastest.
 
-The gradient of a weight is itself a convolution: of the inputs, with channels as samples and cells as channels, with the upstream gradient as the kernel.
-A processor with AVX2 computes that two to three times as fast as torch's own weight gradient of cells of 4 tokens along an edge, 1.3 times as fast
-with 8, 1.1 times with 16 (docs/LEDGER.md). Axes: N cells, n of them, b tokens along an edge, C channels.
+The gradient of a weight is itself a convolution: of the inputs, with channels as samples and cells
+as channels, with the upstream gradient as the kernel. A processor with AVX2 computes that two to
+three times as fast as torch's own weight gradient of cells of 4 tokens along an edge, 1.3 times as
+fast with 8, 1.1 times with 16 (docs/LEDGER.md). Axes: N cells, n of them, b tokens along an edge, C
+channels.
 """
 
 from collections.abc import Iterable
@@ -17,7 +20,8 @@ from wavespark.sparse.cells.forms import tuning
 
 
 def is_measured(features: Tensor) -> bool:
-    """Return True where the swapped form was measured: on a processor of that instruction set, in fp32."""
+    """Return True where the swapped form was measured: on a processor of that instruction set, in
+    fp32."""
     return (
         features.device.type == "cpu"
         and features.dtype == torch.float32
@@ -29,7 +33,8 @@ def cells_weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, paddin
     """Return the gradient of the weight [C_out, C, k, k, k] of a convolution of each cell alone.
 
     Args:
-        features: [N, b, b, b, C] that were padded with one token of zeros, or [N, b+2, b+2, b+2, C] that were not.
+        features: [N, b, b, b, C] that were padded with one token of zeros, or [N, b+2, b+2, b+2, C]
+            that were not.
         grad: gradient of its result, [N, b, b, b, C_out].
         weight: [C_out, C, 3, 3, 3].
         padding: 1 or 0.
@@ -51,7 +56,8 @@ def _is_faster_swapped(features: Tensor, grad: Tensor) -> bool:
 
 
 def _swapped(features: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Tensor:
-    """Compute the swapped form on as many cells at a time as `kernel_bytes` hold, summed in their order."""
+    """Compute the swapped form on as many cells at a time as `kernel_bytes` hold, summed in their
+    order."""
     most = max(features.shape[-1], grad.shape[-1]) * product(grad.shape[1:4]) * features.element_size()
     lanes = tuning.TUNING.lanes
     step = max(lanes, tuning.TUNING.kernel_bytes // most // lanes * lanes)
@@ -68,7 +74,11 @@ def _correlated(inputs: Tensor, kernel: Tensor, padding: int) -> Tensor:
 
 
 def _channels_as_samples(cells: Tensor) -> Tensor:
-    """[n, b, b, b, C] -> [C, n, b, b, b]. A shuffle of the numbers of a cell is its transpose, twice as fast as torch's copy in another order."""
+    """[n, b, b, b, C] -> [C, n, b, b, b].
+
+    A shuffle of the numbers of a cell is its transpose, twice as fast as torch's copy in another
+    order.
+    """
     n, *block, channels = cells.shape
     tokens = product(block)
     numbers = cells.reshape(1, n, 1, -1).movedim(-1, 1)  # channels last: all numbers of a cell lie together
@@ -89,7 +99,8 @@ def convolution_weight_gradient(
 
 
 def planar_weight_gradient(halo: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
-    """A depthwise 3-D weight gradient as three 2-D ones: processors have a fast kernel only for the latter."""
+    """A depthwise 3-D weight gradient as three 2-D ones: processors have a fast kernel only for the
+    latter."""
     n, b, *_, channels = grad.shape
     planes = halo.transpose(0, 1).contiguous()
     grad_2d = grad.transpose(0, 1).reshape(-1, *grad.shape[2:]).permute(0, 3, 1, 2)
@@ -101,7 +112,8 @@ def planar_weight_gradient(halo: Tensor, grad: Tensor, weight: Tensor) -> Tensor
 
 
 def summed(parts: Iterable[Tensor], weight: Tensor) -> Tensor:
-    """Return the sum of the gradients of chunks, in fp32 at least: in half precision a long sum would stop growing."""
+    """Return the sum of the gradients of chunks, in fp32 at least: in half precision a long sum
+    would stop growing."""
     total: Tensor | None = None
     for found in parts:  # one at a time: a weight can be as large as all features
         total = found if total is None else total.to(torch.promote_types(weight.dtype, torch.float32)).add_(found)

@@ -1,11 +1,14 @@
-"""Odd kernels on visible cells by halos: gather the tokens around each cell, run an ordinary convolution without padding.
+"""Odd kernels on visible cells by halos: gather the tokens around each cell, run an ordinary
+convolution without padding.
 
-This is the idea of the package; the other forms are equal and only faster in places. One page: `halo_index` names the rows around each cell,
-`halos` gathers them, `HaloConv` convolves.
+This is the idea of the package; the other forms are equal and only faster in places. One page:
+`halo_index` names the rows around each cell, `halos` gathers them, `HaloConv` convolves.
 
-The gradient with respect to the features is the same operation with flipped weights, and the gradient with respect to the weights gathers the halo
-again: nothing is scattered, no halo is kept between forward and backward, nothing waits for an accelerator, and the result does not depend on the
-order of threads. On a processor halos are made in chunks of about the size of its cache.
+The gradient with respect to the features is the same operation with flipped weights, and the
+gradient with respect to the weights gathers the halo
+again: nothing is scattered, no halo is kept between forward and backward, nothing waits for an
+accelerator, and the result does not depend on the order of threads. On a processor halos are made
+in chunks of about the size of its cache.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,7 +35,8 @@ Reach = Triple
 
 
 class HaloConv(torch.autograd.Function):
-    """[N, b, b, b, C] -> [N, b, b, b, C_out] for a weight [C_out, C / groups, k, k, k], k odd; `index` is a `halo_index` of k // 2 tokens below and above."""
+    """[N, b, b, b, C] -> [N, b, b, b, C_out] for a weight [C_out, C / groups, k, k, k], k odd;
+    `index` is a `halo_index` of k // 2 tokens below and above."""
 
     @staticmethod
     def forward(ctx: Context, features: Tensor, weight: Tensor, groups: int, *index: Tensor) -> Tensor:
@@ -61,7 +65,8 @@ class HaloConv(torch.autograd.Function):
 
 
 def gathered(features: Tensor, index: Sequence[Tensor]) -> Tensor:
-    """Return all halos that a `halo_index` names at once, [N, low+b+high, ..., C], in operations that torch differentiates."""
+    """Return all halos that a `halo_index` names at once, [N, low+b+high, ..., C], in operations
+    that torch differentiates."""
     flat = features.reshape(-1, features.shape[-1])
     if len(index) == 2:
         rows, absent = index
@@ -81,7 +86,8 @@ def halo_index(layout: CellLayout, block: Triple, low: Reach, high: Reach) -> tu
 
     where runs are gathered also
 
-    - int [N, low+b+high, low+b+high], which run of b tokens along the last axis each line of a halo has in its middle,
+    - int [N, low+b+high, low+b+high], which run of b tokens along the last axis each line of a halo
+      has in its middle,
     - the same for each of the low + high tokens at its ends.
     """
     index, run = layout.halo(block, low, high), block[2]
@@ -110,14 +116,16 @@ def halos(features: Tensor, index: Sequence[Tensor], low: int = 1, chunk: int = 
     """Yield chunks of cells with their halos, [n, low+b+high, ..., C], zero where there is nothing.
 
     `low` is the number of tokens below along the last axis for which the `halo_index` was made.
-    Chunks are `chunk` times as large as a processor's cache. There a chunk's halo is overwritten by the next.
+    Chunks are `chunk` times as large as a processor's cache. There a chunk's halo is overwritten by
+    the next.
     """
     cells, *extent = index[0].shape
     channels = features.shape[-1]
     flat = features.reshape(-1, channels)
     on_cpu = features.device.type == "cpu"
     budget = chunk * tuning.TUNING.chunk_bytes if on_cpu else tuning.TUNING.chunk_bytes_accelerator
-    # torch has no fast convolution for a single small volume; chunks are of equal size, so that none is left alone at the end.
+    # torch has no fast convolution for a single small volume; chunks are of equal size, so that
+    # none is left alone at the end.
     step = max(2, budget // (product(extent) * channels * features.element_size()))
     step = -(-cells // -(-cells // step))
     starts = range(0, cells, step)
@@ -131,7 +139,8 @@ def halos(features: Tensor, index: Sequence[Tensor], low: int = 1, chunk: int = 
 
 
 def _present_and_cleared(flat: Tensor, index: Tensor, absent: Tensor, starts: range) -> Iterator[tuple[slice, Tensor]]:
-    """Rows by their numbers, and zero where absent, without a copy that has a row of zeros: on a processor it costs a fifth of the convolution."""
+    """Rows by their numbers, and zero where absent, without a copy that has a row of zeros: on a
+    processor it costs a fifth of the convolution."""
     cells, *extent = index.shape
     tokens = product(extent)
     buffer = flat.new_empty(min(starts.step, cells) * tokens, flat.shape[1])
@@ -149,7 +158,8 @@ Take = Callable[..., Tensor]
 
 
 def _take_from_padded(flat: Tensor) -> Take:
-    """Rows by their numbers from a copy with a row of zeros at its end: no step of it needs to know how many are absent."""
+    """Rows by their numbers from a copy with a row of zeros at its end: no step of it needs to know
+    how many are absent."""
     table = _with_nothing(flat, 1)
     return lambda rows: table.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
 
@@ -166,7 +176,8 @@ def _zeros(rows: int, channels: int, dtype: torch.dtype, device: torch.device) -
 
 
 def _take_runs(flat: Tensor, run: int, low: int) -> Take:
-    """From such a copy the middle of each line in one piece: an accelerator's gather costs as much for a row of 32 channels as for one of 1,000."""
+    """From such a copy the middle of each line in one piece: an accelerator's gather costs as much
+    for a row of 32 channels as for one of 1,000."""
     channels = flat.shape[1]
     table = _with_nothing(flat, run)
 
@@ -193,7 +204,8 @@ def _convolve(features: Tensor, weight: Tensor, index: Sequence[Tensor], groups:
 
 
 def joined(parts: Iterable[tuple[slice, Tensor]], cells: int) -> Tensor:
-    """Results [n, ...] of chunks of cells as one tensor, contiguous; a single chunk is not copied."""
+    """Results [n, ...] of chunks of cells as one tensor, contiguous; a single chunk is not
+    copied."""
     whole: Tensor | None = None
     for part, found in parts:
         if part.stop - part.start == cells:

@@ -1,10 +1,14 @@
-"""The engine that computes convolutions of sparse voxels: one contract, chosen by name, never swapped silently.
+"""The engine that computes convolutions of sparse voxels: one contract, chosen by name, never
+swapped silently.
 
-`torch` is ours and always there; `spconv` and `minkowski` wrap libraries that the user installed. An engine computes features at given sites: which
-sites are active is decided once, by `Coordinates`, so all engines have the same site rules. Norms and pooling do not depend on the engine.
+`torch` is ours and always there; `spconv` and `minkowski` wrap libraries that the user installed.
+An engine computes features at given sites: which sites are active is decided once, by
+`Coordinates`, so all engines have the same site rules. Norms and pooling do not depend on the
+engine.
 
-The choice is the only state of the package outside its values. It is a context variable, so it belongs to the caller's thread or task, and
-`with set_engine(name):` restores what was chosen before. A bare `set_engine(name)` holds until the next one, as its name says.
+The choice is the only state of the package outside its values. It is a context variable, so it
+belongs to the caller's thread or task, and `with set_engine(name):` restores what was chosen
+before. A bare `set_engine(name)` holds until the next one, as its name says.
 """
 
 import importlib
@@ -81,10 +85,12 @@ class EngineChoice:
 
 
 def set_engine(name: str) -> EngineChoice:
-    """Choose the engine of sparse convolutions for this thread or task, or for the block of `with set_engine(name):`.
+    """Choose the engine of sparse convolutions for this thread or task, or for the block of `with
+    set_engine(name):`.
 
     Raises:
-        SettingsError: if the name is not known, or the engine would give wrong results on this machine.
+        SettingsError: if the name is not known, or the engine would give wrong results on this
+            machine.
         DependencyError: if its library is not installed, with what to type.
     """
     if name not in _ADVICE:

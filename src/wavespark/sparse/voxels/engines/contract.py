@@ -21,7 +21,10 @@ class Convolution:
     transposed: bool = False
     """From coarse to fine sites: the adjoint of the strided convolution."""
     depthwise: bool = False
-    """Each channel alone; the weight is [C, 1, k, k, k]. Submanifold convolutions by the engine `torch`."""
+    """Each channel alone; the weight is [C, 1, k, k, k].
+
+    Submanifold convolutions by the engine `torch`.
+    """
 
     @property
     def is_submanifold(self) -> bool:

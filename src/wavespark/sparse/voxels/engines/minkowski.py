@@ -1,6 +1,7 @@
 """MinkowskiEngine 0.5.4 behind the engine contract.
 
-Both sets of sites are inserted as they are, so its rows are ours; its kernels run through the first axis fastest, the opposite of torch.
+Both sets of sites are inserted as they are, so its rows are ours; its kernels run through the first
+axis fastest, the opposite of torch.
 """
 
 from types import ModuleType
@@ -61,7 +62,8 @@ class MinkowskiEngine:
         return result
 
     def _insert(self, source: Coordinates, target: Coordinates) -> tuple[Any, Any, Any, Tensor, Tensor]:
-        """A manager with both sets of sites, their keys, and which of our rows each of its rows is."""
+        """A manager with both sets of sites, their keys, and which of our rows each of its rows
+        is."""
         manager = self._library.CoordinateManager(D=3)
         source_key, (read, _) = manager.insert_and_map(source.sites, list(source.stride), "source")
         if target is source:

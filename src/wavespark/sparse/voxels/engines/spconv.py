@@ -1,8 +1,9 @@
 """spconv 2 behind the engine contract (CPU build and CUDA builds), with its traps guarded.
 
-Its index search is its own, so it is an independent check of ours; what differs is put right here. A strided convolution of spconv is active at
-every window that touches a site; the pairs of windows outside our rule are left out. Its CPU build computes wrong sums with more than one OpenMP
-thread and asks for the current CUDA stream in the backward pass even where there is none.
+Its index search is its own, so it is an independent check of ours; what differs is put right here.
+A strided convolution of spconv is active at every window that touches a site; the pairs of windows
+outside our rule are left out. Its CPU build computes wrong sums with more than one OpenMP thread
+and asks for the current CUDA stream in the backward pass even where there is none.
 """
 
 import os
@@ -21,7 +22,8 @@ from wavespark.sparse.voxels.engines.contract import Convolution, Engine
 
 @contextmanager
 def _without_stream(ops: ModuleType) -> Iterator[None]:
-    """Answer the library's question for the current CUDA stream where there is none, for as long as it computes; then it is as it was."""
+    """Answer the library's question for the current CUDA stream where there is none, for as long as
+    it computes; then it is as it was."""
     known = getattr(ops, "get_current_stream", None)
     if torch.cuda.is_available() or known is None:
         yield
@@ -34,7 +36,8 @@ def _without_stream(ops: ModuleType) -> Iterator[None]:
 
 
 class _Confined(torch.autograd.Function):
-    """The library's operation, whose forward and backward pass both run inside `_without_stream`."""
+    """The library's operation, whose forward and backward pass both run inside
+    `_without_stream`."""
 
     @staticmethod
     def forward(
@@ -64,7 +67,8 @@ class SpconvEngine:
         self._ops, self._functional, self._algorithm = ops, functional, algorithm
 
     def refuse_machine(self) -> None:
-        """Raises SettingsError where spconv would give wrong numbers: on a processor with more than one OpenMP thread."""
+        """Raises SettingsError where spconv would give wrong numbers: on a processor with more than
+        one OpenMP thread."""
         threads = os.environ.get("OMP_NUM_THREADS", "not set")
         if not torch.cuda.is_available() and (threads != "1" or torch.get_num_threads() != 1):
             raise SettingsError(

@@ -1,4 +1,5 @@
-"""The engine that is always there: gather and multiply in plain torch, on any device and in any floating type."""
+"""The engine that is always there: gather and multiply in plain torch, on any device and in any
+floating type."""
 
 import torch
 from torch import Tensor
