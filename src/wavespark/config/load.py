@@ -36,8 +36,7 @@ def load_pretraining(name_or_path: str | Path, overrides: Sequence[str] = ()) ->
 
     Raises:
         SettingsError: if there is no such configuration or file, it is not TOML, or a key or value
-            is not possible; all
-            mistakes at once.
+            is not possible; all mistakes at once.
     """
     document, origin = read_config(name_or_path)
     return build(PretrainSettings, override(document, overrides), origin)

@@ -97,9 +97,8 @@ def read_labels(path: str | Path, store: Store) -> LabelTable:
 
     Args:
         path: UTF-8 CSV with a header; one of the columns `source` (path of the scan, relative to
-            the folder that was
-            prepared, absolute, or its unique last part; or its SeriesInstanceUID),
-            `SeriesInstanceUID`, or `id` (of the store's volume).
+            the folder that was prepared, absolute, or its unique last part; or its
+            SeriesInstanceUID), `SeriesInstanceUID`, or `id` (of the store's volume).
         store: whose volumes the rows are about.
 
     Returns:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wavespark import randomness
@@ -78,10 +77,10 @@ class BlockMasking:
         batch: int | None = None,
         generator: Generator | None = None,
         draws: Sequence[Draw] | None = None,
-        valid: Bool[Tensor, "b d h w"] | None = None,
-        weights: Float[Tensor, "b d h w"] | None = None,
-        hide: Bool[Tensor, "b d h w"] | None = None,
-        show: Bool[Tensor, "b d h w"] | None = None,
+        valid: Tensor | None = None,
+        weights: Tensor | None = None,
+        hide: Tensor | None = None,
+        show: Tensor | None = None,
     ) -> Masks:
         """Draw which cells are hidden, on the CPU.
 
@@ -90,11 +89,11 @@ class BlockMasking:
             generator: a generator of torch or numpy.
             draws: instead of both, (seed, step, volume id) of each volume; its draw depends on
                 nothing else.
-            valid: cells that may be visible or hidden; all if None.
-            weights: how likely each cell is to be hidden relative to the others of its volume, from
-                0. The number of
-                hidden cells stays exact; equal weights are no weights. A block weighs the mean of
-                its valid cells.
+            valid: bool [B, D, H, W], cells that may be visible or hidden; all if None.
+            weights: float [B, D, H, W], how likely each cell is to be hidden relative to the others
+                of its volume, from
+                0. The number of hidden cells stays exact; equal weights are no weights. A block
+                weighs the mean of its valid cells.
             hide: cells that must be hidden; blocks must be single cells.
             show: cells that must stay visible; likewise.
 
@@ -103,8 +102,7 @@ class BlockMasking:
 
         Raises:
             MaskError: if a volume has fewer than two valid cells, a weight is negative or not
-                finite, or there is no
-                room for the forced cells.
+                finite, or there is no room for the forced cells.
             ShapeError: if `valid`, `weights`, `hide` or `show` are not [B, D, H, W] on this grid.
         """
         streams = open_streams(batch, generator, draws)

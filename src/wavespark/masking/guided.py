@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
@@ -20,7 +19,7 @@ from wavespark.errors import MaskError, ShapeError
 from wavespark.masking.grid import checked_triple
 
 
-def cell_mean(voxels: Float[Tensor, "b x y z"], cell: int | Sequence[int]) -> Float[Tensor, "b d h w"]:
+def cell_mean(voxels: Tensor, cell: int | Sequence[int]) -> Tensor:
     """Mean over the voxels of each cell; a cell that reaches beyond the crop counts its voxels
     inside.
 
@@ -32,13 +31,11 @@ def cell_mean(voxels: Float[Tensor, "b x y z"], cell: int | Sequence[int]) -> Fl
     return functional.avg_pool3d(voxels.float(), checked_triple(cell, "cell"), ceil_mode=True)
 
 
-def foreground_weights(
-    foreground: Bool[Tensor, "b x y z"], cell: int | Sequence[int], *, strength: float = 1.0
-) -> Float[Tensor, "b d h w"]:
+def foreground_weights(foreground: Tensor, cell: int | Sequence[int], *, strength: float = 1.0) -> Tensor:
     """Weights that follow the share of foreground voxels in each cell.
 
     Args:
-        foreground: True where the volume shows the patient.
+        foreground: bool [B, X, Y, Z], True where the volume shows the patient.
         cell: voxels in a cell.
         strength: see `blend`.
     """
@@ -46,21 +43,21 @@ def foreground_weights(
 
 
 def vesselness_weights(
-    voxels: Float[Tensor, "b x y z"],
+    voxels: Tensor,
     cell: int | Sequence[int],
     *,
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     scales: Sequence[float] = (0.8, 1.4, 2.2),
     bright: bool = True,
     strength: float = 0.5,
-) -> Float[Tensor, "b d h w"]:
+) -> Tensor:
     """Weights that follow the mean `vesselness` of each cell.
 
     Masking near arteries helped to detect aneurysms (arXiv 2502.21244: sensitivity +4 to +8 % at
     0.5 false positives).
 
     Args:
-        voxels: intensities.
+        voxels: intensities, float [B, X, Y, Z].
         cell: voxels in a cell.
         spacing, scales, bright: see `vesselness`.
         strength: see `blend`.
@@ -69,13 +66,13 @@ def vesselness_weights(
     return blend(cell_mean(tubes, cell), strength)
 
 
-def hardness_weights(errors: Float[Tensor, "b d h w"], *, strength: float = 0.5) -> Float[Tensor, "b d h w"]:
+def hardness_weights(errors: Tensor, *, strength: float = 0.5) -> Tensor:
     """Weights that follow how badly each cell was reconstructed, for example by an EMA teacher.
 
     Args:
-        errors: one error a cell, on normalised targets, so that bright cells do not count as hard
-            ones; NaN where it is
-            unknown, which counts as the volume's mean.
+        errors: float [B, D, H, W], one error a cell, on normalised targets, so that bright cells do
+            not count as hard
+            ones; NaN where it is unknown, which counts as the volume's mean.
         strength: see `blend`.
 
     Raises:
@@ -87,7 +84,7 @@ def hardness_weights(errors: Float[Tensor, "b d h w"], *, strength: float = 0.5)
     return blend(torch.where(known, errors, mean), strength)
 
 
-def blend(scores: Float[Tensor, "b d h w"], strength: float) -> Float[Tensor, "b d h w"]:
+def blend(scores: Tensor, strength: float) -> Tensor:
     """Weights of mean 1 in each volume: `1 - strength` alike for all cells, `strength` in
     proportion to the scores.
 
@@ -107,12 +104,12 @@ def blend(scores: Float[Tensor, "b d h w"], strength: float) -> Float[Tensor, "b
 
 
 def vesselness(
-    voxels: Float[Tensor, "x y z"],
+    voxels: Tensor,
     *,
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     scales: Sequence[float] = (0.8, 1.4, 2.2),
     bright: bool = True,
-) -> Float[Tensor, "x y z"]:
+) -> Tensor:
     """Return the vesselness of each voxel, from 0 to 1: the largest response over the scales.
 
     With the eigenvalues |l1| <= |l2| <= |l3| of the Hessian a bright tube has l1 about 0 and l2, l3

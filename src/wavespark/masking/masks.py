@@ -5,7 +5,6 @@ Legend: B batch, D H W grid of cells, N visible cells.
 
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Int32
 from torch import Tensor
 
 
@@ -13,13 +12,16 @@ from torch import Tensor
 class Masks:
     """Visible and hidden cells of each volume; invalid cells are neither."""
 
-    visible: Bool[Tensor, "b d h w"]
-    hidden: Bool[Tensor, "b d h w"]
-    valid: Bool[Tensor, "b d h w"]
+    visible: Tensor
+    """bool [B, D, H, W]."""
+    hidden: Tensor
+    """bool [B, D, H, W]."""
+    valid: Tensor
+    """bool [B, D, H, W]: cells with a voxel of the crop."""
 
     @property
-    def visible_sites(self) -> Int32[Tensor, "n 4"]:
-        """Visible cells as (sample, d, h, w), in lexicographic order."""
+    def visible_sites(self) -> Tensor:
+        """Visible cells as (sample, d, h, w), int32 [N, 4] in lexicographic order."""
         return self.visible.nonzero().int()
 
     @property
@@ -44,8 +46,10 @@ class Masks:
 class NestedMasks(Masks):
     """Hidden cells, split into `local` (hidden from a finer second view, too) and `global_only`."""
 
-    global_only: Bool[Tensor, "b d h w"]
-    local: Bool[Tensor, "b d h w"]
+    global_only: Tensor
+    """bool [B, D, H, W]."""
+    local: Tensor
+    """bool [B, D, H, W]."""
 
     @property
     def global_share(self) -> float:
@@ -67,6 +71,6 @@ class NestedMasks(Masks):
         }
 
 
-def counts(cells_BDHW: Bool[Tensor, "b d h w"]) -> list[int]:
+def counts(cells_BDHW: Tensor) -> list[int]:
     """Number of True cells in each volume."""
     return cells_BDHW.sum((1, 2, 3)).tolist()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wavespark.errors import MaskError
@@ -89,8 +88,8 @@ class NestedMasking:
         batch: int | None = None,
         generator: Generator | None = None,
         draws: Sequence[Draw] | None = None,
-        valid: Bool[Tensor, "b d h w"] | None = None,
-        weights: Float[Tensor, "b d h w"] | None = None,
+        valid: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> NestedMasks:
         """Draws which cells are hidden and which of them local.
 

@@ -57,8 +57,7 @@ def make_item(volume: Volume, recipe: Recipe, *, only_heads: bool = False) -> It
 
     Raises:
         VolumeError: `not_a_head` if only heads are wanted and it is none, `constant_volume` if
-            nothing stands out from
-            the background, `not_3d` if it has several channels.
+            nothing stands out from the background, `not_3d` if it has several channels.
     """
     if volume.voxels.shape[0] != 1:
         raise VolumeError(

@@ -82,8 +82,7 @@ def prepare(
         output: the store's folder, new or of the same recipe.
         recipe: how; a `Recipe`, the name of one, or a TOML file.
         workers: processes. 0 works in this process, without limits; from 1 on, a script must keep
-            its start under
-            `if __name__ == "__main__":`, because workers import it again.
+            its start under `if __name__ == "__main__":`, because workers import it again.
         engine: `local` processes, or `dask`: the workers of a cluster, which share this machine's
             disk.
         scheduler: of dask: its address or scheduler file; None starts a cluster of `workers`
@@ -94,8 +93,7 @@ def prepare(
         table: CSV with a column `path` and any of `modality`, `contrast`, `patient`, `session`: it
             decides for these inputs.
         for_pretraining: leave out, by name, what is no image of a head (`prepare.fit.NAMES`) and
-            duplicates. The command
-            line does so unless `--keep-everything` is given.
+            duplicates. The command line does so unless `--keep-everything` is given.
         on_progress: called with (done, total, message).
 
     Raises:

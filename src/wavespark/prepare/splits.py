@@ -34,8 +34,7 @@ def held_out(
         fraction: expected share of patients to hold out, from 0 to 1.
         seed: another seed, another split.
         known: content hash -> was it held out, from an earlier split. Patients stay where they
-            were; one who was on
-            both sides is training data.
+            were; one who was on both sides is training data.
 
     Returns:
         (training, held out), in the given order.

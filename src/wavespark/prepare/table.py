@@ -79,8 +79,7 @@ def read_table(path: str | Path) -> InputTable:
 
     Args:
         path: the file. Column `path` is needed; `modality`, `contrast`, `patient` and `session` may
-            be there. An empty
-            cell states nothing.
+            be there. An empty cell states nothing.
 
     Raises:
         SettingsError: naming file, line and column; cells are never quoted.

@@ -72,8 +72,7 @@ def finish(
         voxels: float32 [i, j, k].
         affine: [4, 4], index to RAS mm.
         kind: modality, contrast and note as far as known; an unknown modality is taken from the
-            values, with the note
-            `modality_guessed` where they do not decide it.
+            values, with the note `modality_guessed` where they do not decide it.
         id: keyed hash of the source.
         patient: keyed hash of the patient.
         notes: what was odd so far.

@@ -46,8 +46,7 @@ def read_volumes(
 
     Raises:
         InputError: `no_input`, `bad_manifest`, `unsafe_archive` or `unsafe_file`, when the path
-            itself cannot be used.
-            Bad content never raises.
+            itself cannot be used. Bad content never raises.
     """
     secret = secret or new_secret()
     settings = settings or ReadingSettings()

@@ -103,9 +103,8 @@ def arrange(slices: Sequence[Slice], settings: ReadingSettings, digest: Digest |
 
     Raises:
         VolumeError: `too_few_slices`, `missing_position`, `missing_orientation`, `bad_orientation`,
-            `bad_spacing`,
-            `mixed_geometry`, `mixed_acquisitions`, `degenerate_geometry`, `duplicate_positions`,
-            `missing_slices` or `nonuniform_spacing`.
+            `bad_spacing`, `mixed_geometry`, `mixed_acquisitions`, `degenerate_geometry`,
+            `duplicate_positions`, `missing_slices` or `nonuniform_spacing`.
     """
     acquisitions = separate(slices)
     stacks: list[Stack] = []

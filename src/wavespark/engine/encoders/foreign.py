@@ -69,8 +69,7 @@ def import_weights(file: Path, output: Path, model: str = "") -> Imported:
 
     Raises:
         CheckpointError: if the file is refused (see `read_foreign`), no weight in it fits an
-            encoder, or the folder
-            holds anything else.
+            encoder, or the folder holds anything else.
         ModelError: if there is no such model.
     """
     if model and model not in list_models():

@@ -84,14 +84,12 @@ def pretrain(
 
     Raises:
         SettingsError: if there is no such config, or the folder was begun with other settings. Only
-            `run.steps` may
-            grow; see `folder.check_same`.
+            `run.steps` may grow; see `folder.check_same`.
         StoreError: if there is nothing to train on, or the disk is full.
         CheckpointError: if all checkpoints are damaged or belong to another store, or another
             process trains here.
         TrainingStopped: after a request to stop (exit code 75), non-finite losses or a collapse
-            (4), lack of memory (5),
-            or the loss of another process (1).
+            (4), lack of memory (5), or the loss of another process (1).
     """
     settings = settings if isinstance(settings, PretrainSettings) else load_pretraining(settings)
     store, run = store if isinstance(store, Store) else open_store(store), Path(run)

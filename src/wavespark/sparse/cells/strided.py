@@ -139,9 +139,8 @@ def transposed_conv(
         like: the level to return to; or else `generative`, all children. On the same cells both are
             the same tokens.
         generative: see `like`. Tokens beyond the crop, in last cells that reach over its end, are
-            kept and mean nothing, as everywhere on cells:
-            `to_dense` and `to_sparse` cut them, so that a token at the crop's end has fewer
-            children than the same site of sparse voxels.
+            kept and mean nothing, as everywhere on cells: `to_dense` and `to_sparse` cut them, so
+            that a token at the crop's end has fewer children than the same site of sparse voxels.
 
     Raises:
         ShapeError: if the weight does not fit, tokens would be finer than voxels, or `like` is
