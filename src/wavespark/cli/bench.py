@@ -15,22 +15,24 @@ from wavespark.text import printable
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Measure a published figure on this machine, as ratios between forms that take turns in one process.",
+    help="Measure the published figures on this machine. "
+    "Speed and memory are compared between variants that run alternately on this machine; transfer compares accuracies.",
 )
 
-Rounds = Annotated[int, typer.Option(min=1, help="Rounds. Figures are medians over the rounds.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Number of rounds; figures are medians over the rounds.")]
 Hidden = Annotated[
-    list[float] | None, typer.Option(help="Share of cells to hide; may be repeated.  [default: 0.6, 0.75]")
+    list[float] | None,
+    typer.Option(help="Share of the cells to hide, between 0 and 1; may be repeated.  [default: 0.6, 0.75]"),
 ]
-Threads = Annotated[int, typer.Option(min=1, help="Threads of the computation.")]
+Threads = Annotated[int, typer.Option(min=1, help="Number of CPU threads.")]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
-Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the JSON document into this file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result to this JSON file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
 
 @app.command()
 def sparse(
-    size: Annotated[int, typer.Option(min=1, help="Voxels along each edge of the crop.")] = 48,
+    size: Annotated[int, typer.Option(min=1, help="Edge of the crop in voxels.")] = 48,
     hidden: Hidden = None,
     rounds: Rounds = 7,
     threads: Threads = 1,
@@ -38,7 +40,10 @@ def sparse(
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Convolutions on visible cells beside dense convolutions: time and memory."""
+    """Compare sparse with dense convolutions.
+
+    Measures time and memory of convolutions on visible cells and on all cells.
+    """
     require_folder_of(output, "--output")
     with progress("bench sparse", "loading PyTorch"):
         from wavespark.bench import SparseBench, in_clean_process
@@ -53,9 +58,11 @@ def sparse(
 
 @app.command()
 def step(
-    model: Annotated[str, typer.Option(help="Encoder.", autocompletion=model_names)] = "waveformer_small",
-    size: Annotated[int, typer.Option(min=1, help="Voxels along each edge of the crop.")] = 96,
-    batch: Annotated[int, typer.Option(min=1, help="Crops in a step.")] = 1,
+    model: Annotated[
+        str, typer.Option(help="Encoder (names: wavespark list).", autocompletion=model_names)
+    ] = "waveformer_small",
+    size: Annotated[int, typer.Option(min=1, help="Edge of the crop in voxels.")] = 96,
+    batch: Annotated[int, typer.Option(min=1, help="Crops per step.")] = 1,
     hidden: Hidden = None,
     decoder: Annotated[
         list[str] | None,
@@ -67,7 +74,7 @@ def step(
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """A training step on visible cells beside the same step on all cells."""
+    """Compare a training step on visible and on all cells."""
     from wavespark.models import model_settings
 
     require_folder_of(output, "--output")
@@ -99,21 +106,22 @@ def loader(
         typer.Option(
             "--config",
             "--recipe",
-            help="Training config whose step time sets the target.",
+            help="Training config whose step time the loader must match (--recipe is an alias).",
             autocompletion=config_names,
         ),
     ] = "tiny-cpu",
-    size: Annotated[
-        int | None, typer.Option(min=1, help="Voxels along each edge of the crop.  [default: of the benchmark]")
-    ] = None,
-    crops: Annotated[int, typer.Option(min=1, help="Crops in a round.")] = 240,
-    workers: Annotated[int, typer.Option(min=1, help="Data-loader workers.")] = 2,
+    size: Annotated[int | None, typer.Option(min=1, help="Edge of the crop in voxels.  [default: 96]")] = None,
+    crops: Annotated[int, typer.Option(min=1, help="Crops per round.")] = 240,
+    workers: Annotated[int, typer.Option(min=1, help="Number of data-loader workers.")] = 2,
     rounds: Rounds = 3,
     seed: Seed = 0,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Crops per second of the data loader beside the crops per second that training needs."""
+    """Compare the data loader with what training needs.
+
+    Both are measured in crops per second.
+    """
     from wavespark.config import load_pretraining
 
     require_folder_of(output, "--output")
@@ -129,13 +137,15 @@ def loader(
 
 @app.command()
 def prepare(
-    series: Annotated[int, typer.Option(min=2, help="Synthetic DICOM series to prepare.")] = 32,
+    series: Annotated[int, typer.Option(min=2, help="Number of synthetic DICOM series to prepare.")] = 32,
     rounds: Rounds = 3,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Preparation with one and with several workers, its memory, and dcm2niix beside it where
-    installed."""
+    """Measure preparation with one and with several workers.
+
+    Reports time and memory, and compares with dcm2niix if it is installed.
+    """
     require_folder_of(output, "--output")
     with progress("bench prepare", "loading") as on_progress:
         from wavespark.bench.prepare import PrepareBench, describe_prepare, measure_prepare
@@ -147,44 +157,53 @@ def prepare(
 @app.command()
 def transfer(
     minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="Time budget, about.  [default: 50; with --people 90]")
+        float | None, typer.Option(min=0.1, help="Approximate total time in minutes.  [default: 50; 90 with --people]")
     ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(metavar="vessels|tissue|aneurysm", help="Task; may be repeated.  [default: all three]"),
+        typer.Option(metavar="vessels|tissue|aneurysm", help="Task to measure; may be repeated.  [default: all three]"),
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(min=1, help="Trainings of each arm and number of labels.  [default: 3; with --people 1]"),
+        typer.Option(
+            min=1, help="Number of random seeds, i.e. repeats of every training.  [default: 3; 1 with --people]"
+        ),
     ] = None,
-    folder: Annotated[
-        Path, typer.Option(help="Folder of heads, run, trainings and report. A stopped benchmark continues there.")
-    ] = Path("bench-transfer"),
-    preset: Annotated[str, typer.Option(metavar="cpu", help="Sizes of model and data: cpu suits two cores.")] = "cpu",
+    folder: Annotated[Path, typer.Option(help="Folder for all results. Run the same command again to resume.")] = Path(
+        "bench-transfer"
+    ),
+    preset: Annotated[
+        str, typer.Option(metavar="cpu", help="Size of model and data; cpu, for two cores, is the only preset.")
+    ] = "cpu",
     people: Annotated[
         Path | None,
-        typer.Option(help="Folder of real people (ds002748, ds000011, slabs): tissue, sex, age, diagnosis, contrast."),
+        typer.Option(
+            help="Folder with real heads instead of synthetic ones: ds002748/, ds000011/ and slabs/ (see docs/how-to/probe.md)."
+        ),
     ] = None,
     encoder: Annotated[
-        Path | None, typer.Option(help="With --people: evaluate this export instead of pre-training one.")
+        Path | None, typer.Option(help="With --people: evaluate this exported encoder instead of pre-training one.")
     ] = None,
     pretraining_seeds: Annotated[
-        int, typer.Option(min=1, help="With --people: pre-trainings, for intervals over them.")
+        int,
+        typer.Option(
+            min=1, help="With --people: number of pre-training runs, each with its own seed; gives intervals over them."
+        ),
     ] = 1,
     tune: Annotated[
-        bool, typer.Option("--tune", help="With --people: choose each arm's learning rate by cross-validation.")
+        bool, typer.Option("--tune", help="With --people: choose each learning rate by cross-validation.")
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="With --people: smoke run of a few steps; its figures mean nothing.")
+        bool, typer.Option("--quick", help="With --people: test run of a few steps; its figures are meaningless.")
     ] = False,
     seed: Seed = 0,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Few-label tasks from pre-trained weights beside the same tasks from random weights; with
-    --people on real heads.
+    """Compare pre-trained with random weights on few labels.
 
-    The defaults of --minutes and --seeds with --people are 90 and 1.
+    The tasks are vessels, tissue and aneurysms, on synthetic heads and the MNI152 brain. With
+    --people they are tissue, sex, age, diagnosis and contrast, on real heads.
     """
     require_folder_of(output, "--output")
     if people is not None:

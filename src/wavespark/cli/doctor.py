@@ -20,23 +20,23 @@ def command(
         str,
         typer.Option(
             metavar="current|seed-2025-10",
-            help="Versions to expect: of this package, or of its predecessor, the 2025-10 system.",
+            help="Package versions to check against: those of this package, or those of its predecessor (the 2025-10 system).",
         ),
     ] = "current",
     message: Annotated[
         str,
         typer.Option(
             metavar="TEXT",
-            help="Explain an error message of another library and stop; - reads it from standard input.",
+            help="Explain this error message of another library and run no checks; - reads it from standard input.",
         ),
     ] = "",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
-    """Check that wavespark works on this machine, and say what to type where it does not.
+    """Check this machine and name the fix for each problem.
 
-    Looks at versions, imports, GPU, resources and DICOM codecs, runs the sparse operations of every
-    engine against dense ones, and checks that nothing hidden leaks, masks are exact, and a small
-    model learns. Exit code 1 if anything fails.
+    Checks versions, imports, GPU, memory and file limits, and DICOM decoders. Compares sparse with
+    dense operations, and tests that hidden voxels do not leak, that masks are exact and that a
+    small model learns. The exit code is 1 if any check fails.
     """
     if message:
         _explain(sys.stdin.read() if message == "-" else message, json)

@@ -18,7 +18,7 @@ def command(
         str,
         typer.Argument(
             metavar="CONFIG",
-            help="A training config that comes with the package, e.g. tiny-cpu, or a TOML file.",
+            help="Training config: a name from the list below, e.g. tiny-cpu, or the path of a TOML file.",
             autocompletion=config_names,
         ),
     ],
@@ -26,13 +26,17 @@ def command(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Settings to change, e.g. data.batch=8.")
     ] = None,
     store: Annotated[
-        Path | None, typer.Option(help="A prepared store. Without one, steps run on noise of one channel.")
+        Path | None,
+        typer.Option(help="Store that `wavespark prepare` wrote. Without it, the steps run on one-channel noise."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps to measure, after one for warm-up.")] = 3,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Number of steps to measure, after one warm-up step.")] = 3,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
-    """Measure a few steps here: parameters, memory, time and disk of the whole run, and the largest
-    batch that fits."""
+    """Measure what a training run costs on this machine.
+
+    Runs a few steps, and prints the parameters, memory, time and disk space of the whole run and
+    the largest number of crops that fits at once.
+    """
     from dataclasses import asdict
 
     from wavespark.config import load_pretraining

@@ -15,16 +15,26 @@ NO_ARGS_IS_HELP = True
 
 
 def command(
-    predictions: Annotated[
-        Path, typer.Argument(metavar="PREDICTIONS", help="A folder that `wavespark predict` wrote.")
+    predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="Folder that `wavespark predict` wrote.")],
+    labels: Annotated[
+        Path, typer.Option(help="CSV in the format of `wavespark finetune` (see wavespark finetune segment --help).")
     ],
-    labels: Annotated[Path, typer.Option(help="CSV, as for `wavespark finetune`.")],
-    store: Annotated[Path | None, typer.Option(help="The store that was predicted.  [PREDICTIONS/store]")] = None,
-    column: Annotated[str, typer.Option(help="Of a segmentation: the column with the label files.")] = "label",
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    store: Annotated[
+        Path | None, typer.Option(help="Store of the predicted volumes.  [default: PREDICTIONS/store]")
+    ] = None,
+    column: Annotated[
+        str, typer.Option(help="Segmentation only: column with the paths of the segmentations.")
+    ] = "label",
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
-    """Dice, HD95, surface Dice; AUC and the RSNA weighted AUC; sensitivity at 0.5 false positives a
-    scan: each with a 95 % interval over patients."""
+    """Score predictions against labels, with 95 % intervals.
+
+    Segmentation: Dice, HD95 (95th percentile of the surface distance) and surface Dice at 1 mm.
+    Classification: AUC, and the weighted AUC of RSNA 2025. Detection: sensitivity at 0.5 false
+    positives per scan. The intervals are over patients.
+
+    Example: `wavespark evaluate predictions --labels labels.csv`.
+    """
     from wavespark.downstream import read_labels
     from wavespark.prepare import open_store
 

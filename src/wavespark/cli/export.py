@@ -18,29 +18,47 @@ def command(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="A run's folder; for monai and onnx also one that `finetune segment` wrote."
+            metavar="RUN",
+            help="Folder that `wavespark pretrain` wrote; for monai and onnx also one that `finetune segment` wrote.",
         ),
     ],
     output: Annotated[
-        Path, typer.Option(help="Folder (wavespark, huggingface, monai) or file (safetensors, onnx) to write.")
+        Path,
+        typer.Option(
+            help="Folder (wavespark, huggingface, monai) or file (safetensors, onnx) to write; for nnunet a .pth file with a "
+            "ResEnc model, else a folder."
+        ),
     ],
     format: Annotated[
         str,
         typer.Option(
-            help="wavespark: a folder that `ws.load_encoder` reads. safetensors: one file, settings in its header. huggingface: for "
-            "AutoModel.from_pretrained. nnunet: a .pth of a ResEnc, or a folder with a trainer plug-in. monai: a bundle. onnx: for crops of one size."
+            help="wavespark: folder that `ws.load_encoder` reads. safetensors: one file with the settings in its header. "
+            "huggingface: folder for AutoModel.from_pretrained. nnunet: .pth of a ResEnc, or folder with a trainer "
+            "plug-in. monai: bundle. onnx: one file, for crops of one size."
         ),
     ] = "wavespark",
     modality: Annotated[
-        str | None, typer.Option(help="Which stem (nnunet, monai, onnx), where there are several.")
+        str | None,
+        typer.Option(
+            help="Input modality to keep, e.g. MR or CT; needed for nnunet, monai and onnx if the encoder has several."
+        ),
     ] = None,
     crop: Annotated[
         str | None,
-        typer.Option(metavar="D,H,W", help="Voxels of an ONNX file's input, window of a bundle.  [as trained]"),
+        typer.Option(
+            metavar="D,H,W",
+            help="Input size of the ONNX file, or window of the MONAI bundle, in voxels, e.g. 96,96,96.  [default: as trained]",
+        ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
-    """Write the encoder of a run's newest checkpoint, with everything that is needed to use it."""
+    """Export the encoder of a run, or a fine-tuned model.
+
+    Takes the newest checkpoint of the run. The wavespark format holds the weights, the model's
+    settings and the preparation recipe.
+
+    Example: `wavespark export run --output encoder`.
+    """
     from wavespark.checkpoints import FORMATS
 
     require_choice(format, FORMATS, "--format")

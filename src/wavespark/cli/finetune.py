@@ -20,37 +20,48 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
-    help="Fine-tune a pre-trained encoder on a few labels. The same network from scratch and a plain U-Net are trained beside it, on the same windows and with "
-    "as many steps; all are tested on other patients.",
+    help="Fine-tune a pre-trained encoder on a few labels. "
+    "For comparison it also trains the same network from random weights (scratch) and a plain U-Net, on the same crops and "
+    "for as many steps. All three are tested on patients whose labels are not used for training.",
 )
 
-_SCAN = "CSV with `source` (relative path or SeriesInstanceUID) or `id`"
-_SPLIT = "A column `split` says train or test."
+_SCAN = "CSV with `source` (path of the scan below the prepared folder, or SeriesInstanceUID) or `id` (of the store)"
+_SPLIT = "Optional column `split`: train or test."
 
-EncoderPath = Annotated[Path, typer.Argument(metavar="ENCODER", help="An export, or the folder of a run.")]
+EncoderPath = Annotated[
+    Path, typer.Argument(metavar="ENCODER", help="Folder or file that `export` wrote, or the folder of a run.")
+]
 SettingWords = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Settings, for example run.steps=500 data.crop=[96,96,96]."),
+    typer.Argument(metavar="[KEY=VALUE ...]", help="Settings to change, e.g. run.steps=500 data.crop=[96,96,96]."),
 ]
-StorePath = Annotated[Path, typer.Option(help="A prepared store.")]
+StorePath = Annotated[Path, typer.Option(help="Store that `wavespark prepare` wrote.")]
 OutputPath = Annotated[
-    Path, typer.Option(help="Folder for model, figures and report; a stopped comparison goes on there.")
+    Path, typer.Option(help="Folder for model, figures and report. Run the same command again to resume.")
 ]
-Frozen = Annotated[bool, typer.Option("--frozen", help="Train the head only.")]
+Frozen = Annotated[
+    bool,
+    typer.Option("--frozen", help="Keep the encoder fixed and train only the head (the layers added for the task)."),
+]
 LabelsPerRun = Annotated[
-    str, typer.Option(help="Numbers of labelled volumes, for example 1,2,4,8,all: draws the curve.")
+    str,
+    typer.Option(
+        help="Numbers of labelled volumes to train on, e.g. 1,2,4,8,all; every network is trained for each. The report plots the curve."
+    ),
 ]
-Seeds = Annotated[int, typer.Option(min=1, help="Trainings of every arm and number of labels.")]
-NoControl = Annotated[bool, typer.Option("--no-control", help="Leave the scratch control out.")]
-NoPlain = Annotated[bool, typer.Option("--no-plain", help="Leave the plain U-Net out.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Number of random seeds, i.e. repeats of every training.")]
+NoControl = Annotated[
+    bool, typer.Option("--no-control", help="Omit the same network trained from random weights (scratch).")
+]
+NoPlain = Annotated[bool, typer.Option("--no-plain", help="Omit the plain U-Net.")]
 Tune = Annotated[
     bool,
     typer.Option(
         "--tune",
-        help="Choose each learning rate by cross-validation among the labelled volumes: four to seven times the trainings.",
+        help="Choose each learning rate by cross-validation on the training volumes; takes four to seven times as many trainings.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
 _STORE, _OUTPUT = Path("store"), Path("finetuned")
 
@@ -83,14 +94,17 @@ def segment(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help=f"{_SCAN}, and `label`: path of a segmentation. {_SPLIT}  [label maps of the store, for example RSNA 2025]"
+            help=f"{_SCAN}, and `label`: path of a segmentation. {_SPLIT}  "
+            "[default: label maps in the store, e.g. from RSNA 2025]"
         ),
     ] = None,
     store: StorePath = _STORE,
     output: OutputPath = _OUTPUT,
-    column: Annotated[str | None, typer.Option(help="Column with the paths of the segmentations.  [label]")] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column with the paths of the segmentations.  [default: label]")
+    ] = None,
     classes: Annotated[
-        str | None, typer.Option(help='Names of the classes, for example "1=CSF,2=grey matter".  [column `classes`]')
+        str | None, typer.Option(help='Names of the classes, e.g. "1=CSF,2=grey matter".  [default: column `classes`]')
     ] = None,
     frozen: Frozen = False,
     labels_per_run: LabelsPerRun = "all",
@@ -100,7 +114,10 @@ def segment(
     tune: Tune = False,
     json: AsJson = False,
 ) -> None:
-    """Learn a class for every voxel."""
+    """Learn a class for every voxel (segmentation).
+
+    Example: `wavespark finetune segment encoder --labels labels.csv run.steps=500`.
+    """
     names = class_names(classes) if classes else None
     request = _Request(
         kind="segment",
@@ -138,14 +155,23 @@ def classify(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help=f"{_SCAN}, and columns of 0 and 1, or one column of words. {_SPLIT}  [targets of the store, for example RSNA 2025]"
+            help=f"{_SCAN}, and columns of 0 and 1, or one column of words. {_SPLIT}  "
+            "[default: labels in the store, e.g. from RSNA 2025]"
         ),
     ] = None,
     store: StorePath = _STORE,
     output: OutputPath = _OUTPUT,
-    column: Annotated[list[str] | None, typer.Option(help="A column to learn; may be repeated.  [all columns]")] = None,
-    points: Annotated[Path | None, typer.Option(help="CSV of points (x, y, z in RAS mm) that help to learn.")] = None,
-    vessels: Annotated[Path | None, typer.Option(help="CSV of segmentations (`label`) that help to learn.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="Column to learn; may be repeated.  [default: all columns]")
+    ] = None,
+    points: Annotated[
+        Path | None,
+        typer.Option(help="CSV of points (`source` or `id`, and x, y, z in RAS mm) as additional training targets."),
+    ] = None,
+    vessels: Annotated[
+        Path | None,
+        typer.Option(help="CSV of segmentations (`source` or `id`, and `label`) as additional training targets."),
+    ] = None,
     frozen: Frozen = False,
     labels_per_run: LabelsPerRun = "all",
     seeds: Seeds = 1,
@@ -154,8 +180,13 @@ def classify(
     tune: Tune = False,
     json: AsJson = False,
 ) -> None:
-    """Learn labels of a volume: several that may be on together, or classes of which one is
-    right."""
+    """Learn labels of a whole volume (classification).
+
+    Columns of 0 and 1 are independent labels (multi-label). One column of words holds classes that
+    exclude each other (multi-class).
+
+    Example: `wavespark finetune classify encoder --labels labels.csv --column diagnosis`.
+    """
     request = _Request(
         kind="classify",
         encoder=encoder,
@@ -202,7 +233,7 @@ def classify(
 def regress(
     encoder: EncoderPath,
     labels: Annotated[Path, typer.Option(help=f"{_SCAN}, and a column of numbers. {_SPLIT}")],
-    column: Annotated[str, typer.Option(help="Column with the number to learn, for example age.")],
+    column: Annotated[str, typer.Option(help="Column with the number to learn, e.g. age.")],
     settings: SettingWords = None,
     store: StorePath = _STORE,
     output: OutputPath = _OUTPUT,
@@ -214,8 +245,12 @@ def regress(
     tune: Tune = False,
     json: AsJson = False,
 ) -> None:
-    """Learn one number of a volume, such as an age: mean absolute error and R2, beside the error of
-    always answering the mean."""
+    """Learn a number for a whole volume, such as an age.
+
+    Reports mean absolute error and R2, and for comparison the error of always predicting the mean.
+
+    Example: `wavespark finetune regress encoder --labels labels.csv --column age`.
+    """
     request = _Request(
         kind="regress",
         encoder=encoder,
@@ -248,7 +283,8 @@ def detect(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help=f"{_SCAN}, and x, y, z (RAS mm), a row for every point, empty where a scan shows nothing. {_SPLIT}  [marks of the store]"
+            help=f"{_SCAN}, and x, y, z (RAS mm): one row per point; for a scan without points, one row with x, y, z empty. {_SPLIT}  "
+            "[default: points in the store, e.g. from RSNA 2025]"
         ),
     ] = None,
     store: StorePath = _STORE,
@@ -261,7 +297,12 @@ def detect(
     tune: Tune = False,
     json: AsJson = False,
 ) -> None:
-    """Learn to find points: sensitivity at 0.5 false positives a scan."""
+    """Learn to find points, such as aneurysms (detection).
+
+    Reports the sensitivity at 0.5 false positives per scan.
+
+    Example: `wavespark finetune detect encoder --labels points.csv`.
+    """
     request = _Request(
         kind="detect",
         encoder=encoder,

@@ -19,15 +19,25 @@ def _stems(stems: Mapping[str, int]) -> str:
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="Weights: .pt, .pth, .ckpt or .safetensors.")],
+    file: Annotated[Path, typer.Argument(help="File with the weights: .pt, .pth, .ckpt or .safetensors.")],
     output: Annotated[
-        Path, typer.Option(help="Folder for the encoder, or for plain safetensors where no encoder fits.")
+        Path, typer.Option(help="Folder for the encoder, or for weights.safetensors if no encoder fits.")
     ],
-    model: Annotated[str, typer.Option(help="Which encoder they are for.  [the one that most of them fit]")] = "",
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Model that the weights belong to (names: wavespark list).  [default: the model that most weights fit]"
+        ),
+    ] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
-    """Bring in weights of nnssl, SparK, VoCo and others, safely: tensors only, in a process with
-    little memory. Every key is accounted for."""
+    """Import weights of nnssl, SparK, VoCo and other programs.
+
+    Reads tensors only and never runs code from the file. Prints which weights fit and which are
+    missing or unused.
+
+    Example: `wavespark import weights.pth --output encoder --model resenc_l`.
+    """
     from dataclasses import asdict
 
     from wavespark.models import model_settings

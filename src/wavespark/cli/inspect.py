@@ -193,24 +193,35 @@ KINDS: tuple[Kind, ...] = (
 
 
 def command(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Store, run or export.")],
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON document on standard output.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare every file with its SHA-256 checksum.")] = False,
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Store, run or export: what `prepare`, `pretrain` or `export` wrote.")
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every file against its SHA-256 checksum.")] = False,
     reveal: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="Show the path of an id (private: paths can name patients)."),
+        typer.Option(
+            metavar="ID",
+            help="Show the source path of a volume or refused input; may be repeated. Paths can contain patient names.",
+        ),
     ] = None,
     mosaic: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write a slice of each volume of a store: a picture (.png) or a page (.html)."
+            metavar="FILE", help="Store only: write a slice of the volumes to a picture (.png) or a page (.html)."
         ),
     ] = None,
     guessed: Annotated[
-        bool, typer.Option("--guessed", help="List the volumes of a store whose modality is a guess.")
+        bool,
+        typer.Option(
+            "--guessed", help="Store only: list the volumes whose modality was guessed from the voxel values."
+        ),
     ] = False,
 ) -> None:
-    """Show what is in a store, a run or an export."""
+    """Show what is in a store, a run or an export.
+
+    Example: `wavespark inspect store --mosaic slices.png`.
+    """
     kind = next((k for k in KINDS if k.is_it(path)), None)
     if kind is None:
         raise InputError("no_input", _nothing_to_inspect(path))

@@ -9,9 +9,9 @@ from wavespark.cli.console import emit_json, say
 
 
 def command(
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
-    """List the models, training configs and preparation recipes that come with the package."""
+    """List models, training configs and preparation recipes."""
     from wavespark.config import training_configs
     from wavespark.models import list_models
     from wavespark.prepare import recipe_names

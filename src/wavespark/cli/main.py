@@ -45,9 +45,11 @@ VERBS = (
 
 app = typer.Typer(
     name="wavespark",
-    help="Pre-train encoders on unlabelled 3-D head CT and MR, computing only what is visible. First: wavespark quickstart.",
-    epilog="Exit codes: 0 done, 1 failed, 2 usage or settings, 4 stopped on a non-finite loss or a collapse, 5 out of memory, 75 stopped by a signal "
-    "after saving.",
+    help="Pre-train encoders on unlabelled 3-D head CT and MR, computing only the visible part of a scan. "
+    "Start with: wavespark quickstart. Help for one command: wavespark COMMAND --help.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong command line or settings, 4 training stopped because the loss was not finite "
+    "or the features collapsed, 5 out of memory, 75 stopped by a signal after saving (run the same command again to resume), "
+    "130 stopped with Ctrl-C without saving.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -66,7 +68,7 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error; also accepted after the verb.")
+        bool, typer.Option("--debug", help="Show the full traceback of an error; also accepted after the command.")
     ] = False,
 ) -> None:
     pass

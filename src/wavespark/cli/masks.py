@@ -50,28 +50,52 @@ def command(
         str | None,
         typer.Argument(
             metavar="CONFIG",
-            help="Show the masks of this run: a training config, e.g. mim, or a TOML file. Without one, those of --grid.",
+            help="Training config, e.g. mim (see wavespark list), or the path of a TOML file.",
             autocompletion=config_names,
         ),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Settings to change, e.g. mask.ratio=0.75.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE ...]", help="Settings of CONFIG to change, e.g. mask.ratio=0.75."),
     ] = None,
-    step: Annotated[int, typer.Option(min=1, help="With CONFIG: the training step, counted from 1.")] = 1,
-    grid: Annotated[str, typer.Option(metavar="D,H,W", help="Cells along depth, height, width.")] = "8,8,8",
-    batch: Annotated[int, typer.Option(help="Volumes to draw for.")] = 2,
-    ratio: Annotated[float, typer.Option(help="Share of the cells to hide, between 0 and 1.")] = 0.6,
-    local_ratio: Annotated[float, typer.Option(help="Share of the hidden cells that are local, too.")] = 0.8,
-    block: Annotated[str, typer.Option(metavar="N|adaptive", help="Block edge in cells.  [1; with --legacy 4]")] = "",
-    seed: Annotated[int, typer.Option(help="Random seed; with CONFIG it is run.seed.")] = 0,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse a grid that is a single block.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Explain the numbers.")] = False,
-    legacy: Annotated[bool, typer.Option("--legacy", help="Show the faulty rule of the 2025-10 system.")] = False,
-    output: Annotated[Path | None, typer.Option(metavar="PNG", help="Also draw the cells into this file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    step: Annotated[int, typer.Option(min=1, help="Training step to show, counted from 1; only with CONFIG.")] = 1,
+    grid: Annotated[
+        str, typer.Option(metavar="D,H,W", help="Number of cells along depth, height and width; only without CONFIG.")
+    ] = "8,8,8",
+    batch: Annotated[int, typer.Option(help="Number of volumes to draw masks for.")] = 2,
+    ratio: Annotated[
+        float, typer.Option(help="Share of the cells to hide, between 0 and 1; only without CONFIG.")
+    ] = 0.6,
+    local_ratio: Annotated[
+        float,
+        typer.Option(
+            help="Share of the hidden cells that are also hidden at the second (local) level; only without CONFIG."
+        ),
+    ] = 0.8,
+    block: Annotated[
+        str,
+        typer.Option(
+            metavar="N|adaptive",
+            help="Edge of the blocks that are hidden together, in cells.  [default: 1; 4 with --legacy]",
+        ),
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Random seed; only without CONFIG, which has the setting run.seed.")] = 0,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail if the grid is a single block.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Explain how the counts are computed.")] = False,
+    legacy: Annotated[
+        bool, typer.Option("--legacy", help="Show the original, faulty rule of the 2025-10 system instead.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(metavar="PNG", help="Also draw the cells into this PNG file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
-    """Show which cells a training run hides at a step, or what a masking does to a grid of
-    cells."""
+    """Show which cells of a crop are hidden.
+
+    A cell is the block of voxels that is hidden or visible as a whole. With CONFIG, shows the cells
+    that a training run hides at one step. Without CONFIG, shows the two-level masking of the
+    2025-10 system (this package's predecessor) on a grid of cells, with exact counts.
+
+    Examples: `wavespark masks tiny-cpu --step 100`; `wavespark masks --grid 8,8,8 --explain`.
+    """
     if output is not None and output.suffix.lower() != ".png":
         raise SettingsError(f"--output {output.name}: the picture is a PNG, give a name that ends in .png")
     if config is not None:

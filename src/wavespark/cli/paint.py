@@ -14,17 +14,22 @@ NO_ARGS_IS_HELP = True
 
 def command(
     label_map: Annotated[
-        list[Path], typer.Argument(help="Label maps with FreeSurfer's values, or folders of them.", show_default=False)
+        list[Path],
+        typer.Argument(
+            help="Label maps with FreeSurfer's label values (NIfTI, NRRD or MGH), or folders of them.",
+            show_default=False,
+        ),
     ],
-    output: Annotated[Path, typer.Option(help="Folder for the painted heads and their list.")],
-    copies: Annotated[int, typer.Option(min=1, help="Paintings of each head, each with its own contrast.")] = 4,
+    output: Annotated[Path, typer.Option(help="Folder for the images and their list, heads.csv.")],
+    copies: Annotated[int, typer.Option(min=1, help="Images per label map, each with its own contrast.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
-    """Paint label maps of heads as MR images of random contrast: extra heads for pre-training.
+    """Make synthetic MR heads from label maps, for pre-training.
 
-    Give the list that it writes to `wavespark prepare`. The images are semi-synthetic: say so where
-    you publish what was learned from them. Files that exist are kept, so a stopped call goes on.
+    Each image has a random contrast, as in SynthSeg. Pass OUTPUT/heads.csv to `wavespark prepare`.
+    The images are semi-synthetic: state this when you publish results. Existing files are kept, so
+    the same command resumes after a stop.
     """
     paths = _label_maps(label_map)
     from wavespark.samples.painting import paint_label_maps

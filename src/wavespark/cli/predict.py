@@ -16,31 +16,33 @@ NO_ARGS_IS_HELP = True
 
 
 def command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A folder that `wavespark finetune` wrote.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that `wavespark finetune` wrote.")],
     output: Annotated[Path, typer.Option(help="Folder for the predictions.")],
     source: Annotated[
         list[str] | None, typer.Argument(metavar="[SOURCE ...]", help="Folders or files with CT or MR volumes.")
     ] = None,
-    store: Annotated[Path | None, typer.Option(help="A store that is prepared already, instead of SOURCE.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Store that `wavespark prepare` wrote, instead of SOURCE.")] = None,
     dicom_seg: Annotated[
         bool,
         typer.Option(
             "--dicom-seg",
-            help="Write segmentations of DICOM series also as DICOM Segmentation (ID.seg.dcm). Such a file names the patient, as an archive needs it.",
+            help="Also write segmentations of DICOM series as DICOM SEG (ID.seg.dcm; needs the extra `dicom-seg`). "
+            "These files contain the patient's name.",
         ),
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Predict also volumes of a modality that the model was not trained on.")
+        bool, typer.Option("--force", help="Also predict volumes of a modality that the model was not trained on.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
-    """Apply a fine-tuned model: segment, classify or find points.
+    """Apply a fine-tuned model to scans or to a store.
 
-    Results lie on the grid of each source, in files named by id.
+    Give either SOURCE or --store. Segmentations have the voxel grid of the source scan; files are
+    named by id. `wavespark inspect OUTPUT/store --reveal ID` shows which scan an id is. The same
+    command resumes after a stop.
 
-    `wavespark inspect OUTPUT/store --reveal ID` shows which scan an id is. A stopped prediction
-    goes on with the same command.
+    Example: `wavespark predict finetuned MY_FOLDER --output predictions`.
     """
     with stop_requests() as should_stop:
         from dataclasses import asdict, replace

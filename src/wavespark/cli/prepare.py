@@ -40,58 +40,77 @@ def command(
     source: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE", help="Folders or files with CT or MR volumes, and KEY=VALUE settings of the recipe."
+            metavar="SOURCE",
+            help="Folders or files with CT or MR volumes. KEY=VALUE words change the recipe, e.g. spacing_mm=0.8 "
+            "or reading.allow_gaps=true.",
         ),
     ],
-    output: Annotated[Path, typer.Option(metavar="STORE", help="Store to write: a new folder, or one to complete.")],
+    output: Annotated[
+        Path, typer.Option(metavar="STORE", help="Folder of the store: a new one, or an existing store to add to.")
+    ],
     recipe: Annotated[
         str,
         typer.Option(
-            help="Preparation recipe: head-1mm, head-05mm, native, rsna-2025, openmind, deeplesion, bids, or a TOML file."
+            help="Preparation recipe: head-1mm, head-05mm, native, rsna-2025, openmind, deeplesion, bids, or the path of "
+            "a TOML file."
         ),
     ] = "head-1mm",
-    strict: Annotated[bool, typer.Option("--strict", help="Fail if any input is damaged or no volume.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if any input is refused; inputs left out on purpose do not count.")
+    ] = False,
     max_bad_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Fail above this share of damaged inputs (from 20 inputs on).")
+        float,
+        typer.Option(
+            min=0, max=1, help="Fail if more than this share of the inputs is damaged; checked from 20 inputs on."
+        ),
     ] = 0.05,
     keep_everything: Annotated[
         bool,
         typer.Option(
             "--keep-everything",
-            help="Keep label maps, computed maps, other parts of the body and duplicates too.",
+            help="Also keep label maps, computed maps (e.g. ADC), other parts of the body and duplicates.",
         ),
     ] = False,
     table: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.csv",
-            help="Table that decides for single inputs: column path, and modality, contrast, patient or session.",
+            help="CSV that overrides what the files say about single inputs: a column path, and any of modality (MR or CT), "
+            "contrast, patient, session.",
         ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one a core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of worker processes.  [default: one per core]")
+    ] = None,
     engine: Annotated[
-        Engine, typer.Option(help="local: processes of this machine; dask: a cluster that shares its disk.")
+        Engine, typer.Option(help="local: processes on this machine; dask: a dask cluster with a shared disk.")
     ] = Engine.LOCAL,
     scheduler: Annotated[
         str | None,
         typer.Option(
-            help="Address of the dask scheduler, tcp://HOST:PORT, or its scheduler file; default: a cluster on this machine."
+            help="With --engine dask: the scheduler's address (tcp://HOST:PORT) or the path of its scheduler file.  "
+            "[default: a new cluster on this machine]"
         ),
     ] = None,
-    time_limit: Annotated[float, typer.Option(min=1, help="Longest time for one input, in seconds.")] = 600,
-    memory_mb: Annotated[int, typer.Option(min=256, help="Largest memory of one worker, in MB.")] = 4096,
+    time_limit: Annotated[float, typer.Option(min=1, help="Largest time per input, in seconds.")] = 600,
+    memory_mb: Annotated[int, typer.Option(min=256, help="Largest memory per worker, in MB.")] = 4096,
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Part of the inputs to work on, for job arrays on one store.")
+        str,
+        typer.Option(
+            metavar="I/N", help="Work on part I of N of the inputs, e.g. 1/8; for job arrays that fill one store."
+        ),
     ] = "1/1",
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON document on standard output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
-    """Prepare DICOM, NIfTI and other volumes into a store.
+    """Convert DICOM, NIfTI and other volumes into a store.
 
-    Run it again after a stop: it goes on where it was.
+    A store is a folder of resampled, normalised volumes for training and testing. Run the same
+    command again to resume after a stop or to add new files.
 
-    KEY=VALUE words change the recipe, for example `spacing_mm=0.8` or `reading.allow_gaps=true`.
-    What is no image of a head is left out and counted; a page with a slice of every volume is
-    written to STORE.mosaic.html.
+    Inputs that are not images of a head are left out and counted. STORE.mosaic.html shows a slice
+    of the volumes, for a quick check by eye.
+
+    Example: `wavespark prepare MY_FOLDER --output store spacing_mm=0.8`.
     """
     from wavespark.prepare import load_recipe
 

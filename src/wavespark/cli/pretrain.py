@@ -22,7 +22,7 @@ def command(
         str,
         typer.Argument(
             metavar="CONFIG",
-            help="A training config that comes with the package, e.g. tiny-cpu, or a TOML file.",
+            help="Training config: a name from the list below, e.g. tiny-cpu, or the path of a TOML file.",
             autocompletion=config_names,
         ),
     ],
@@ -30,21 +30,21 @@ def command(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE ...]", help="Settings to change, e.g. run.steps=1000 data.batch=8."),
     ] = None,
-    store: Annotated[Path, typer.Option(help="A store that `wavespark prepare` wrote.")] = Path("store"),
-    output: Annotated[Path, typer.Option(help="Folder of the run. A run that is already there is continued.")] = Path(
-        "run"
-    ),
+    store: Annotated[Path, typer.Option(help="Store that `wavespark prepare` wrote.")] = Path("store"),
+    output: Annotated[Path, typer.Option(help="Folder of the run. An existing run there is resumed.")] = Path("run"),
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start again; the run that is already there is moved aside.")
+        bool, typer.Option("--fresh", help="Start a new run; an existing run is renamed, not deleted.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
     """Pre-train an encoder on a store.
 
-    Kill it at any time; the same command resumes from the last checkpoint.
+    You can stop it at any time; the same command resumes from the last checkpoint.
 
-    On several devices: torchrun --nproc-per-node N -m wavespark pretrain ...
-    (docs/how-to/slurm.md describes several machines).
+    Example: `wavespark pretrain tiny-cpu --store store --output run run.steps=2000`.
+
+    On several GPUs: `torchrun --nproc-per-node N -m wavespark pretrain ...`. For several machines
+    see docs/how-to/slurm.md.
     """
     with stop_requests() as should_stop:  # before the slow imports: a signal must not kill while they last
         from dataclasses import asdict

@@ -24,57 +24,63 @@ class TaskChoice(StrEnum):
 
 
 def command(
-    encoder: Annotated[Path, typer.Argument(metavar="ENCODER", help="An export, or the folder of a run.")],
+    encoder: Annotated[
+        Path, typer.Argument(metavar="ENCODER", help="Folder or file that `export` wrote, or the folder of a run.")
+    ],
     labels: Annotated[
         Path,
         typer.Option(
-            help="CSV with a column `source` (relative path or SeriesInstanceUID) or `id`, and a column to predict."
+            help="CSV with a column `source` (path of the scan below the prepared folder, or SeriesInstanceUID) or `id` (of "
+            "the store), and a column to predict."
         ),
     ],
-    store: Annotated[Path, typer.Option(help="A prepared store.")] = Path("store"),
+    store: Annotated[Path, typer.Option(help="Store that `wavespark prepare` wrote.")] = Path("store"),
     column: Annotated[
-        list[str] | None, typer.Option(help="Column to predict; may be repeated.  [the only one there is]")
+        list[str] | None, typer.Option(help="Column to predict; may be repeated.  [default: the only candidate]")
     ] = None,
     task: Annotated[
         TaskChoice,
         typer.Option(
-            help="classification, regression, or auto: regression for a column of numbers with more than 10 different values, "
-            "or with more values than half its rows."
+            help="How to treat the column. auto: regression if it holds numbers with more than 10 different values, or with "
+            "more different values than half its rows; else classification."
         ),
     ] = TaskChoice.AUTO,
     level: Annotated[
         list[int] | None,
-        typer.Option(help="Level to read: 0 is the finest, -1 all side by side; may be repeated.  [each, and -1]"),
+        typer.Option(
+            help="Feature level to use: 0 is the finest, -1 all levels concatenated; may be repeated.  [default: each level, and -1]"
+        ),
     ] = None,
     pool: Annotated[
         list[str] | None,
         typer.Option(
-            help="Pooling over the head: mean, deviation, quantiles, max, regions (eight octants of the head), volume "
-            "(of the head); may be repeated.  [mean and deviation]"
+            help="How features are pooled over the head: mean, deviation (standard deviation), quantiles, max, regions (means of "
+            "the head's eight octants), volume (of the head); may be repeated.  [default: mean and deviation]"
         ),
     ] = None,
     tile: Annotated[
         int,
-        typer.Option(min=8, help="Voxels along each edge of a piece that is encoded at once; less needs less memory."),
+        typer.Option(min=8, help="Edge of the block that is encoded at once, in voxels; smaller needs less memory."),
     ] = 128,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation, split by patient.")] = 6,
+    folds: Annotated[int, typer.Option(min=2, help="Number of cross-validation folds, split by patient.")] = 6,
     repeats: Annotated[
         int | None,
-        typer.Option(min=1, help="Repeats of the cross-validation.  [20; fewer with more than 50 volumes]"),
+        typer.Option(min=1, help="Repeats of the cross-validation.  [default: 20; fewer with more than 50 volumes]"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of the folds, the random weights and the intervals.")] = 0,
-    no_control: Annotated[
-        bool, typer.Option("--no-control", help="Leave out the network with random weights.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    seed: Annotated[int, typer.Option(help="Random seed of folds, random weights and intervals.")] = 0,
+    no_control: Annotated[bool, typer.Option("--no-control", help="Omit the network with random weights.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
-    """Probe frozen features with nearest neighbours and a linear model, cross-validated by patient,
-    with 95 % intervals.
+    """Test what the frozen features of an encoder predict.
 
-    Words are classified (balanced accuracy, AUC); numbers are predicted by ridge regression (mean
-    absolute error, R2).
-    Controls: the same network with random weights, the histogram of intensities with the head's
-        volume, the volume alone, and a constant.
+    Fits nearest neighbours and a linear model, without training the encoder; cross-validated by
+    patient, with 95 % intervals. A column of words is classified (balanced accuracy, AUC). A column
+    of numbers is predicted by ridge regression (mean absolute error, R2).
+
+    Controls: the same network with random weights; the intensity histogram with the head's volume;
+    the volume alone; a constant.
+
+    Example: `wavespark probe encoder --store store --labels labels.csv --column sex`.
     """
     from wavespark.downstream import read_labels
     from wavespark.prepare import open_store

@@ -15,18 +15,22 @@ from wavespark.text import printable
 
 
 def command(
-    output: Annotated[Path, typer.Option(help="Folder for everything. The same command resumes there.")] = Path(
+    output: Annotated[Path, typer.Option(help="Folder for all results. Run the same command again to resume.")] = Path(
         "wavespark-quickstart"
     ),
-    minutes: Annotated[float, typer.Option(min=0.2, help="Time budget, about; longer gives better results.")] = 5.0,
+    minutes: Annotated[
+        float, typer.Option(min=0.2, help="Approximate total time in minutes; longer trains better.")
+    ] = 5.0,
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="Your own volumes or folders, in addition to the samples; may be repeated."),
+        typer.Option(help="File or folder of your own volumes, added to the samples; may be repeated."),
     ] = None,
 ) -> None:
-    """Prepare, pre-train, report and export, on sample volumes and on your own with --data.
+    """Run the whole workflow on sample volumes, in minutes.
 
-    The samples are the MNI152 brain of the `samples` extra and synthetic CTA and MRA heads.
+    Prepares a store, pre-trains an encoder, writes a report and exports the encoder. The samples
+    are the MNI152 brain (needs the extra `samples`) and synthetic CTA and MRA heads; --data adds
+    your own volumes.
     """
     require_paths(data)
     started = time.monotonic()

@@ -16,16 +16,17 @@ def command(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="The folder that `wavespark pretrain --output` wrote; the run may still be going."
+            metavar="RUN", help="Folder that `wavespark pretrain --output` wrote; the run may still be in progress."
         ),
     ],
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document: the path and the headline numbers.")
+        bool, typer.Option("--json", help="Print the result as one JSON document: path and main figures.")
     ] = False,
 ) -> None:
-    """Write RUN/report.html: did it learn, reconstructions, curves, refusals, settings.
+    """Write RUN/report.html, which says whether the run learned.
 
-    One file that works offline.
+    It shows the verdict, reconstructions, loss curves, refused inputs and settings, in one file
+    that works offline.
     """
     require_folder(run, "folder", "`wavespark pretrain --output`")
     with progress("report", "reading the run"):
