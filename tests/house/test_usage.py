@@ -48,3 +48,11 @@ def test_a_reader_that_goes_away_gets_no_traceback() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert "Traceback" not in done.stderr
     assert "bug" not in done.stderr
+
+
+def test_the_list_tells_every_config_and_recipe_apart() -> None:
+    sections = run("list").stdout.split("\n\n")[1:]
+    assert len(sections) == 2
+    for section in sections:
+        titles = [line.split(maxsplit=1)[1] for line in section.splitlines()[1:]]
+        assert len(titles) >= 7 and len(set(titles)) == len(titles), titles

@@ -9,6 +9,8 @@ import pytest
 
 from prepare.heads import head_array, write_head
 from prepare.test_fit import chest, ellipsoid, probability, regions, save, t_values
+from volumes.test_uneven import THIN_THEN_THICK
+from volumes.test_uneven import write as write_slices_at
 from wavespark.cli.main import run
 from wavespark.prepare import open_store
 
@@ -70,6 +72,7 @@ def test_heads_go_in_and_everything_else_is_counted_by_name(wavespark, messy, tm
     assert len(open_store(store)) == len(HEADS)
     for line in (
         "5 input(s) prepared",
+        "store holds 5 volume(s), 1 CT, 4 MR, after",
         "left out, label_map: 2 ",
         "left out, probability_map: 1 ",
         "left out, statistics_map: 1 ",
@@ -118,6 +121,26 @@ def test_nothing_is_left_of_a_store_when_there_was_nothing_to_prepare(wavespark,
         code, _, err = wavespark("prepare", tmp_path / source, "--output", tmp_path / "store")
         assert code == 1 and str(tmp_path / source) in err
         assert not (tmp_path / "store").exists() and not list(tmp_path.glob("*.html"))
+
+
+def test_a_store_whose_inputs_were_all_refused_takes_the_setting_that_its_refusal_advises(wavespark, tmp_path):
+    write_slices_at(tmp_path / "ct", THIN_THEN_THICK)
+    store = tmp_path / "store"
+    arguments = ("prepare", tmp_path / "ct", "--output", store, "--workers", "1", "--keep-everything")
+    code, out, _ = wavespark(*arguments)
+    assert code == 1 and "or resample them with reading.allow_uneven=true" in out
+    code, out, err = wavespark(*arguments, "reading.allow_uneven=true")
+    assert code == 0 and "holds 1 volume(s), 1 CT, after" in out, out + err
+    assert not open_store(store).refused
+    code, _, err = wavespark(*arguments)  # a volume depends on the recipe now
+    assert code == 1 and "was made with another recipe" in err
+
+
+def test_the_mosaic_that_inspect_writes_is_named(wavespark, tmp_path):
+    write_head(tmp_path / "data" / "a_T1w.nii.gz", 1)
+    wavespark("prepare", tmp_path / "data", "--output", tmp_path / "store", "--workers", "1")
+    code, out, _ = wavespark("inspect", tmp_path / "store", "--mosaic", tmp_path / "m.html")
+    assert code == 0 and f"A slice of each volume: {tmp_path / 'm.html'}" in out and (tmp_path / "m.html").is_file()
 
 
 def test_inspect_names_what_lies_in_a_folder_and_what_a_run_cannot_show(wavespark, tmp_path):

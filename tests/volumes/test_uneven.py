@@ -1,10 +1,13 @@
 """Slices at two distances are refused, or resampled to an even grid where that is asked for."""
 
+import tomllib
+
 import numpy as np
 import pytest
 
 from volumes.written import Series, head
 from wavespark.volumes import ReadingSettings, read_volumes
+from wavespark.volumes.settings import AssumedGeometry
 
 THIN_THEN_THICK = [2.5 * k for k in range(8)] + [17.5 + 5 * k for k in range(1, 8)]
 
@@ -35,7 +38,7 @@ def test_two_slice_distances_are_resampled_along_the_normal(places, placed, tmp_
     series, normal = write(tmp_path, places, **placed)
     (refusal,) = read_volumes(tmp_path).refused
     assert refusal.reason == "nonuniform_spacing"
-    assert "allow_uneven" in refusal.sentence
+    assert "reading.allow_uneven=true" in refusal.sentence
     (volume,) = read_volumes(tmp_path, settings=ReadingSettings(allow_uneven=True)).volumes
     step = places[-1] / (volume.voxels.shape[-1] - 1)
     assert step == pytest.approx(min(np.diff(places)), rel=0.1)
@@ -94,3 +97,17 @@ def test_a_resampled_volume_keeps_the_limit_of_voxels(tmp_path):
     write(tmp_path, THIN_THEN_THICK)
     settings = ReadingSettings(allow_uneven=True, max_voxels=12 * 14 * 16)
     assert [r.reason for r in read_volumes(tmp_path, settings=settings).refused] == ["too_large"]
+
+
+def test_slices_without_a_place_are_read_with_the_setting_that_their_refusal_names(tmp_path):
+    series = Series(stored=head(7, 12, 14), change=lambda dataset, k: (
+        delattr(dataset, "ImagePositionPatient"), delattr(dataset, "ImageOrientationPatient")
+    ))
+    series.write(tmp_path)
+    (refusal,) = read_volumes(tmp_path).refused
+    advice = refusal.sentence.split("'")[1]
+    key, text = advice.replace("MM,MM,MM", "0.5,0.6,3.0").split("=", 1)
+    assert key == "reading.assume_geometry"
+    stated = tomllib.loads(f"value = {text}")["value"]
+    (volume,) = read_volumes(tmp_path, settings=ReadingSettings(assume_geometry=AssumedGeometry(**stated))).volumes
+    assert volume.spacing == pytest.approx((0.5, 0.6, 3.0))

@@ -232,5 +232,7 @@ def command(
         emit_json(document)
     else:
         kind.say(document)
+        if mosaic is not None:
+            say(f"A slice of each volume: {printable(mosaic)}")
     if document["failed"]:
         fail(document["failed"], ExitCode.FAILED)

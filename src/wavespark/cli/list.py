@@ -35,10 +35,10 @@ def command(
 
 
 def _first_comment(folder: str, name: str) -> str:
-    """Return the first sentence of the comment that opens a packaged TOML file."""
+    """Return the title in the comment that opens a packaged TOML file, up to its details."""
     lines = files("wavespark").joinpath(folder, f"{name}.toml").read_text(encoding="utf-8").splitlines()
     text = " ".join(line.lstrip("# ").strip() for line in lines[:3] if line.startswith("#"))
-    return text.split(". ")[0].split(": ")[0].rstrip(".")
+    return text.replace("Baseline: ", "Baseline, ").split(". ")[0].split(": ")[0].rstrip(".")
 
 
 def config_names(incomplete: str = "") -> list[str]:

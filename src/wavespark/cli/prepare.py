@@ -187,7 +187,9 @@ def _summary(report: Any, output: Path, page: Path | None) -> None:
             f"  modality guessed from values: {report.modality_guessed} volume(s). `wavespark inspect {name} --guessed` "
             "lists them; --table FILE.csv with the columns path and modality decides"
         )
-    say(f"{name} holds {report.volumes} volume(s), after {report.seconds:.1f} s. Look at it: wavespark inspect {name}")
+    kinds = "".join(f", {count} {modality}" for modality, count in sorted(report.modalities.items()))
+    say(f"{name} holds {report.volumes} volume(s){kinds}, after {report.seconds:.1f} s.")
+    say(f"Look at it: wavespark inspect {name}")
     if page is not None:
         say(f"A slice of each volume: {printable(page)}")
 

@@ -1,7 +1,8 @@
 """Numbers of a preparation."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from wavespark.prepare.fit import NAMES
@@ -44,6 +45,8 @@ class PrepareReport:
     seconds: float
     modality_guessed: int = 0
     """Volumes in the store whose modality is a guess from their values."""
+    modalities: Mapping[str, int] = field(default_factory=dict)
+    """Volumes in the store by modality."""
 
     @property
     def inputs(self) -> int:
@@ -100,6 +103,7 @@ class PrepareReport:
             "refused": len(self.refused),
             "left_out": len(self.left_out),
             "damaged": len(self.damaged),
+            "modalities": dict(self.modalities),
             "modality_guessed": self.modality_guessed,
             "reasons": self.reasons,
             "volumes": self.volumes,

@@ -5,6 +5,7 @@ Can be killed and run again.
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from wavespark.files import (
     read_secret,
     remove_unfinished,
     wait_for,
+    write_file,
     write_new,
     writing,
 )
@@ -122,7 +124,7 @@ def prepare(
     store = Path(output)
     is_new = not (store / STORE_FILE).exists()
     start, stop = (WHOLE * (shard[0] - 1)) // shard[1], (WHOLE * shard[0]) // shard[1]
-    secret = _make_store(store, recipe)
+    secret = _make_store(store, recipe, replaceable=shard == (1, 1))
     with hold(store / "private" / "lock", partial(_held, store), start=start, stop=stop):
         # What another shard is writing now must stay; what is a day old is nobody's.
         remove_unfinished(store / "items", 0.0 if shard == (1, 1) else 86400.0)
@@ -169,14 +171,18 @@ def prepare(
         already_there=len([s for s in done if s.id not in journal.refused]),
         refused=tuple(sorted(journal.refused.values(), key=lambda r: r.source_id)),
         volumes=len(manifest),
+        modalities=Counter(record["modality"] for record in manifest),
         modality_guessed=sum("modality_guessed" in record.get("notes", ()) for record in manifest),
         seconds=time.monotonic() - began,
     )
 
 
-def _make_store(store: Path, recipe: Recipe) -> bytes:
-    """The folders, `store.json` and the secret; of a store that is there, the recipe must be the
-    same."""
+def _make_store(store: Path, recipe: Recipe, *, replaceable: bool) -> bytes:
+    """The folders, `store.json` and the secret.
+
+    The recipe of a store that is there must be the same; one without any volume takes the new
+    recipe if it is `replaceable`.
+    """
     there = read_recipe(store)
     if there is None:
         with writing(store / STORE_FILE):
@@ -186,10 +192,13 @@ def _make_store(store: Path, recipe: Recipe) -> bytes:
                 raise StoreError(f"{store} is not empty and holds no store: give a new folder as --output")
             (store / "private").mkdir(mode=0o700, exist_ok=True)
             (store / "items").mkdir(exist_ok=True)
-        write_new(
-            store / STORE_FILE, encode_line({"format": FORMAT, "recipe": recipe.settings | {"name": recipe.name}})
-        )
+        write_new(store / STORE_FILE, _store_document(recipe))
         there = read_recipe(store) or recipe
+    if there.fingerprint != recipe.fingerprint and replaceable and _holds_nothing(store):
+        with hold(store / "private" / "lock", partial(_held, store)):
+            if _holds_nothing(store):
+                write_file(store / STORE_FILE, _store_document(recipe))
+                there = recipe
     if there.fingerprint != recipe.fingerprint:
         changed = "; ".join(recipe.differences(there))
         raise StoreError(
@@ -197,6 +206,16 @@ def _make_store(store: Path, recipe: Recipe) -> bytes:
         )
     write_new(store / SECRET, new_secret().hex().encode(), 0o600)
     return read_secret(store)
+
+
+def _store_document(recipe: Recipe) -> bytes:
+    return encode_line({"format": FORMAT, "recipe": recipe.settings | {"name": recipe.name}})
+
+
+def _holds_nothing(store: Path) -> bool:
+    """True if every input of the store was refused, so that no volume depends on its recipe."""
+    items, private = store / "items", store / "private"
+    return items.is_dir() and private.is_dir() and not any(items.iterdir())
 
 
 @contextmanager

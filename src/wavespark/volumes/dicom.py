@@ -157,7 +157,8 @@ def _check_damaged(damaged: dict[int, VolumeError], files: int, settings: Readin
     if settings.allow_gaps and len(damaged) <= _MOST_DAMAGED * files:
         return
     reason = "unreadable_slice" if error.reason in _VANISHED else error.reason
-    advice = "set allow_gaps to go without" if len(damaged) <= _MOST_DAMAGED * files else "export the series again"
+    few = len(damaged) <= _MOST_DAMAGED * files
+    advice = "go without them: reading.allow_gaps=true" if few else "export the series again"
     sentence = f"{len(damaged)} of {files} files of the series cannot be used: {error.sentence}, or {advice}"
     raise VolumeError(reason, sentence)
 

@@ -21,7 +21,7 @@ from wavespark.volumes.finish import check_size, finish
 from wavespark.volumes.naming import Kind
 from wavespark.volumes.privacy import patient_id, source_id, unquoted
 from wavespark.volumes.series import Slice, Stack, arrange, fill_missing
-from wavespark.volumes.settings import ReadingSettings
+from wavespark.volumes.settings import ASSUME_GEOMETRY, ReadingSettings
 from wavespark.volumes.source import Source
 from wavespark.volumes.volume import Volume
 from wavespark.volumes.walk import Entry, Walk
@@ -81,7 +81,8 @@ def read_png(source: Source, settings: ReadingSettings) -> Volume:
         slices.append(_slice(index, path, shape, spacing))
     if spacing is None and settings.assume_geometry is None:
         raise VolumeError(
-            "bad_spacing", "no DL_info.csv above it says how far apart its pixels are: set assume_geometry"
+            "bad_spacing",
+            f"no DL_info.csv above it says how far apart its pixels are: state it with {ASSUME_GEOMETRY}",
         )
     (stack,) = arrange(slices, replace(settings, allow_uneven=False))  # its numbers leave gaps, never other steps
     check_size(stack.shape, settings)

@@ -18,7 +18,7 @@ import numpy as np
 from wavespark.errors import VolumeError
 from wavespark.volumes.contrasts import NO_LABEL, Label
 from wavespark.volumes.orientation import LPS_TO_RAS, affine_from_axes
-from wavespark.volumes.settings import AssumedGeometry, ReadingSettings
+from wavespark.volumes.settings import ASSUME_GEOMETRY, AssumedGeometry, ReadingSettings
 from wavespark.volumes.traits import ACQUISITION_DATE, ACQUISITION_NUMBER, ACQUISITION_TIME, MEASURED
 
 _MAJORITY = 0.8
@@ -26,7 +26,7 @@ _STEP_SHARE, _STEP_MM = 0.1, 0.02  # tolerance of a step between slices
 _SAME_PLACE_MM = 0.01
 _LEAST_SLICES = 3
 _WIDEST = 5.0  # widest step that is resampled, in finest steps: 1 and 5 mm are one protocol, more is a gap
-_EVEN_OUT = "export one acquisition, or set allow_uneven to resample them"
+_EVEN_OUT = "export one acquisition, or resample them with reading.allow_uneven=true"
 _PAUSE_S = 1800.0  # no series takes a break of half an hour: what comes after it is another acquisition
 _DAY_S = 86400.0
 _JITTER = 0.005  # share by which a measured quantity may differ within an acquisition
@@ -247,7 +247,7 @@ def _arrange_one(slices: Sequence[Slice], settings: ReadingSettings, digest: Dig
     notes = {"dropped_minority_geometry"} if len(kept) < len(slices) else set()
     first = kept[0]
     if first.position is None:
-        sentence = "the slices do not say where they lie: export them again, or set assume_geometry"
+        sentence = f"the slices do not say where they lie: export them again, or state it with {ASSUME_GEOMETRY}"
         raise VolumeError("missing_position", sentence)
     if first.orientation is None:
         raise VolumeError("missing_orientation", "the slices do not say how they are turned: export them again")
@@ -510,7 +510,7 @@ def _depths(steps: np.ndarray, allow_gaps: bool) -> np.ndarray:
         raise VolumeError(
             "missing_slices",
             f"slices are {step:.2f} mm apart and {steps.max():.2f} mm at the widest: {missing} slice(s) missing. "
-            "Export the series again, or set allow_gaps",
+            "Export the series again, or fill them with reading.allow_gaps=true",
         )
     return np.concatenate([[0], np.cumsum(times)]).astype(np.int64)
 

@@ -11,6 +11,10 @@ from wavespark.volumes.contrasts import CONTRASTS
 from wavespark.volumes.orientation import affine_from_axes
 from wavespark.volumes.volume import MODALITIES
 
+ASSUME_GEOMETRY = "'reading.assume_geometry={spacing=[MM,MM,MM],axes=\"LPS\"}'"
+"""Setting of `prepare` that states a geometry, as typed in a shell, with blanks for the spacing: a
+copied number would be a wrong one."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AssumedGeometry:
