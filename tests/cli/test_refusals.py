@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.small import make_store
+from wavespark.config import load_pretraining, to_toml
 
 HEAVY = ("torch", "scipy", "nibabel", "pydicom", "blosc2", "transformers", "monai")
 CHILD = f"""
@@ -103,3 +104,18 @@ def test_a_wrong_column_of_labels_is_named_without_torch(verb: list[str], missin
     assert error.count("\n") == 1
     assert (code, heavy) == (2, [])
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_run_that_began_with_other_settings_is_refused_without_torch(tmp_path: Path) -> None:
+    make_store(tmp_path, ("MR",))
+    words = ["pretrain", "tiny-cpu", "--store", "store"]
+    run = tmp_path / "run"
+    (run / "checkpoints" / "step_00000006").mkdir(parents=True)
+    (run / "config.toml").write_text(to_toml(load_pretraining("tiny-cpu", ["run.steps=6"]).model_dump()))
+    for changed, sentence in (
+        (["run.steps=6", "mask.ratio=0.5"], "mask.ratio was 0.6, now 0.5"),
+        (["run.steps=4"], "run.steps was 6, now 4 (it may only grow)"),
+    ):
+        error, code, _, heavy = refuse([*words, *changed], tmp_path)
+        assert sentence in error and error.startswith("error: ")
+        assert code == 2 and heavy == []

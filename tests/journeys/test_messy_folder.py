@@ -150,7 +150,11 @@ def test_inspect_names_what_lies_in_a_folder_and_what_a_run_cannot_show(wavespar
     made.mkdir()
     (made / "config.toml").write_text("")
     (made / "metrics.jsonl").write_text("")
+    (tmp_path / "all" / "out").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "all" / "out" / name).write_text("{}")
     code, _, err = wavespark("inspect", tmp_path / "all")
+    assert "it is no store, run or export" in err and "out (an export)" in err
     assert code == 1 and f"{made} (a run)" in err and f"{tmp_path / 'all' / 'store'} (a store)" in err
     code, _, err = wavespark("inspect", made, "--mosaic", tmp_path / "m.html")
     assert code == 2 and "which holds no volumes" in err and f"wavespark report {made}" in err

@@ -7,9 +7,9 @@ from wavespark.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from wavespark.checkpoints.export import Export, read_export, write_export
+    from wavespark.checkpoints.folders import checkpoint_folders
     from wavespark.checkpoints.format import (
         Checkpoint,
-        checkpoint_folders,
         newest_checkpoint,
         prune,
         read_checkpoint,

@@ -7,7 +7,6 @@ SHA-256 of every file; one flipped bit is noticed.
 
 import hashlib
 import json
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
@@ -19,12 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from wavespark.checkpoints.folders import checkpoint_folders
 from wavespark.errors import CheckpointError
 from wavespark.files import UNFINISHED, remove_unfinished, sync_folder, write_folder, writing
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
-_NAME = re.compile(r"step_(\d{8})")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -37,15 +36,6 @@ class Checkpoint:
     """Moments by parameter name."""
     state: Mapping[str, Any]
     """Numbers and settings, as JSON."""
-
-
-def checkpoint_folders(checkpoints: Path) -> list[Path]:
-    """Return the folders of complete checkpoints, newest first."""
-    if not checkpoints.is_dir():
-        return []
-    return sorted(
-        (p for p in checkpoints.iterdir() if _NAME.fullmatch(p.name) and p.is_dir()), key=lambda p: p.name, reverse=True
-    )
 
 
 def write_checkpoint(checkpoints: Path, checkpoint: Checkpoint) -> Path:

@@ -170,9 +170,13 @@ def _nothing_to_inspect(path: Path) -> str:
         return f"{path} cannot be inspected: there is nothing there"
     below = sorted(p for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
     inner = [(p, next((k.name for k in KINDS if k.is_it(p)), None)) for p in below[:1000]]
-    named = [f"wavespark inspect {p} (a {name})" for p, name in inner if name]
+    named = [f"wavespark inspect {p} ({_with_article(name)})" for p, name in inner if name]
     way_out = f". Below it lie: {'; '.join(named[:8])}" if named else ""
-    return f"{path} cannot be inspected: it is no {' or '.join(k.name for k in KINDS)}{way_out}"
+    return f"{path} cannot be inspected: it is no {', '.join(k.name for k in KINDS[:-1])} or {KINDS[-1].name}{way_out}"
+
+
+def _with_article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _refuse_store_options(path: Path, kind: str, options: dict[str, object]) -> None:
@@ -180,7 +184,7 @@ def _refuse_store_options(path: Path, kind: str, options: dict[str, object]) -> 
         if value:
             way_out = f" Its pictures: wavespark report {path}" if kind == "run" else ""
             raise SettingsError(
-                f"{option} is for a store, and {path} is a {kind}, which holds no volumes: give the store.{way_out}"
+                f"{option} is for a store, and {path} is {_with_article(kind)}, which holds no volumes: give the store.{way_out}"
             )
 
 

@@ -50,10 +50,13 @@ def command(
         from dataclasses import asdict
 
         from wavespark.config import load_pretraining
+        from wavespark.engine.run.folder import check_same
         from wavespark.prepare import open_store
 
         require_settings(settings, "run.steps=1000")
         selected, opened = load_pretraining(config, settings or []), open_store(store)
+        if not fresh:
+            check_same(output, selected)
         first = "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
         try:
             with progress("pretrain", "loading PyTorch", quiet=not first) as on_progress:

@@ -6,7 +6,7 @@ _LABELS = {
     "dice": "Dice",
     "hd95_mm": "HD95 (mm)",
     "surface_dice": "surface Dice (1 mm)",
-    "one_side_empty": "classes on one side only",
+    "one_side_empty": "classes only in truth or only in prediction",
     "auc": "AUC",
     "accuracy": "balanced accuracy",
     "rsna": "RSNA weighted AUC",
