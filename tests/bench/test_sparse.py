@@ -136,9 +136,9 @@ def test_impossible_settings_are_refused_in_the_words_of_the_command_line(wrong,
 def test_the_verb_prints_and_writes_the_result(monkeypatch, capsys, tmp_path, document):
     asked = []
     monkeypatch.setattr("wavespark.bench.in_clean_process", lambda bench: asked.append(bench) or document)
-    options = {"size": None, "hidden": None, "rounds": 2, "threads": 1, "seed": 0}
-    verb.command(verb.What.SPARSE, **options, output=tmp_path / "sparse.json", as_json=True)
+    options = {"hidden": None, "rounds": 2, "threads": 1, "seed": 0}
+    verb.sparse(**options, output=tmp_path / "sparse.json", as_json=True)
     assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "sparse.json").read_text()) == document
     assert asked == [SparseBench(rounds=2)]
-    verb.command(verb.What.SPARSE, **options, output=None, as_json=False)
+    verb.sparse(**options, output=None, as_json=False)
     assert "cells of 16, 60 % hidden" in capsys.readouterr().out

@@ -185,13 +185,13 @@ def test_the_verb_prints_and_writes_the_result(monkeypatch, capsys, tmp_path, do
         "threads": 1,
         "seed": 0,
     }
-    verb.command(verb.What.STEP, **options, output=tmp_path / "step.json", as_json=True)
+    verb.step(**options, output=tmp_path / "step.json", as_json=True)
     assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "step.json").read_text()) == document
     assert asked == [replace(TINY, hidden=(0.5,))]
-    verb.command(verb.What.STEP, **options, output=None, as_json=False)
+    verb.step(**options, output=None, as_json=False)
     said = capsys.readouterr().out
     assert "50 % hidden" in said
     assert "against the faster form of both" in said
     assert document["command"] in said
     with pytest.raises(SettingsError, match="no folder"):
-        verb.command(verb.What.STEP, **options, output=tmp_path / "absent" / "step.json", as_json=True)
+        verb.step(**options, output=tmp_path / "absent" / "step.json", as_json=True)

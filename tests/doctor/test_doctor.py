@@ -192,15 +192,15 @@ def test_a_model_that_cannot_learn_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_decoder_that_gives_every_cell_the_same_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert selftest._distinct()[2]
-    forward = selftest.forward
+    step = selftest._step
 
     def same(*words: object) -> object:
         from dataclasses import replace
 
-        result = forward(*words)
+        result = step(*words)
         return replace(result, prediction=result.prediction[:1].expand_as(result.prediction))
 
-    monkeypatch.setattr(selftest, "forward", same)
+    monkeypatch.setattr(selftest, "_step", same)
     assert not selftest._distinct()[2]
 
 

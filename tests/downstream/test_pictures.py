@@ -37,7 +37,7 @@ def test_cases_are_kept_and_shown_in_three_planes(small: Small, tmp_path: Path) 
     assert ">CSF<" in shown and "&lt;GM&gt;" in shown and items[0].volume.id in shown
     pictures = [part.split('"')[0] for part in shown.split("base64,")[1:]]
     assert len(set(pictures)) == len(pictures), "image, truth and prediction differ in every plane"
-    (tmp_path / "cases" / "case-0.npz").write_bytes(b"damaged")
+    (tmp_path / "cases" / "case-0.safetensors").write_bytes(b"damaged")
     rest = case_figures(tmp_path, ())
     assert rest is not None and rest.count("<img") == (MOST_CASES - 1) * 9
     save_case(tmp_path / "points", 0, items[0], [1, 2])

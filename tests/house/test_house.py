@@ -65,6 +65,7 @@ def test_the_verbs_are_those_that_are_built() -> None:
         "main",
         "console",
         "signals",
+        "figures",
         "budget",
         "checks",
         "help",

@@ -131,7 +131,7 @@ def test_I11_every_valid_cell_is_local_equally_often(block):
 
 @pytest.mark.parametrize("fault", ["the arc always starts at a block", "cells of a block in raster order"])
 def test_the_frequency_test_notices_an_unfair_sampler(fault, monkeypatch):
-    def unfair(valid_S, count, grid, edges, stream, weights_S=None):
+    def unfair(valid_S, count, grid, edges, stream, weights_S=None, forced_S=None):
         block_of_S, num_blocks = block_of_cells(grid, edges)
         inside = np.linspace(0, 0.9, len(valid_S)) if "raster" in fault else stream.random(len(valid_S))
         chosen_S = np.zeros_like(valid_S)

@@ -133,7 +133,7 @@ def progress(title: str, text: str = "", quiet: bool = False) -> Iterator[OnProg
 
     Args:
         title: the work, in a word or two.
-        text: shown until the first call.
+        text: shown until the first call; as a line only where that takes seconds.
         quiet: show nothing.
 
     Example:
@@ -147,8 +147,7 @@ def progress(title: str, text: str = "", quiet: bool = False) -> Iterator[OnProg
             yield on_progress
     else:
         lines = ProgressLines(title)
-        if text:
-            lines(0, 1, text)
+        lines.text = text  # shown by the first beat: a refusal within seconds stays one line
         ended = threading.Event()
         beats = threading.Thread(target=_keep_beating, args=(lines, ended), daemon=True)
         beats.start()

@@ -153,7 +153,8 @@ def _mosaic(output: Path) -> Path:
     from wavespark.prepare.overview import mosaic_page
 
     store = output.absolute()
-    return write_page(store.with_name(f"{store.name}.mosaic.html"), mosaic_page(open_store(output), at_most=MOST_TILES))
+    write_page(store.with_name(f"{store.name}.mosaic.html"), mosaic_page(open_store(output), at_most=MOST_TILES))
+    return output.parent / f"{store.name}.mosaic.html"  # in the words of the call, not the absolute path
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """Test cases of a segmentation as pictures: image, truth and prediction in three planes."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 from scipy import ndimage
 
 from wavespark.downstream.items import Labelled
@@ -65,16 +66,16 @@ def save_case(run: Path, number: int, item: Labelled, prediction: Any) -> None:
     if number >= MOST_CASES or item.map is None or not isinstance(prediction, np.ndarray) or prediction.ndim != 3:
         return
     voxels, truth = item.volume.read()[0], item.read_map()
-    arrays: dict[str, Any] = {"id": np.array(item.volume.id)}
+    arrays: dict[str, np.ndarray] = {}
+    facts = {"id": item.volume.id}
     for plane in PLANES:
         cut = Slice.of(item, voxels, truth, prediction, plane)
-        arrays |= {f"{plane.name}_{key}": getattr(cut, key) for key in ("image", "truth", "prediction")}
-        arrays[f"{plane.name}_aspect"] = np.array(cut.aspect)
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
+        for key in ("image", "truth", "prediction"):
+            arrays[f"{plane.name}_{key}"] = np.ascontiguousarray(getattr(cut, key))
+        facts[f"{plane.name}_aspect"] = repr(float(cut.aspect))
     with writing(run):
         (run / FOLDER).mkdir(exist_ok=True)
-    write_file(run / FOLDER / f"case-{number}.npz", content.getvalue())
+    write_file(run / FOLDER / f"case-{number}.safetensors", save(arrays, facts))
 
 
 def case_figures(run: Path, names: Sequence[str]) -> Html | None:
@@ -89,23 +90,24 @@ def case_figures(run: Path, names: Sequence[str]) -> Html | None:
     """
     figures: list[Html] = []
     highest = 0
-    for path in sorted((run / FOLDER).glob("case-*.npz"))[:MOST_CASES]:
+    for path in sorted((run / FOLDER).glob("case-*.safetensors"))[:MOST_CASES]:
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                case = {plane.name: _read(arrays, plane.name) for plane in PLANES}
-                name = str(arrays["id"])
-        except (OSError, ValueError, KeyError, EOFError):
+            with safe_open(path, "np") as file:
+                facts = file.metadata()
+                case = {plane.name: _read(file, facts, plane.name) for plane in PLANES}
+                name = facts["id"]
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
             continue
         highest = max(highest, *(int(max(s.truth.max(), s.prediction.max())) for s in case.values()))
         figures.append(_figure(len(figures) + 1, name, case))
     return join(_legend(highest, names), *figures) if figures else None
 
 
-def _read(arrays: Mapping[str, Any], plane: str) -> Slice:
-    image, truth, prediction = (np.asarray(arrays[f"{plane}_{key}"]) for key in ("image", "truth", "prediction"))
+def _read(file: Any, facts: Mapping[str, str], plane: str) -> Slice:
+    image, truth, prediction = (file.get_tensor(f"{plane}_{key}") for key in ("image", "truth", "prediction"))
     if not image.shape == truth.shape == prediction.shape or image.ndim != 2 or image.dtype != np.uint8:
         raise ValueError("slices of one shape")
-    return Slice(np.minimum(image, _GREYS - 1), truth, prediction, float(arrays[f"{plane}_aspect"]))
+    return Slice(np.minimum(image, _GREYS - 1), truth, prediction, float(facts[f"{plane}_aspect"]))
 
 
 def _figure(number: int, name: str, case: Mapping[str, Slice]) -> Html:

@@ -28,8 +28,7 @@ class SparKEncoder(nn.Module):
         >>> from wavespark.sparse import SparseVoxels
         >>> sites = torch.tensor([[0, 0, 0, 0], [0, 1, 2, 3], [0, 2, 2, 2]], dtype=torch.int32)
         >>> SparKEncoder(256, (128, 64))(SparseVoxels(torch.randn(3, 256), sites))
-        [SparseVoxels(3 site(s), 256 channel(s), stride 1, batch 1), SparseVoxels(3 site(s), 64
-        channel(s), stride 2, batch 1)]
+        [SparseVoxels(3 site(s), 256 channel(s), stride 1, batch 1), SparseVoxels(3 site(s), 64 channel(s), stride 2, batch 1)]
     """
 
     def __init__(self, in_channels: int, channels: tuple[int, ...] = (128, 64)) -> None:

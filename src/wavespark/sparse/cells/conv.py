@@ -55,8 +55,7 @@ def convolution_plan(x: VisibleCells, weight: Tensor) -> ConvolutionPlan:
     >>> from wavespark.sparse import CellLayout
     >>> layout = CellLayout.of(torch.ones(1, 2, 2, 2).tril() > 0, size=(32, 32, 32), cell=(16, 16, 16))
     >>> convolution_plan(VisibleCells(features=torch.zeros(len(layout), 8, 8, 8, 4), layout=layout), torch.zeros(4, 4, 3, 3, 3))
-    ConvolutionPlan('faces': each cell alone, then what visible neighbours add to its faces, edges
-    and corners)
+    ConvolutionPlan('faces': each cell alone, then what visible neighbours add to its faces, edges and corners)
     """
     if tuple(weight.shape[2:]) == (1, 1, 1):
         return ConvolutionPlan("pointwise")

@@ -31,8 +31,7 @@ class VisibleCells(Features):
         >>> visible = torch.zeros(2, 2, 2, 2, dtype=torch.bool)
         >>> visible[:, 0, 1, 1] = True
         >>> VisibleCells.from_dense(crop, visible, cell=16)
-        VisibleCells(2 cells of 16 x 16 x 16 tokens, 1 channel(s), stride 1, grid 2 x 2 x 2, batch
-        2)
+        VisibleCells(2 cells of 16 x 16 x 16 tokens, 1 channel(s), stride 1, grid 2 x 2 x 2, batch 2)
     """
 
     features: Tensor
