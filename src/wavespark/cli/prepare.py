@@ -153,8 +153,9 @@ def _mosaic(output: Path) -> Path:
     from wavespark.prepare.overview import mosaic_page
 
     store = output.absolute()
-    write_page(store.with_name(f"{store.name}.mosaic.html"), mosaic_page(open_store(output), at_most=MOST_TILES))
-    return output.parent / f"{store.name}.mosaic.html"  # in the words of the call, not the absolute path
+    page = store.with_name(f"{store.name}.mosaic.html")
+    write_page(page, mosaic_page(open_store(output), at_most=MOST_TILES))
+    return page if output.name in ("", "..") else output.with_name(page.name)  # as the call named the store
 
 
 @contextmanager
