@@ -119,3 +119,16 @@ def test_a_run_that_began_with_other_settings_is_refused_without_torch(tmp_path:
         error, code, _, heavy = refuse([*words, *changed], tmp_path)
         assert sentence in error and error.startswith("error: ")
         assert code == 2 and heavy == []
+
+
+@pytest.mark.parametrize("more", [[], ["--fresh"]], ids=["resumed", "fresh"])
+def test_a_file_in_the_place_of_a_run_is_named_without_torch(more: list[str], tmp_path: Path) -> None:
+    make_store(tmp_path, ("MR",))
+    (tmp_path / "head.mha").write_bytes(b"voxels")
+    for output in ("head.mha", "head.mha/run"):
+        error, code, _, heavy = refuse(
+            ["pretrain", "tiny-cpu", "--store", "store", "--output", output, *more], tmp_path
+        )
+        assert error == f"error: {output} cannot be made, because a file is in its place: use another --output\n"
+        assert code == 1 and heavy == []
+    assert (tmp_path / "head.mha").read_bytes() == b"voxels"

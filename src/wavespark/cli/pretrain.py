@@ -50,11 +50,12 @@ def command(
         from dataclasses import asdict
 
         from wavespark.config import load_pretraining
-        from wavespark.engine.run.folder import check_same
+        from wavespark.engine.run.folder import check_place, check_same
         from wavespark.prepare import open_store
 
         require_settings(settings, "run.steps=1000")
         selected, opened = load_pretraining(config, settings or []), open_store(store)
+        check_place(output)
         if not fresh:
             check_same(output, selected)
         first = "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"

@@ -381,6 +381,6 @@ def _settle(run: Path, identity: dict[str, Any]) -> None:
     changed = [key for key in identity if before.get(key) != identity[key]]
     if changed:
         raise SettingsError(
-            f"{run} holds a comparison with another {', '.join(changed)}: use another --output, or the same settings"
+            f"{run} holds a comparison that began with other {', '.join(changed)}: use another --output, or the same settings"
         )
     write_file(path, json.dumps(identity, indent=1).encode())

@@ -34,19 +34,25 @@ def hold(run: Path) -> AbstractContextManager[None]:
     )
 
 
+def check_place(run: Path) -> None:
+    """Check that a folder can lie at this path.
+
+    Raises:
+        StoreError: if the path, or what should be a folder above it, is a file.
+    """
+    if any(p.exists() and not p.is_dir() for p in (run, *run.parents)):
+        raise StoreError(f"{run} cannot be made, because a file is in its place: use another --output")
+
+
 def make(run: Path) -> None:
     """Makes the folder, if it is not there.
 
     Raises:
         StoreError: if that is not possible.
     """
-    try:
-        with writing(run / CONFIG):
-            run.mkdir(parents=True, exist_ok=True)
-    except StoreError:
-        if any(p.exists() and not p.is_dir() for p in (run, *run.parents)):
-            raise StoreError(f"{run} cannot be made, because a file is in its place: use another --output") from None
-        raise
+    check_place(run)
+    with writing(run / CONFIG):
+        run.mkdir(parents=True, exist_ok=True)
 
 
 def begin_fresh(run: Path) -> None:

@@ -32,9 +32,11 @@ def preflight(settings: PretrainSettings, store: Store, run: Path, *, fresh: boo
     folder.
 
     Raises:
-        StoreError: if an item of the store is damaged, or there is no room for the checkpoints.
+        StoreError: if an item of the store is damaged, or there is no room for the checkpoints,
+            or the run's folder cannot be made.
         SettingsError: if the settings cannot be followed here, or the folder holds a run of others.
     """
+    folder.check_place(run)
     if not fresh:
         folder.check_same(run, settings)
     ranks = ranks_of()
