@@ -136,6 +136,15 @@ def test_a_store_whose_inputs_were_all_refused_takes_the_setting_that_its_refusa
     assert code == 1 and "was made with another recipe" in err
 
 
+def test_a_file_in_the_place_of_a_store_is_named_and_stays(wavespark, tmp_path):
+    write_head(tmp_path / "data" / "a_T1w.nii.gz", 1)
+    (tmp_path / "file").write_bytes(b"voxels")
+    for output in (tmp_path / "file", tmp_path / "file" / "store"):
+        code, _, err = wavespark("prepare", tmp_path / "data", "--output", output, "--workers", "1")
+        assert code == 1 and f"{output} could not be written, because a file is in its place" in err
+    assert (tmp_path / "file").read_bytes() == b"voxels"
+
+
 def test_the_mosaic_that_inspect_writes_is_named(wavespark, tmp_path):
     write_head(tmp_path / "data" / "a_T1w.nii.gz", 1)
     wavespark("prepare", tmp_path / "data", "--output", tmp_path / "store", "--workers", "1")

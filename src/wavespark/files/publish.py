@@ -124,6 +124,8 @@ def writing(path: Path) -> Iterator[None]:
             )
         elif code in (errno.EACCES, errno.EPERM, errno.EROFS):
             sentence = f"{what} may not be written: choose another --output or change its permissions"
+        elif code in (errno.EEXIST, errno.ENOTDIR):
+            sentence = f"{what} could not be written, because a file is in its place: choose another --output"
         else:
             name = errno.errorcode.get(code, "unknown error")
             sentence = f"{what} could not be written ({name}): check the disk and run the same command again"
