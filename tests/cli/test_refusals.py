@@ -43,6 +43,7 @@ REFUSALS = [
     (["bench", "step", "--model", "resenc"], "there is no model 'resenc'"),
     (["bench", "transfer", "--task", "bones"], "vessels, tissue, aneurysm"),
     (["prepare", "nowhere", "--output", "x"], "there is nothing at nowhere"),
+    (["prepare", ".", "--output", "x", "--table", "nowhere.csv"], "--table: there is no file nowhere.csv"),
     (["prepare", ".", "--output", "x", "--recipe", "head-2mm"], "there is no recipe 'head-2mm'"),
     (["prepare", ".", "--output", "x", "spacing=1"], "did you mean 'spacing_mm'"),
     (["masks", "--grid", "1,1,1"], "Use smaller cells or a larger crop"),
@@ -132,3 +133,27 @@ def test_a_file_in_the_place_of_a_run_is_named_without_torch(more: list[str], tm
         assert error == f"error: {output} cannot be made, because a file is in its place: use another --output\n"
         assert code == 1 and heavy == []
     assert (tmp_path / "head.mha").read_bytes() == b"voxels"
+
+
+def test_a_folder_of_something_else_does_not_become_a_store(tmp_path: Path) -> None:
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "thesis.txt").write_text("years")
+    error, code, seconds, heavy = refuse(["prepare", ".", "--output", "papers"], tmp_path)
+    assert (code, heavy) == (1, []) and seconds < 1
+    assert error == "error: papers is not empty and holds no store: give a new folder as --output\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--format", "onnx"], "say which with --modality"),
+        (["--format", "wavespark", "--modality", "PET"], "the encoder has the inputs CT, MR"),
+    ],
+)
+def test_the_input_of_an_export_is_checked_without_torch(more: list[str], sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "run/checkpoints/step_00000001").mkdir(parents=True)
+    (tmp_path / "run/exports/encoder").mkdir(parents=True)
+    (tmp_path / "run/exports/encoder/config.json").write_text(json.dumps({"stems": {"CT": 3, "MR": 1}}))
+    error, code, seconds, heavy = refuse(["export", "run", "--output", "x", *more], tmp_path)
+    assert (code, heavy) == (2, []) and seconds < 1
+    assert sentence in error and not (tmp_path / "x").exists()

@@ -1,10 +1,11 @@
 """Checks of arguments that need neither torch nor a reader of volumes, so that a mistake is
 answered at once."""
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from wavespark.errors import CheckpointError, InputError, SettingsError
+from wavespark.errors import CheckpointError, InputError, SettingsError, StoreError
 from wavespark.text import printable
 
 
@@ -78,6 +79,42 @@ def require_run(path: Path) -> None:
     """
     if not any((path / "checkpoints").glob("step_*")):
         raise CheckpointError(f"{printable(path)} has no checkpoint: give a folder that `wavespark pretrain` wrote")
+
+
+def require_new_store(path: Path) -> None:
+    """Check that a folder is a store, holds an unfinished one, or can become one.
+
+    Raises:
+        StoreError: if it holds something else.
+    """
+    if not path.is_dir() or (path / "store.json").exists():
+        return
+    others = {p.name for p in path.iterdir()} - {"items", "private"}
+    if any(not name.startswith(".unfinished-") for name in others):
+        raise StoreError(f"{printable(path)} is not empty and holds no store: give a new folder as --output")
+
+
+def require_stem(run: Path, modality: str | None, *, one_input: bool) -> None:
+    """Check the modality of an export against the inputs of a run's encoder, where its description is there.
+
+    Args:
+        run: folder of a run.
+        modality: named by the user.
+        one_input: whether the form has one input, so that one of several must be named.
+
+    Raises:
+        SettingsError: naming the inputs that the encoder has.
+    """
+    try:
+        stems = list(json.loads((run / "exports" / "encoder" / "config.json").read_bytes())["stems"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # a run that is not finished: its checkpoint tells later
+    if modality is not None and modality not in stems:
+        raise SettingsError(f"--modality {printable(modality)}: the encoder has the inputs {', '.join(stems)}")
+    if modality is None and one_input and len(stems) > 1:
+        raise SettingsError(
+            f"this form has one input and the encoder has {', '.join(stems)}: say which with --modality"
+        )
 
 
 def require_fine_tuned(path: Path) -> None:

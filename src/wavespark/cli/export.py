@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wavespark.cli.checks import require_choice, require_run
+from wavespark.cli.checks import require_choice, require_run, require_stem
 from wavespark.cli.console import emit_json, note, progress, say
 from wavespark.errors import SettingsError
 from wavespark.text import printable
@@ -74,6 +74,7 @@ def command(
             say(f"The fine-tuned model is in {printable(output)} ({format}).")
         return
     require_run(run)
+    require_stem(run, modality, one_input=format in ("nnunet", "monai", "onnx"))
     with progress("export", "loading PyTorch"):
         from wavespark.engine import load_encoder
         from wavespark.engine.encoders.formats import export_as

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from wavespark.cli.checks import require_paths
+from wavespark.cli.checks import require_file, require_new_store, require_paths
 from wavespark.cli.console import emit_json, fail, note, progress, say, split_settings
 from wavespark.errors import ExitCode, SettingsError, TrainingStopped
 from wavespark.text import printable
@@ -119,6 +119,9 @@ def command(
         raise SettingsError("give at least one SOURCE, a folder or a file")
     part, loaded = _shard(shard), load_recipe(recipe, settings)
     require_paths(roots)
+    require_new_store(output)
+    if table is not None:
+        require_file(table, "--table")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with _stoppable(), progress("prepare", "looking for volumes") as on_progress:
         from wavespark.prepare import Limits, prepare
