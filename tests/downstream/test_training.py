@@ -237,7 +237,7 @@ def test_a_study_compares_pairs_and_goes_on_where_it_was_stopped(
     assert "<svg" in page
     assert "http:" not in page and "https:" not in page
     assert verdict(results).count("label(s)") == 2
-    with pytest.raises(SettingsError, match="another settings"):
+    with pytest.raises(SettingsError, match="began with other settings"):
         run_study(Segment.of(items, small_finetuning("run.steps=3")), encoder, train, test, plan, tmp_path / "run")
     json.dumps(results, allow_nan=False)
 
