@@ -147,7 +147,7 @@ def test_a_folder_of_something_else_does_not_become_a_store(tmp_path: Path) -> N
     ("more", "sentence"),
     [
         (["--format", "onnx"], "say which with --modality"),
-        (["--format", "wavespark", "--modality", "PET"], "the encoder has the inputs CT, MR"),
+        (["--format", "wavespark", "--modality", "PET"], "no stem 'PET', it has CT, MR"),
     ],
 )
 def test_the_input_of_an_export_is_checked_without_torch(more: list[str], sentence: str, tmp_path: Path) -> None:

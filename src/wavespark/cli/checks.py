@@ -95,7 +95,8 @@ def require_new_store(path: Path) -> None:
 
 
 def require_stem(run: Path, modality: str | None, *, one_input: bool) -> None:
-    """Check the modality of an export against the inputs of a run's encoder, where its description is there.
+    """Check the modality of an export against the inputs of a run's encoder, where its description
+    is there.
 
     Args:
         run: folder of a run.
@@ -110,7 +111,7 @@ def require_stem(run: Path, modality: str | None, *, one_input: bool) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         return  # a run that is not finished: its checkpoint tells later
     if modality is not None and modality not in stems:
-        raise SettingsError(f"--modality {printable(modality)}: the encoder has the inputs {', '.join(stems)}")
+        raise SettingsError(f"the encoder has no stem {printable(modality)!r}, it has {', '.join(stems)}")
     if modality is None and one_input and len(stems) > 1:
         raise SettingsError(
             f"this form has one input and the encoder has {', '.join(stems)}: say which with --modality"
