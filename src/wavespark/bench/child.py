@@ -49,8 +49,8 @@ def in_clean_process(bench: StepBench | SparseBench) -> dict[str, Any]:
     )
     if child.returncode:
         raise WavesparkError(
-            f"the measuring process ended with code {child.returncode}. A negative code or 137 is usually want of "
-            f"memory: free some, or use a smaller --size than {bench.size}"
+            f"the measuring process ended with code {child.returncode}. A negative code or 137 usually means that "
+            f"memory ran out: free some, or use a smaller --size than {bench.size}"
         )
     found: dict[str, Any] = json.loads(child.stdout)
     if "refused" in found:

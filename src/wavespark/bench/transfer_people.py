@@ -60,7 +60,7 @@ class PeopleBench:
     encoder: Path | None = None
     """Export to evaluate; None pre-trains one."""
     minutes: float = 90.0
-    """Time for everything with one pre-training; further ones take their share again."""
+    """Minutes for the whole benchmark with one pre-training; each further one adds its share."""
     labels: tuple[int, ...] = (1, 2, 4, 8)
     """Labelled people of the tissue task."""
     seeds: int = 1

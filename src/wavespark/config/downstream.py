@@ -79,7 +79,7 @@ class FinetuneOptimizer(Settings):
     learning_rate: Rate = "auto"
     """Peak for the head, and for an encoder from scratch.
 
-    `auto`: the measured default for the task and the kind of encoder.
+    `auto`: the default for the task and the kind of encoder.
     """
     plain_learning_rate: Rate = "auto"
     """Peak for the plain U-Net."""

@@ -19,8 +19,11 @@ RATES: Mapping[str, tuple[float, float, float]] = {
     "classify": (1e-3, 1e-3, 1e-3),
     "regress": (1e-3, 1e-3, 1e-3),
 }
-"""Task -> peak learning rate for each of `FAMILIES`; how they were measured stands in
-docs/LEDGER.md."""
+"""Task -> peak learning rate for each of `FAMILIES`.
+
+docs/LEDGER.md says which were measured (segmentation with a WaveFormer and the plain U-Net) and
+which were not (all others).
+"""
 
 DENSE = frozenset({"segment", "detect"})
 """Tasks with a decoder to voxels."""

@@ -22,14 +22,14 @@ from wavespark.shapes import Triple, ceil_div, product
 
 @dataclass(frozen=True, kw_only=True)
 class LegacyRule:
-    """The seed's rule on one grid.
+    """The 2025-10 rule on one grid.
 
     >>> LegacyRule(grid=(4, 4, 4)).hides_everything
     True
     """
 
     grid: Triple
-    """Cells along depth, height, width (the seed calls them voxels)."""
+    """Cells along depth, height, width (the 2025-10 system calls them voxels)."""
     block: int = 4
     ratio: float = 0.6
     local_ratio: float = 0.8
@@ -39,7 +39,7 @@ class LegacyRule:
         checked_ratio(self.ratio, "ratio")
         checked_ratio(self.local_ratio, "local_ratio")
         if not isinstance(self.block, int):
-            raise MaskError(f"the seed's rule has blocks of a fixed edge, got {self.block!r}. For example block=4")
+            raise MaskError(f"the 2025-10 rule has blocks of a fixed edge, got {self.block!r}. For example block=4")
 
     @property
     def blocks(self) -> Triple:
@@ -69,7 +69,7 @@ class LegacyRule:
         return int(sizes[:shown].sum()), int(sizes[len(sizes) - shown :].sum())
 
     def sample(self, *, batch: int, generator: Generator) -> NestedMasks:
-        """Draws as the seed does; the visible cells may be none."""
+        """Draw as the 2025-10 system does; the visible cells may be none."""
         block_of_S, num_blocks = block_of_cells(self.grid, block_shape(self.grid, self.block))
         shape = (batch, *self.grid)
         hidden, local = np.zeros((2, batch, product(self.grid)), dtype=bool)
