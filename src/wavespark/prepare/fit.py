@@ -151,7 +151,7 @@ def check_head(
         air = float((foreground & (voxels < AIR_HU)).sum()) * float(np.prod(spacing)) / 1000
         most = AIR_ML_WITH_SKULL if air > AIR_ML and shows_a_skull(voxels, affine) else AIR_ML
         if air > most:
-            raise _left_out("not_a_head", f"it holds {air:.0f} ml of air, and a head at most {AIR_ML:.0f} ml: a chest")
+            raise _left_out("not_a_head", f"it holds {air:.0f} ml of air, and a head at most {most:.0f} ml: a chest")
 
 
 def equal_neighbours(voxels: np.ndarray) -> float:
